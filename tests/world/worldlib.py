@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The private internet as data: who lives where, and how a test reads what reached whom.
+
+Everything that serves or observes writes JSON lines to a file of its own under the world's log folder. A test asks for
+"what was seen since this mark"; World.sync() makes the answer final by sending a marker packet down the same wire and
+waiting until the sniffer has seen it, so that "nothing arrived" is a fact and not a race.
+"""
+import json
+import os
+import socket
+import time
+
+ROUTER = "203.0.113.1"      # the internet's end of the veth
+CORE = "203.0.113.2"        # the core namespace's own, public-looking address
+DNS = "198.51.100.53"       # dnsd.py: test zones and every odd answer
+DNS_PLAIN = "198.51.100.54" # dnsmasq: an ordinary resolver, written by somebody else
+
+WEB = {"ok.test": "203.0.113.10", "other.test": "203.0.113.11", "evil.test": "203.0.113.12", "listed.test": "203.0.113.13",
+       "www.ok.test": "203.0.113.10", "cdn1.test": "203.0.113.21", "cdn2.test": "203.0.113.21"}
+PROTO = "203.0.113.20"      # proto.test: the odd TCP and UDP servers (they listen on every other address as well)
+STRANGER = "203.0.113.30"   # sends datagrams nobody asked for
+OTHER_RESOLVER = "203.0.113.99"
+BLACKHOLE = "198.51.100.66" # packets vanish
+PROHIBITED = "198.51.100.67"  # ICMP administratively prohibited
+UNREACHABLE = "198.51.100.77"  # ICMP host unreachable
+# Inside addresses that really answer: a denial that fails would connect, and show in the log.
+INSIDE = ["10.0.0.5", "169.254.169.254", "192.168.7.7", "100.64.0.9", "168.63.129.16", "172.16.9.9", "198.18.0.5",
+          "192.0.0.8", "240.0.0.5", "10.0.2.77"]
+PUBLIC = sorted(set(WEB.values())) + [PROTO, STRANGER, OTHER_RESOLVER, DNS, DNS_PLAIN, "198.51.100.10"]
+CORE6, ROUTER6 = "2001:db8:1::2", "2001:db8:1::1"
+
+# Ports of servers.py.
+ECHO, DISCARD, SSH, SMTP = 7, 9, 22, 25
+CLOSED = 81                 # nobody listens: RST
+HALFCLOSE, SERVER_FIN_FIRST, RST_ON_ACCEPT, RST_MID = 2001, 2002, 2003, 2004
+SLOW_READER, FIN_ON_ACCEPT, SILENT, LATE_BANNER, SOURCE, SOURCE_NOW = 2005, 2006, 2007, 2008, 2010, 2011
+UDP_SINK, UDP_STRANGER = 2100, 2101
+MARK = 2099                 # World.sync()'s marker
+HTTP_ECHO, UPLOAD, H2C = 8000, 8090, 8081
+BIG = 1 << 30
+
+BANNER_SSH = b"SSH-2.0-world_1.0\r\n"
+BANNER_SMTP = b"220 world.test ESMTP\r\n"
+
+
+def jsonl(path, start=0):
+    """Whole JSON lines of a file from byte offset start; a last line without its end is not there yet."""
+    try:
+        with open(path, "rb") as f:
+            f.seek(start)
+            data = f.read()
+    except FileNotFoundError:
+        return []
+    return [json.loads(x) for x in data[: data.rfind(b"\n") + 1].splitlines()]
+
+
+def wait_for(what, cond, timeout=10.0):
+    """Poll cond until it is true and return its value; the message names what did not happen."""
+    end = time.monotonic() + timeout
+    while True:
+        v = cond()
+        if v:
+            return v
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited {timeout} s for {what}")
+        time.sleep(0.003)
+
+
+class World:
+    """A handle on the world this process runs in (made by `world run`)."""
+
+    LOGS = ("servers", "nginx", "dns", "wire", "leak")
+
+    def __init__(self, folder=None):
+        self.dir = folder or os.environ["SM_WORLD_DIR"]
+        self.ca = os.path.join(self.dir, "ca.pem")
+        self.www = os.path.join(self.dir, "www")
+
+    def log(self, name):
+        return os.path.join(self.dir, "log", name + ".jsonl")
+
+    def mark(self):
+        """Remember the ends of all logs."""
+        return {n: (os.path.getsize(self.log(n)) if os.path.exists(self.log(n)) else 0) for n in self.LOGS}
+
+    def sync(self):
+        """Return once everything that left the core namespace before this call is in the wire log."""
+        start = self.mark()["wire"]
+        with socket.create_connection((ROUTER, MARK), timeout=10) as s:
+            me = s.getsockname()[1]
+            wait_for("the sniffer to see the marker",
+                     lambda: any(r.get("sport") == me and r["port"] == MARK for r in jsonl(self.log("wire"), start)))
+
+    def since(self, mark, name, **match):
+        """Records of one log since a mark whose fields equal those given."""
+        return [r for r in jsonl(self.log(name), mark[name]) if all(r.get(k) == v for k, v in match.items())]
+
+    def wire(self, mark, **match):
+        """Packets that opened something (SYN, datagram, ICMP, IPv6) and left the core namespace since the mark.
+
+        The resolver's own questions and the markers are left out unless a port is asked for."""
+        self.sync()
+        rows = self.since(mark, "wire", **match)
+        if "port" not in match:
+            rows = [r for r in rows if r["port"] != MARK and not (r["port"] == 53 and r["dst"] in (DNS, DNS_PLAIN))]
+        return rows
+
+    def accepts(self, mark, **match):
+        """Connections that a server accepted since the mark."""
+        self.sync()
+        return self.since(mark, "servers", ev="accept", **match)
+
+    def closed(self, mark, srv, n=1, timeout=10.0):
+        """Wait for n close records of one server and return them."""
+        wait_for(f"{n} closed connections at {srv}",
+                 lambda: len(self.since(mark, "servers", ev="close", srv=srv)) >= n, timeout)
+        return self.since(mark, "servers", ev="close", srv=srv)
+
+    def leaks(self, mark):
+        """Connections and datagrams that reached the core namespace's own listeners (loopback and own address)."""
+        self.sync()
+        return self.since(mark, "leak")
