@@ -210,6 +210,8 @@ class Http(Conn):
             self.buf, self.need = self.buf[taken:], n - taken
             body = json.dumps({"line": lines[0], "headers": h, "local": self.local[0]}).encode()
             self.say(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            if h.get("connection", "").lower() == "close":
+                self.t.close()
 
 
 class Upload(Conn):

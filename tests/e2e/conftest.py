@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Fixtures of the end-to-end tests. pytest starts itself again inside the private internet (tests/world).
+
+`world` answers what reached whom; `sm` runs the built program as an unprivileged user and hands back exit status, output
+and the parsed audit. SLIRP_MED_BIN names the program; without it the build folder of the checkout is searched.
+"""
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+HERE = os.path.dirname(os.path.realpath(__file__))
+REPO = os.path.dirname(os.path.dirname(HERE))
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(REPO, "tests", "world"))
+import worldlib  # noqa: E402
+
+USER = ["unshare", "-U", "--map-user=1000", "--map-group=1000", "--"]  # uid 1000, no capabilities, as a user would
+ROLES = ("run", "core", "nat", "guest-init")
+
+
+def pytest_configure(config):
+    if os.environ.get("SM_WORLD"):
+        return
+    cap = config.pluginmanager.getplugin("capturemanager")
+    if cap:
+        cap.stop_global_capturing()
+    os.chdir(config.invocation_params.dir)
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    argv = [os.path.join(REPO, "tests/world/world"), "run", "--root", "--", sys.executable, "-m", "pytest"]
+    os.execve(argv[0], argv + list(config.invocation_params.args), env)
+
+
+def find_bin():
+    b = os.environ.get("SLIRP_MED_BIN")
+    if b:
+        return os.path.realpath(b)
+    for sub in ("build", "build/slirp-med", "build/vmm-glue", "build/vmm-glue/cli"):
+        for n in ("slirp-med-bin", "slirp-med"):
+            b = os.path.join(REPO, sub, n)
+            if os.path.isfile(b) and os.access(b, os.X_OK):
+                return b
+    return None
+
+
+@pytest.fixture(scope="session")
+def world():
+    return worldlib.World()
+
+
+def processes(binary):
+    """(pid, role, argv) of every process of the program in this pid namespace."""
+    found = []
+    for p in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.path.realpath(f"/proc/{p}/exe") != binary:
+                continue
+            with open(f"/proc/{p}/cmdline", "rb") as f:
+                argv = f.read().split(b"\0")
+        except OSError:
+            continue
+        role = argv[1].decode("latin-1") if len(argv) > 1 else "?"
+        found.append((int(p), role, argv))
+    return found
+
+
+def alive(pid):
+    """Whether a process exists and is not merely waiting to be reaped."""
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+class Result:
+    def __init__(self, name, rc, stdout, stderr, state):
+        self.name, self.rc, self.stdout, self.stderr, self.state = name, rc, stdout, stderr, state
+        self.audit = read_audit(state, name)
+        lines = [x for x in stdout.decode("utf-8", "replace").splitlines() if x.startswith("OUT ")]
+        self.out = json.loads(lines[-1][4:]) if lines else None
+
+    def events(self, event=None, **match):
+        return [r for r in self.audit if (event is None or r["event"] == event) and all(r.get(k) == v for k, v in match.items())]
+
+    def one(self, event, **match):
+        """The single record of that kind: a decision is one event with one reason."""
+        rows = self.events(event, **match)
+        assert len(rows) == 1, f"{len(rows)} records of {event} {match} instead of one; audit:\n{self.text()}"
+        return rows[0]
+
+    def none(self, event, **match):
+        rows = self.events(event, **match)
+        assert not rows, f"unexpected {event}: {rows}"
+
+    def some(self, event, **match):
+        rows = self.events(event, **match)
+        assert rows, f"no {event} {match}; audit:\n{self.text()}"
+        return rows[0]
+
+    def text(self):
+        return "\n".join(json.dumps(r) for r in self.audit)
+
+    def __repr__(self):
+        return f"<rc={self.rc} stdout={self.stdout[-1500:]!r} stderr={self.stderr[-3000:]!r}>"
+
+
+def audit_file(state, name):
+    return os.path.join(state, "slirp-med", name, "egress.jsonl")
+
+
+def read_audit(state, name):
+    path = audit_file(state, name)
+    if not os.path.exists(path):
+        return []
+    with open(path, "rb") as f:
+        data = f.read()
+    assert not data or data.endswith(b"\n"), "the last audit line is torn"
+    rows = [json.loads(x) for x in data.splitlines()]
+    for i, r in enumerate(rows):
+        assert {"ts", "seq", "event", "workspace"} <= set(r), f"line {i + 1} lacks a field: {r}"
+    seqs = [r["seq"] for r in rows]
+    assert seqs == list(range(seqs[0], seqs[0] + len(seqs))) if seqs else True, f"seq is not continuous: {seqs}"
+    return rows
+
+
+class Running:
+    """A workspace that is up while the test looks at it."""
+
+    def __init__(self, sm, name, popen):
+        self.sm, self.name, self.p = sm, name, popen
+
+    def line(self, timeout=20):
+        """The next line of the guest's output."""
+        import select
+        buf = b""
+        fd = self.p.stdout.fileno()
+        while not buf.endswith(b"\n"):
+            if not select.select([fd], [], [], timeout)[0]:
+                raise TimeoutError(f"the guest said nothing in {timeout} s (so far {buf!r}); stderr: {self.errors()}")
+            c = os.read(fd, 1)
+            if not c:
+                raise EOFError(f"the run ended: {buf!r}; stderr: {self.errors()}")
+            buf += c
+        return buf.decode().rstrip("\n")
+
+    def errors(self):
+        self.sm.err.seek(0)
+        return self.sm.err.read().decode("utf-8", "replace")[-3000:]
+
+    def tell(self, text):
+        self.p.stdin.write(text.encode() + b"\n")
+        self.p.stdin.flush()
+
+    def end(self, timeout=30):
+        try:
+            so, _ = self.p.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"slirp-med run did not end in {timeout} s: {processes(self.sm.bin)}; stderr: {self.errors()}")
+        return Result(self.name, self.p.returncode, so, self.errors().encode(), self.sm.state)
+
+    def audit(self):
+        return read_audit_now(self.sm.state, self.name)
+
+    def pids(self):
+        """pid by role of this workspace's processes."""
+        own, todo = {}, [self.p.pid]
+        kids = {}
+        for p in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{p}/stat") as f:
+                    kids.setdefault(int(f.read().rsplit(")", 1)[1].split()[1]), []).append(int(p))
+            except OSError:
+                pass
+        mine = set()
+        while todo:
+            x = todo.pop()
+            mine.add(x)
+            todo += kids.get(x, [])
+        for pid, role, _ in processes(self.sm.bin):
+            if pid in mine:
+                own[role] = pid
+        return own
+
+
+def read_audit_now(state, name):
+    """Whole lines of an audit that is being written."""
+    return worldlib.jsonl(audit_file(state, name))
+
+
+class Sm:
+    _n = itertools.count(1)
+
+    def __init__(self, binary, world, state, tmp):
+        self.bin, self.world, self.state, self.tmp = binary, world, state, tmp
+        self.running, self.err = [], None
+
+    def env(self, extra=None):
+        e = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "SM_WORLD"))}
+        return {**e, "XDG_STATE_HOME": self.state, **(extra or {})}
+
+    def cli(self, *args, timeout=60, env=None, **kw):
+        """Any subcommand, as the user."""
+        return subprocess.run(USER + [self.bin, *args], env=self.env(env), capture_output=True, timeout=timeout, **kw)
+
+    def name(self):
+        return f"t{next(self._n)}"
+
+    def run(self, *flags, cmd, name=None, timeout=60, env=None, **kw):
+        """`slirp-med run FLAGS -- CMD` to its end."""
+        name = name or self.name()
+        p = self.start(*flags, cmd=cmd, name=name, env=env, **kw)
+        return p.end(timeout)
+
+    def start(self, *flags, cmd, name=None, env=None, **kw):
+        name = name or self.name()
+        self.err = open(os.path.join(self.tmp, f"stderr.{name}.{len(self.running)}"), "w+b")
+        kw.setdefault("stdin", subprocess.DEVNULL)
+        p = subprocess.Popen(USER + [self.bin, "run", "--name", name, *flags, "--", *cmd], env=self.env(env),
+                             stdout=subprocess.PIPE, stderr=self.err, **kw)
+        r = Running(self, name, p)
+        self.running.append(r)
+        return r
+
+    @staticmethod
+    def guest_cmd(code):
+        return ["/usr/bin/python3", "-B", "-S", os.path.join(HERE, "guestlib.py"), code]
+
+    def guest(self, code, *flags, rc=0, **kw):
+        """Run guest code (see guestlib.py) and expect the exit status."""
+        r = self.run(*flags, cmd=self.guest_cmd(code), **kw)
+        assert rc is None or r.rc == rc, repr(r)
+        assert rc != 0 or r.out is not None, repr(r)
+        return r
+
+    def start_guest(self, code, *flags, **kw):
+        kw.setdefault("stdin", subprocess.PIPE)
+        return self.start(*flags, cmd=self.guest_cmd(code), **kw)
+
+    def left(self):
+        """Processes of the program that are still there."""
+        return [(p, r) for p, r, _ in processes(self.bin) if alive(p)]
+
+
+@pytest.fixture
+def sm(world, tmp_path):
+    b = find_bin()
+    if not b:
+        pytest.fail("the program is not built: run ./dev build, or set SLIRP_MED_BIN", pytrace=False)
+    os.chmod(tmp_path, 0o755)
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    s = Sm(b, world, str(state), str(tmp_path))
+    yield s
+    for r in s.running:
+        if r.p.poll() is None:
+            r.p.send_signal(signal.SIGKILL)
+            r.p.wait()
+    if s.running:
+        # Whatever a test did, nothing may outlive its workspace.
+        worldlib.wait_for(f"the processes of the run to end: {s.left()}", lambda: not s.left(), 10)
+
+
+@pytest.fixture
+def mark(world):
+    """Ends of the world's logs at the beginning of the test."""
+    world.sync()
+    return world.mark()
