@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Secrets: own pages, locked and out of core dumps where allowed, wiped at the end; see secret.h. */
+#include "base/secret.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+struct sm_secret {
+    size_t map_len; /* of the whole mapping, this header included */
+    size_t len;
+    uint8_t bytes[];
+};
+
+void sm_wipe(void *p, size_t len)
+{
+    if (len > 0)
+        explicit_bzero(p, len);
+}
+
+static struct sm_secret *secret_alloc(size_t len)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t map_len = (sizeof(struct sm_secret) + len + page - 1) / page * page;
+    struct sm_secret *s = mmap(NULL, map_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (s == MAP_FAILED)
+        abort(); /* as every allocation of ours: no memory ends the process */
+    (void)mlock(s, map_len);                 /* best effort: RLIMIT_MEMLOCK may be small */
+    (void)madvise(s, map_len, MADV_DONTDUMP); /* best effort */
+    s->map_len = map_len;
+    s->len = len;
+    return s;
+}
+
+struct sm_secret *sm_secret_new(void *bytes, size_t len)
+{
+    struct sm_secret *s = secret_alloc(len);
+    if (len > 0)
+        memcpy(s->bytes, bytes, len);
+    sm_wipe(bytes, len);
+    return s;
+}
+
+struct sm_secret *sm_secret_random(size_t len)
+{
+    struct sm_secret *s = secret_alloc(len);
+    for (size_t got = 0; got < len;) {
+        ssize_t n = getrandom(s->bytes + got, len - got, 0);
+        if (n < 0) {
+            sm_secret_free(s);
+            return NULL;
+        }
+        got += (size_t)n;
+    }
+    return s;
+}
+
+void sm_secret_free(struct sm_secret *s)
+{
+    if (!s)
+        return;
+    size_t map_len = s->map_len;
+    sm_wipe(s, map_len);
+    (void)munmap(s, map_len);
+}
+
+const uint8_t *sm_secret_bytes(const struct sm_secret *s, size_t *ret_len)
+{
+    *ret_len = s->len;
+    return s->bytes;
+}

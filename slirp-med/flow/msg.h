@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The handoff: messages between a front and the core (design.md section 1). This header is the contract.
+ *
+ * One message is one packet on a SOCK_SEQPACKET pair. Encoding: a fixed head (type u8, version u8, 16-bit zero, flow id u64), then the
+ * type's fields, big-endian. Addresses are a family byte (4 or 6) and 4 or 16 bytes; endpoints an address and a u16 port. A message that
+ * does not decode exactly is an error of the peer: the receiver ends the channel, because a front that speaks wrongly is broken or taken.
+ *
+ *   type       from   fields                                             descriptors
+ *   OPEN       front  proto u8, src endpoint, dst endpoint               0 (a tproxy or proxy front sends 1)
+ *   REFUSE     core   how u8, scope u8, hold_ms u32                      0
+ *   ACCEPT     core   -                                                  0
+ *   BYTES      front  data                                               0
+ *   ATTACH     core   consumed u32                                       1
+ *   ATTACHED   front  -        (acknowledges ATTACH: its fd is out of flight)
+ *   ABORT      core   -
+ *   GONE       front  why u8
+ *   INBOUND    core   guest port u16, src endpoint                       1
+ *   DATAGRAM   both   src endpoint, dst endpoint, data                   0   (src is always the guest's side; id is 0)
+ *   OTHER      front  kind u8, proto u8, dst address, count u32          0   (id is 0)
+ *   REPEATED   front  proto u8, dst endpoint, count u32                  0   (attempts answered from a hold; id is 0)
+ *   RELEASE    core   -        (a policy reload: forget every hold; id is 0)
+ *
+ * Ids are 64-bit, chosen by the front from 1 upwards and never reused; ids of INBOUND flows are chosen by the core and have bit 63 set.
+ * A message for an id that is not live is dropped, its descriptor closed. Which message is legal in which state: docs/ARCHITECTURE.md.
+ */
+#ifndef SM_FLOW_MSG_H
+#define SM_FLOW_MSG_H
+
+#include "base/addr.h"
+
+#define SM_FLOW_VERSION 1
+
+/** Largest data of BYTES: several go for a long ClientHello. DATAGRAM: a DNS message over UDP (RFC 6891 sizes stay far below). */
+#define SM_FLOW_DATA_MAX 16384
+/** Head, two v6 endpoints and data, rounded up: a receive buffer of this size never truncates a legal message. */
+#define SM_FLOW_MSG_MAX (SM_FLOW_DATA_MAX + 64)
+/** All BYTES of one flow together: more than any head we judge (a 64 KiB ClientHello with its record heads fits). */
+#define SM_FLOW_HELD_MAX (72 * 1024)
+/** Bit of ids that the core chose (INBOUND). */
+#define SM_FLOW_ID_CORE (UINT64_C(1) << 63)
+/** Un-acknowledged ATTACH and INBOUND messages: bounds descriptors in flight (the kernel's limit is RLIMIT_NOFILE a user). */
+#define SM_FLOW_ATTACH_MAX 64
+/** Largest packet on a UDP pair: datagrams, each behind its 16-bit length, as many as fit. */
+#define SM_FLOW_UDP_BATCH_MAX 65600
+
+enum sm_flow_type {
+    SM_FLOW_OPEN = 1,
+    SM_FLOW_REFUSE,
+    SM_FLOW_ACCEPT,
+    SM_FLOW_BYTES,
+    SM_FLOW_ATTACH,
+    SM_FLOW_ATTACHED,
+    SM_FLOW_ABORT,
+    SM_FLOW_GONE,
+    SM_FLOW_INBOUND,
+    SM_FLOW_DATAGRAM,
+    SM_FLOW_OTHER,
+    SM_FLOW_REPEATED,
+    SM_FLOW_RELEASE,
+    SM_FLOW_TYPES
+};
+
+enum sm_flow_proto { SM_PROTO_TCP = 6, SM_PROTO_UDP = 17, SM_PROTO_VSOCK = 40 };
+
+/** How a refusal looks to the guest. For a UDP flow RST is not legal; ICMP_PORT mirrors an upstream ECONNREFUSED. */
+enum sm_flow_how {
+    SM_HOW_SILENT = 0,
+    SM_HOW_RST,
+    SM_HOW_ICMP_ADMIN, /* type 3 code 13 */
+    SM_HOW_ICMP_HOST,  /* type 3 code 1 */
+    SM_HOW_ICMP_NET,   /* type 3 code 0 */
+    SM_HOW_ICMP_PORT,  /* type 3 code 3 */
+    SM_HOWS
+};
+
+/** What the front repeats a refusal for, without asking, during hold_ms. */
+enum sm_flow_scope { SM_SCOPE_TUPLE = 0, SM_SCOPE_DESTINATION /* proto, dst address and port */, SM_SCOPES };
+
+enum sm_flow_why {
+    SM_WHY_CLOSED = 0,     /* both directions ended in order */
+    SM_WHY_GUEST_RST,      /* the guest reset it */
+    SM_WHY_UPSTREAM_RST,   /* the attached descriptor failed; the front has closed it */
+    SM_WHY_TIMEOUT,        /* the guest stopped answering, or an unreplied UDP flow was dropped by the front */
+    SM_WHY_REFUSED,        /* acknowledges nothing; a pending flow's guest went away before the verdict */
+    SM_WHY_LIMIT,          /* a bound of the front */
+    SM_WHYS
+};
+
+enum sm_flow_other {
+    SM_OTHER_ICMP = 0,
+    SM_OTHER_IPV6,
+    SM_OTHER_PROTO,    /* another IP protocol: see proto */
+    SM_OTHER_SPOOFED,  /* source MAC or address is not the guest's */
+    SM_OTHER_FRAGMENT, /* refused fragments */
+    SM_OTHER_LINK,     /* VLAN or an unknown EtherType */
+    SM_OTHER_MALFORMED,
+    SM_OTHERS
+};
+
+struct sm_flow_msg {
+    enum sm_flow_type type;
+    uint64_t id;
+    enum sm_flow_proto proto;
+    struct sm_endpoint src;
+    struct sm_endpoint dst; /* OTHER uses dst.addr only */
+    enum sm_flow_how how;
+    enum sm_flow_scope scope;
+    uint32_t hold_ms;
+    uint32_t consumed;
+    enum sm_flow_why why;
+    enum sm_flow_other other;
+    uint8_t ip_proto; /* OTHER */
+    uint16_t guest_port;
+    uint32_t count;
+    const uint8_t *data; /* BYTES, DATAGRAM: points into the decoded buffer */
+    size_t data_len;
+};
+
+const char *sm_flow_type_name(enum sm_flow_type type);
+const char *sm_flow_how_name(enum sm_flow_how how);
+const char *sm_flow_why_name(enum sm_flow_why why);
+const char *sm_flow_other_name(enum sm_flow_other other);
+
+/** sm_flow_encode() - write msg into out; returns its length, or 0 when a field is out of range or does not fit. */
+size_t sm_flow_encode(const struct sm_flow_msg *msg, uint8_t *out, size_t cap);
+
+/** sm_flow_decode() - strict: every byte is accounted for, every enum is in range. Returns false and leaves *ret alone otherwise. */
+bool sm_flow_decode(const uint8_t *data, size_t len, struct sm_flow_msg *ret) SM_WARN_UNUSED;
+
+/** sm_flow_fds() - how many descriptors a message of this type must carry. */
+size_t sm_flow_fds(enum sm_flow_type type);
+
+#endif

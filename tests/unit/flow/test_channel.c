@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The channel: descriptors arrive, a slow peer is felt and bounded, a malformed packet or a stray descriptor ends it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "flow/channel.h"
+
+struct side {
+    struct sm_channel *ch;
+    unsigned messages, failures, drains;
+    uint64_t last_id;
+    int last_fd;
+    bool free_on_message;
+};
+
+static void on_message(const struct sm_flow_msg *msg, const int *fds, size_t n_fds, void *data)
+{
+    struct side *s = data;
+    s->messages++;
+    s->last_id = msg->id;
+    if (n_fds > 0) {
+        if (s->last_fd >= 0)
+            close(s->last_fd);
+        s->last_fd = fds[0];
+    }
+    if (s->free_on_message) {
+        sm_channel_free(s->ch);
+        s->ch = NULL;
+    }
+}
+
+static void on_failed(const char *text, void *data)
+{
+    ((struct side *)data)->failures++;
+}
+
+static void on_drained(void *data)
+{
+    ((struct side *)data)->drains++;
+}
+
+static const struct sm_channel_ops ops = {on_message, on_failed, on_drained};
+
+struct fixture {
+    struct sm_loop *loop;
+    struct side core, front;
+    int raw;
+};
+
+static int setup(void **state)
+{
+    static struct fixture f;
+    int pair[2];
+    memset(&f, 0, sizeof(f));
+    f.loop = sm_loop_new(NULL);
+    assert_int_equal(sm_fd_seqpair(pair, true), 0);
+    f.core.last_fd = f.front.last_fd = -1;
+    f.core.ch = sm_channel_new(f.loop, pair[0], true, &ops, &f.core);
+    f.front.ch = sm_channel_new(f.loop, pair[1], false, &ops, &f.front);
+    f.raw = pair[1];
+    *state = &f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    sm_channel_free(f->core.ch);
+    sm_channel_free(f->front.ch);
+    sm_fd_close(&f->core.last_fd);
+    sm_fd_close(&f->front.last_fd);
+    sm_loop_free(f->loop);
+    return 0;
+}
+
+static void test_attach_passes_fd(void **state)
+{
+    struct fixture *f = *state;
+    int pipes[2];
+    struct stat want, got;
+    assert_int_equal(pipe(pipes), 0);
+    assert_int_equal(fstat(pipes[0], &want), 0);
+    struct sm_flow_msg m = {.type = SM_FLOW_ATTACH, .id = 9, .consumed = 3};
+    assert_true(sm_channel_send(f->core.ch, &m, pipes[0]));
+    sm_loop_turn(f->loop, 1000);
+    assert_int_equal(f->front.messages, 1);
+    assert_int_equal(f->front.last_id, 9);
+    assert_int_equal(fstat(f->front.last_fd, &got), 0);
+    assert_int_equal(want.st_ino, got.st_ino);
+    close(pipes[1]);
+}
+
+static void test_slow_peer(void **state)
+{
+    struct fixture *f = *state;
+    static uint8_t block[SM_FLOW_DATA_MAX];
+    struct sm_flow_msg open = {.type = SM_FLOW_OPEN,
+                               .id = 1,
+                               .proto = SM_PROTO_TCP,
+                               .src = {sm_addr_v4(1, 1, 1, 1), 1},
+                               .dst = {sm_addr_v4(1, 1, 1, 1), 1}};
+    struct sm_flow_msg bytes = {.type = SM_FLOW_BYTES, .id = 1, .data = block, .data_len = sizeof(block)};
+    unsigned sent = 0;
+
+    while (!sm_channel_congested(f->front.ch)) {
+        assert_true(sm_channel_send(f->front.ch, &bytes, -1));
+        assert_true(++sent < 1000);
+    }
+    assert_false(sm_channel_send(f->front.ch, &open, -1)); /* droppable: refused and counted */
+    assert_int_equal(sm_channel_dropped(f->front.ch), 1);
+    assert_true(sm_channel_send(f->front.ch, &bytes, -1)); /* the reserved half */
+    sent++;
+    for (int i = 0; i < 1000 && f->core.messages < sent; i++)
+        sm_loop_turn(f->loop, 100);
+    assert_int_equal(f->core.messages, sent);
+    assert_int_equal(f->front.drains, 1);
+    assert_false(sm_channel_congested(f->front.ch));
+    assert_true(sm_channel_send(f->front.ch, &open, -1));
+}
+
+static void test_peer_that_never_reads(void **state)
+{
+    struct fixture *f = *state;
+    static uint8_t block[SM_FLOW_DATA_MAX];
+    struct sm_flow_msg bytes = {.type = SM_FLOW_BYTES, .id = 1, .data = block, .data_len = sizeof(block)};
+    unsigned sent = 0;
+    sm_channel_pause(f->core.ch, true);
+    while (sm_channel_send(f->front.ch, &bytes, -1))
+        assert_true(++sent < 10000);
+    assert_int_equal(f->front.failures, 0); /* not from inside a send */
+    for (int i = 0; i < 4 && !f->front.failures; i++)
+        sm_loop_turn(f->loop, 100);
+    assert_int_equal(f->front.failures, 1);
+}
+
+static void test_malformed_and_stray_fd(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(write(f->raw, "nonsense", 8), 8);
+    sm_loop_turn(f->loop, 1000);
+    assert_int_equal(f->core.failures, 1);
+    assert_int_equal(f->core.messages, 0);
+}
+
+static void test_fd_on_wrong_type(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t buf[64];
+    struct sm_flow_msg gone = {.type = SM_FLOW_GONE, .id = 3};
+    size_t len = sm_flow_encode(&gone, buf, sizeof(buf));
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    assert_int_equal(sm_fd_send(f->raw, buf, len, &null, 1), (int)len);
+    sm_loop_turn(f->loop, 1000);
+    assert_int_equal(f->core.failures, 1);
+    close(null);
+}
+
+static void test_peer_closes(void **state)
+{
+    struct fixture *f = *state;
+    sm_channel_free(f->front.ch);
+    f->front.ch = NULL;
+    sm_loop_turn(f->loop, 1000);
+    assert_int_equal(f->core.failures, 1);
+    struct sm_flow_msg m = {.type = SM_FLOW_ACCEPT, .id = 9};
+    assert_false(sm_channel_send(f->core.ch, &m, -1));
+}
+
+static void test_free_inside_callback(void **state)
+{
+    struct fixture *f = *state;
+    struct sm_flow_msg m = {.type = SM_FLOW_ACCEPT, .id = 9};
+    f->front.free_on_message = true;
+    assert_true(sm_channel_send(f->core.ch, &m, -1));
+    assert_true(sm_channel_send(f->core.ch, &m, -1));
+    sm_loop_turn(f->loop, 1000);
+    assert_int_equal(f->front.messages, 1);
+    sm_loop_turn(f->loop, 1000);
+    assert_int_equal(f->core.failures, 1);
+}
+
+int main(void)
+{
+#define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(test_attach_passes_fd), T(test_slow_peer),   T(test_peer_that_never_reads), T(test_malformed_and_stray_fd),
+        T(test_fd_on_wrong_type), T(test_peer_closes), T(test_free_inside_callback),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
