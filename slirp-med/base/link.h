@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The link between the supervisor and each process that it started: short text messages on a SOCK_SEQPACKET pair (descriptor 3 of the child).
+ *
+ * A message is a verb of the table below, then optionally one space and text (UTF-8, no NUL), and at most one descriptor. Both sides trust the
+ * other no further than the table in supervisor/requests: the supervisor takes an unknown verb, or one that the child may not send, as the end
+ * of that child, and parses no text beyond the named role.
+ *
+ *   READY             child -> sup   sandbox entered, serving
+ *   FAIL text         child -> sup   cannot start or cannot go on; text is for the operator; the child exits
+ *   TAP        +fd    guest -> sup   the tap descriptor
+ *   GO                sup -> guest   run CMD now
+ *   EXIT n            guest -> sup   CMD's exit status
+ *   SIGNAL n          sup -> guest   pass signal n to CMD
+ *   WANT role         core -> sup    open the file of that role ("audit": rotate; "resolv": resolv.conf)
+ *   GIVE role  +fd    sup -> core    the answer, or news (resolv.conf changed); without a descriptor: it could not be had
+ *   STATUS            sup -> child   report;  STATUS json  child -> sup  the report
+ *   STOP              sup -> child   end in order
+ */
+#ifndef SM_BASE_LINK_H
+#define SM_BASE_LINK_H
+
+#include "base/fd.h"
+
+enum sm_link_verb {
+    SM_LINK_READY,
+    SM_LINK_FAIL,
+    SM_LINK_TAP,
+    SM_LINK_GO,
+    SM_LINK_EXIT,
+    SM_LINK_SIGNAL,
+    SM_LINK_WANT,
+    SM_LINK_GIVE,
+    SM_LINK_STATUS,
+    SM_LINK_STOP,
+    SM_LINK_VERBS
+};
+
+/** Longest message: a status report is the largest. */
+#define SM_LINK_MAX 32768
+
+/** Descriptor numbers that every child of the supervisor finds. */
+#define SM_LINK_FD 3    /* this link */
+#define SM_CONFIG_FD 4  /* sealed memfd with one JSON object */
+#define SM_CHANNEL_FD 5 /* core, front: the handoff channel */
+#define SM_ROLE_FD 6    /* core: the audit file; front: the tap */
+
+struct sm_link_msg {
+    enum sm_link_verb verb;
+    char text[SM_LINK_MAX]; /* "" when there is none */
+    int fd;                 /* -1 when there is none; the receiver's to close */
+};
+
+const char *sm_link_verb_name(enum sm_link_verb verb);
+
+/** sm_link_send() - text may be NULL; fd may be -1 and stays the caller's. Returns 0, or -1 with errno. */
+int sm_link_send(int sock, enum sm_link_verb verb, const char *text, int fd);
+/** sm_link_recv() - returns 1, 0 at end of stream, or -1 with errno (EAGAIN; EPROTO for a malformed message). */
+int sm_link_recv(int sock, struct sm_link_msg *ret);
+
+#endif
