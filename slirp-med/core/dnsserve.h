@@ -1,23 +1,26 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The DNS service for one workspace's guest, without its sockets: a query's bytes in, a reply's bytes out, and between them the budget, the
- * policy, the resolver, the pins and the record. All port-53 traffic of a guest ends here (spec section 4).
+ * The DNS service for one workspace's guest, without its sockets: a query's bytes in, a reply's bytes out, and between
+ * them the budget, the policy, the resolver, the pins and the record. All port-53 traffic of a guest ends here (spec
+ * section 4).
  *
- * For each query, in this order: budget (over it REFUSED; one LIMITED event a second), parse (FORMERR, NOTIMP ...), types that are never
- * served (ANY, AXFR, IXFR and the like: REFUSED), the judge, AAAA (NODATA, answered here: IPv6 is not mediated), in-flight bound (SERVFAIL),
- * upstream. When the answer has come: event, pin, reply - in this order, all in one turn, so that the caller's end-of-turn hook can write the
- * record before the reply leaves. An event callback that returns false (it cannot be recorded) stops what it stands for: nothing is sent, no
- * pin is made.
+ * For each query, in this order: budget (over it REFUSED; one LIMITED event a second), parse (FORMERR, NOTIMP ...),
+ * types that are never served (ANY, AXFR, IXFR and the like: REFUSED), the judge, AAAA (NODATA, answered here: IPv6 is
+ * not mediated), in-flight bound (SERVFAIL), upstream. When the answer has come: event, pin, reply - in this order, all
+ * in one turn, so that the caller's end-of-turn hook can write the record before the reply leaves. An event callback
+ * that returns false (it cannot be recorded) stops what it stands for: nothing is sent, no pin is made.
  *
- * Events: for a query that goes upstream SM_DNSSERVE_FORWARD comes before it is sent and then exactly one ANSWER or ERROR (none if the client
- * was forgotten); every other query makes exactly one event. Queries over the budget make at most one LIMITED event a second, with a count.
+ * Events: for a query that goes upstream SM_DNSSERVE_FORWARD comes before it is sent and then exactly one ANSWER or
+ * ERROR (none if the client was forgotten); every other query makes exactly one event. Queries over the budget make at
+ * most one LIMITED event a second, with a count.
  */
 #ifndef SM_CORE_DNSSERVE_H
 #define SM_CORE_DNSSERVE_H
 
 #include "core/resolver.h"
 
-/** A guest's queries that wait for the upstream: half of what the resolver takes, so that the core's own lookups always find room. */
+/** A guest's queries that wait for the upstream: half of what the resolver takes, so that the core's own lookups always
+ * find room. */
 #define SM_DNSSERVE_INFLIGHT_MAX 512
 #define SM_DNSSERVE_QPS_DEFAULT 100
 #define SM_DNSSERVE_BURST_DEFAULT 200
@@ -39,7 +42,8 @@ enum sm_dnsserve_verdict {
 };
 
 enum sm_dnsserve_event_kind {
-    SM_DNSSERVE_EVENT_FORWARD, /* allowed, about to go upstream; a caller that writes one line a query does so at ANSWER */
+    SM_DNSSERVE_EVENT_FORWARD, /* allowed, about to go upstream; a caller that writes one line a query does so at ANSWER
+                                */
     SM_DNSSERVE_EVENT_ANSWER,  /* allowed and answered: rcode and addresses (also local NODATA) */
     SM_DNSSERVE_EVENT_DENY,    /* refused by the judge, by type, or for its form */
     SM_DNSSERVE_EVENT_ERROR,   /* no believable answer from upstream, or no room */
@@ -51,11 +55,13 @@ const char *sm_dnsserve_event_name(enum sm_dnsserve_event_kind kind);
 struct sm_dnsserve_event {
     enum sm_dnsserve_event_kind kind;
     struct sm_dnsserve_client client;
-    const char *qname; /* presentation form (sm_dns_name_text), "" when none could be read; guest's bytes: escape when written */
+    const char *qname; /* presentation form (sm_dns_name_text), "" when none could be read; guest's bytes: escape when
+                          written */
     uint16_t qtype;    /* 0 when none could be read */
     enum sm_dns_rcode rcode; /* what the guest gets */
-    const char *reason; /* static word or the judge's, or NULL: "malformed", "qtype", "budget", "busy", "timeout", "servfail", "truncated" ... */
-    const char *rule;   /* the judge's, or NULL */
+    const char *reason;      /* static word or the judge's, or NULL: "malformed", "qtype", "budget", "busy", "timeout",
+                                "servfail", "truncated" ... */
+    const char *rule;        /* the judge's, or NULL */
     const struct sm_addr *addrs; /* ANSWER: addresses at the end of the chain */
     size_t n_addrs;
     unsigned n_records; /* ANSWER: records of the asked type */
@@ -67,7 +73,7 @@ struct sm_dnsserve_event {
 struct sm_dnsserve_judgement {
     enum sm_dnsserve_verdict verdict; /* starts as REFUSE */
     const char *reason;               /* static, may be NULL */
-    const char *rule;                 /* lives until the callback that follows; copied when the query goes upstream. May be NULL */
+    const char *rule; /* lives until the callback that follows; copied when the query goes upstream. May be NULL */
 };
 
 struct sm_dnsserve_ops {
@@ -89,9 +95,12 @@ struct sm_dnsserve *sm_dnsserve_new(struct sm_loop *loop, struct sm_resolver *re
 /** sm_dnsserve_free() - cancels what is in flight without replies or events. */
 void sm_dnsserve_free(struct sm_dnsserve *serve);
 
-/** sm_dnsserve_query() - one message of a guest (UDP payload, or a TCP frame without its length). now_us: sm_loop_now(). */
-void sm_dnsserve_query(struct sm_dnsserve *serve, const struct sm_dnsserve_client *client, const uint8_t *msg, size_t len, int64_t now_us);
-/** sm_dnsserve_forget() - the client with this key is gone (TCP connection closed): its queries are dropped without replies. */
+/** sm_dnsserve_query() - one message of a guest (UDP payload, or a TCP frame without its length). now_us:
+ * sm_loop_now(). */
+void sm_dnsserve_query(struct sm_dnsserve *serve, const struct sm_dnsserve_client *client, const uint8_t *msg,
+                       size_t len, int64_t now_us);
+/** sm_dnsserve_forget() - the client with this key is gone (TCP connection closed): its queries are dropped without
+ * replies. */
 void sm_dnsserve_forget(struct sm_dnsserve *serve, uint64_t key);
 unsigned sm_dnsserve_inflight(const struct sm_dnsserve *serve);
 
