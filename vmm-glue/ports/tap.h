@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A tap device in the current network namespace: made, addressed and routed by ioctls (no ip(8) needed).
+ *
+ * The device lives as long as its descriptor: whoever holds the last copy ends the guest's network by closing it. Needs CAP_NET_ADMIN in the
+ * user namespace that owns the network namespace, and permission to open /dev/net/tun.
+ */
+#ifndef SM_PORTS_TAP_H
+#define SM_PORTS_TAP_H
+
+#include <glib.h>
+
+#include "base/addr.h"
+#include "base/defs.h"
+
+#define SM_TAP_MTU_MIN 576   /* RFC 791: what every host must accept */
+#define SM_TAP_MTU_MAX 65520 /* tun's limit (65535 less the Ethernet header), rounded down */
+
+struct sm_tap_spec {
+    const char *name; /* "eth0" */
+    uint8_t mac[6];
+    struct sm_addr ip;
+    uint8_t prefix_len;
+    struct sm_addr gateway; /* family none: no default route */
+    unsigned mtu;
+    bool vnet_hdr; /* struct virtio_net_hdr_v1 (12 bytes) before each frame */
+};
+
+/** sm_tap_open() - attach to (make) the device. Returns a descriptor (CLOEXEC, non-blocking) or -1 with error set. */
+int sm_tap_open(const char *name, bool vnet_hdr, GError **error);
+
+/** sm_tap_configure() - MAC, MTU, address, up, default route, in this order, for a device that sm_tap_open() made. 0 or -1 with error. */
+int sm_tap_configure(const struct sm_tap_spec *spec, GError **error);
+
+/** sm_tap_loopback_up() - bring lo up. 0 or -1 with error. */
+int sm_tap_loopback_up(GError **error);
+
+/** sm_tap_parse_mac() - "aa:bb:cc:dd:ee:ff", unicast only. */
+bool sm_tap_parse_mac(const char *text, uint8_t ret[6]) SM_WARN_UNUSED;
+
+#endif
