@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * ARP (RFC 826), the answering side only: we say where the gateway and the resolver are, and nothing else. A probe or
+ * announcement of the guest's own address gets no answer (RFC 5227: an answer would be a conflict), nor does any third
+ * address: there is nobody else on this wire. We never ask, because the guest's MAC is known from the start. One reply
+ * at most for each request, so a flood costs only itself.
+ */
+#ifndef SM_NAT_ARP_H
+#define SM_NAT_ARP_H
+
+#include "nat/wire.h"
+
+/** Room for an answer: the shortest Ethernet frame. */
+#define SM_ARP_REPLY_LEN SM_ETH_MIN
+
+/**
+ * sm_arp_answer() - the answer to a frame that the guard passed as ARP.
+ * Returns SM_ARP_REPLY_LEN, or 0 when there is none.
+ */
+size_t sm_arp_answer(const struct sm_link *link, const uint8_t *frame, size_t len, uint8_t out[SM_ARP_REPLY_LEN]);
+
+#endif
