@@ -19,6 +19,7 @@ static const char *const type_names[] = {
     [SM_FLOW_OTHER] = "other",
     [SM_FLOW_REPEATED] = "repeated",
     [SM_FLOW_RELEASE] = "release",
+    [SM_FLOW_EOF] = "eof",
 };
 SM_NAME_TABLE_COVERS(type_names, SM_FLOW_TYPES);
 
@@ -165,6 +166,7 @@ size_t sm_flow_encode(const struct sm_flow_msg *m, uint8_t *out, size_t cap)
     case SM_FLOW_ATTACHED:
     case SM_FLOW_ABORT:
     case SM_FLOW_RELEASE:
+    case SM_FLOW_EOF:
         break;
     case SM_FLOW_TYPES:
         return 0;
@@ -252,6 +254,7 @@ bool sm_flow_decode(const uint8_t *data, size_t len, struct sm_flow_msg *ret)
     case SM_FLOW_ATTACHED:
     case SM_FLOW_ABORT:
     case SM_FLOW_RELEASE:
+    case SM_FLOW_EOF:
         break;
     case SM_FLOW_TYPES:
         return false;

@@ -19,7 +19,8 @@
  *   DATAGRAM   both   src endpoint, dst endpoint, data                   0   (src is always the guest's side; id is 0)
  *   OTHER      front  kind u8, proto u8, dst address, count u32          0   (id is 0)
  *   REPEATED   front  proto u8, dst endpoint, count u32                  0   (attempts answered from a hold; id is 0)
- *   RELEASE    core   -        (a policy reload: forget every hold; id is 0)
+ *   RELEASE    core   -        (a policy reload or a new pin: forget every hold; id is 0)
+ *   EOF        front  -        (an accepted flow that is not attached yet: the guest's FIN came, no more BYTES follow)
  *
  * Ids are 64-bit, chosen by the front from 1 upwards and never reused; ids of INBOUND flows are chosen by the core and have bit 63 set.
  * A message for an id that is not live is dropped, its descriptor closed. Which message is legal in which state: docs/ARCHITECTURE.md.
@@ -58,6 +59,7 @@ enum sm_flow_type {
     SM_FLOW_OTHER,
     SM_FLOW_REPEATED,
     SM_FLOW_RELEASE,
+    SM_FLOW_EOF,
     SM_FLOW_TYPES
 };
 
