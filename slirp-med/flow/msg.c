@@ -104,7 +104,7 @@ static struct sm_endpoint get_endpoint(struct sm_rd *r)
 
 static bool proto_known(unsigned proto)
 {
-    return proto == SM_PROTO_TCP || proto == SM_PROTO_UDP || proto == SM_PROTO_VSOCK;
+    return proto == SM_FLOW_TCP || proto == SM_FLOW_UDP || proto == SM_FLOW_VSOCK;
 }
 
 static bool has_id(enum sm_flow_type type)

@@ -63,7 +63,7 @@ enum sm_flow_type {
     SM_FLOW_TYPES
 };
 
-enum sm_flow_proto { SM_PROTO_TCP = 6, SM_PROTO_UDP = 17, SM_PROTO_VSOCK = 40 };
+enum sm_flow_proto { SM_FLOW_TCP = 6, SM_FLOW_UDP = 17, SM_FLOW_VSOCK = 40 };
 
 /** How a refusal looks to the guest. For a UDP flow RST is not legal; ICMP_PORT mirrors an upstream ECONNREFUSED. */
 enum sm_flow_how {

@@ -103,7 +103,7 @@ static void test_slow_peer(void **state)
     static uint8_t block[SM_FLOW_DATA_MAX];
     struct sm_flow_msg open = {.type = SM_FLOW_OPEN,
                                .id = 1,
-                               .proto = SM_PROTO_TCP,
+                               .proto = SM_FLOW_TCP,
                                .src = {sm_addr_v4(1, 1, 1, 1), 1},
                                .dst = {sm_addr_v4(1, 1, 1, 1), 1}};
     struct sm_flow_msg bytes = {.type = SM_FLOW_BYTES, .id = 1, .data = block, .data_len = sizeof(block)};

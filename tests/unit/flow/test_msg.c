@@ -16,7 +16,7 @@ static struct sm_flow_msg sample(enum sm_flow_type type)
     struct sm_flow_msg m = {
         .type = type,
         .id = 0x1122334455667788u,
-        .proto = SM_PROTO_TCP,
+        .proto = SM_FLOW_TCP,
         .src = {.addr = sm_addr_v4(10, 0, 2, 15), .port = 40000},
         .dst = {.addr = sm_addr_v4(203, 0, 113, 1), .port = 443},
         .how = SM_HOW_RST,
