@@ -131,19 +131,16 @@ struct sm_http_head {
 
     /* Private. */
     uint8_t state;
-    bool odd;       /* the first line already broke a rule: only " HTTP/" at its end decides REJECT or NOT_HTTP */
-    bool preface;   /* the bytes so far are the HTTP/2 preface's */
-    bool seen_host; /* which lines have been seen */
-    bool seen_length;
-    bool seen_coding;
-    bool abs_https;
+    bool not_preface; /* the bytes are not the beginning of the HTTP/2 preface */
+    bool known;       /* the method is one that servers act on */
+    bool seen_host;
+    bool abs_https; /* the authority in an absolute-form target */
     uint16_t fields;
     uint16_t abs_port;
     enum sm_http_host_kind abs_kind;
     struct sm_http_span abs_host;
     uint32_t scanned; /* bytes already judged */
-    uint32_t mark;    /* where the current line or token begins */
-    uint32_t colon;   /* where the current line's colon stands */
+    uint32_t line;    /* where the current line begins */
 };
 
 void sm_http_head_init(struct sm_http_head *h);

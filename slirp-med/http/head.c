@@ -1,0 +1,592 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The strict reader of a first HTTP/1 request head.
+ *
+ * One idea: the head is judged line by line, each line once and only when its LF is there, so that the answer cannot
+ * depend on how the bytes were cut. Only the request line is looked at byte by byte, because "this is not HTTP" has to
+ * be said before a line end that may never come.
+ */
+#include "http/head.h"
+
+#include <string.h>
+#include <strings.h>
+
+#include "base/addr.h"
+
+enum { STATE_METHOD, STATE_REQUEST_LINE, STATE_FIELDS };
+
+static const char preface_text[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+#define PREFACE_LEN (sizeof(preface_text) - 1)
+/* From here on only an HTTP/2 client can be speaking. */
+#define PREFACE_LINE_LEN (sizeof("PRI * HTTP/2.0\r\n") - 1)
+
+static const char *const status_names[] = {
+    [SM_HTTP_NEED_MORE] = "need_more", [SM_HTTP_NOT_HTTP] = "not_http", [SM_HTTP_HTTP1] = "http1",
+    [SM_HTTP_HTTP2] = "http2",         [SM_HTTP_REJECT] = "reject",
+};
+SM_NAME_TABLE_COVERS(status_names, SM_HTTP_STATUS_COUNT);
+
+static const char *const reject_names[] = {
+    [SM_HTTP_REJECT_NONE] = "http_none",
+    [SM_HTTP_REJECT_LEADING_CRLF] = "http_leading_crlf",
+    [SM_HTTP_REJECT_REQUEST_LINE] = "http_request_line",
+    [SM_HTTP_REJECT_VERSION] = "http_version",
+    [SM_HTTP_REJECT_PREFACE] = "http_preface",
+    [SM_HTTP_REJECT_BARE_LF] = "http_bare_lf",
+    [SM_HTTP_REJECT_BARE_CR] = "http_bare_cr",
+    [SM_HTTP_REJECT_CONTROL] = "http_control_character",
+    [SM_HTTP_REJECT_FIELD_NAME] = "http_field_name",
+    [SM_HTTP_REJECT_SPACE_BEFORE_COLON] = "http_space_before_colon",
+    [SM_HTTP_REJECT_FOLDED_LINE] = "http_folded_line",
+    [SM_HTTP_REJECT_TOO_LARGE] = "http_head_too_large",
+    [SM_HTTP_REJECT_TOO_MANY_FIELDS] = "http_too_many_fields",
+    [SM_HTTP_REJECT_CONNECT] = "http_connect",
+    [SM_HTTP_REJECT_TARGET] = "http_target",
+    [SM_HTTP_REJECT_HOST_MISSING] = "http_host_missing",
+    [SM_HTTP_REJECT_HOST_REPEATED] = "http_host_repeated",
+    [SM_HTTP_REJECT_HOST_INVALID] = "http_host_invalid",
+    [SM_HTTP_REJECT_HOST_MISMATCH] = "http_host_mismatch",
+    [SM_HTTP_REJECT_LENGTH_REPEATED] = "http_content_length_repeated",
+    [SM_HTTP_REJECT_LENGTH_INVALID] = "http_content_length_invalid",
+    [SM_HTTP_REJECT_LENGTH_AND_CODING] = "http_content_length_and_transfer_encoding",
+    [SM_HTTP_REJECT_CODING] = "http_transfer_encoding",
+    [SM_HTTP_REJECT_UPGRADE] = "http_upgrade",
+};
+SM_NAME_TABLE_COVERS(reject_names, SM_HTTP_REJECT_COUNT);
+
+const char *sm_http_status_name(enum sm_http_status status)
+{
+    return status_names[status];
+}
+
+const char *sm_http_reject_name(enum sm_http_reject reject)
+{
+    return reject_names[reject];
+}
+
+/* Methods that a server is likely to act on. For these a sloppy line is an attempt at HTTP, for other words it may be
+ * any line protocol. */
+static const char *const known_methods[] = {"GET",     "HEAD",  "POST",  "PUT",      "DELETE",    "CONNECT",
+                                            "OPTIONS", "TRACE", "PATCH", "PROPFIND", "PROPPATCH", "MKCOL",
+                                            "COPY",    "MOVE",  "LOCK",  "UNLOCK",   "REPORT",    "SEARCH"};
+
+static bool is_alpha(uint8_t c)
+{
+    return (c | 0x20) >= 'a' && (c | 0x20) <= 'z';
+}
+
+static bool is_digit(uint8_t c)
+{
+    return c >= '0' && c <= '9';
+}
+
+static bool is_hex(uint8_t c)
+{
+    return is_digit(c) || ((c | 0x20) >= 'a' && (c | 0x20) <= 'f');
+}
+
+/* RFC 9110 5.6.2 */
+static bool is_token(uint8_t c)
+{
+    return is_alpha(c) || is_digit(c) || (c != 0 && strchr("!#$%&'*+-.^_`|~", c) != NULL);
+}
+
+static bool is_control(uint8_t c)
+{
+    return c < 0x20 || c == 0x7f;
+}
+
+static bool text_is(const uint8_t *p, size_t len, const char *text)
+{
+    return strlen(text) == len && memcmp(p, text, len) == 0;
+}
+
+static bool text_is_nocase(const uint8_t *p, size_t len, const char *text)
+{
+    return strlen(text) == len && strncasecmp((const char *)p, text, len) == 0;
+}
+
+static bool text_begins_nocase(const uint8_t *p, size_t len, const char *text)
+{
+    size_t n = strlen(text);
+    return len >= n && strncasecmp((const char *)p, text, n) == 0;
+}
+
+static bool is_known_method(const uint8_t *p, size_t len)
+{
+    for (size_t i = 0; i < SM_ARRAY_LEN(known_methods); i++)
+        if (text_is(p, len, known_methods[i]))
+            return true;
+    return false;
+}
+
+static struct sm_http_span span(size_t off, size_t len)
+{
+    return (struct sm_http_span){.off = (uint32_t)off, .len = (uint32_t)len};
+}
+
+static void settle(struct sm_http_head *h, enum sm_http_status status)
+{
+    h->status = status;
+}
+
+static void refuse(struct sm_http_head *h, enum sm_http_reject reject)
+{
+    h->status = SM_HTTP_REJECT;
+    h->reject = reject;
+}
+
+/* What a URL parser would take for a number, "0x7f.1" and "2130706433" included: then it has to be a dotted quad or it
+ * is nothing. */
+static bool ends_in_number(const uint8_t *p, size_t len)
+{
+    size_t begin = len;
+
+    while (begin > 0 && p[begin - 1] != '.')
+        begin--;
+    p += begin;
+    len -= begin;
+    bool hex = len >= 2 && p[0] == '0' && (p[1] | 0x20) == 'x';
+    for (size_t i = hex ? 2 : 0; i < len; i++)
+        if (hex ? !is_hex(p[i]) : !is_digit(p[i]))
+            return false;
+    return len > 0;
+}
+
+static bool parse_port(const uint8_t *p, size_t len, uint16_t *ret)
+{
+    uint32_t port = 0;
+
+    if (len < 1 || len > 5 || p[0] == '0')
+        return false;
+    for (size_t i = 0; i < len; i++) {
+        if (!is_digit(p[i]))
+            return false;
+        port = port * 10 + (uint32_t)(p[i] - '0');
+    }
+    if (port > 65535)
+        return false;
+    *ret = (uint16_t)port;
+    return true;
+}
+
+/* host[:port] in data[off, off + len). RFC 3986 allows much more in a reg-name; nobody resolves it, so it is refused.
+ */
+static bool parse_authority(const uint8_t *data, size_t off, size_t len, enum sm_http_host_kind *ret_kind,
+                            struct sm_http_span *ret_host, uint16_t *ret_port)
+{
+    const uint8_t *p = data + off;
+    const uint8_t *after;
+    size_t host_off = off;
+    size_t host_len;
+    enum sm_http_host_kind kind;
+
+    *ret_port = 0;
+    if (len == 0)
+        return false;
+    if (p[0] == '[') {
+        const uint8_t *close = memchr(p, ']', len);
+        if (!close)
+            return false;
+        host_off = off + 1;
+        host_len = (size_t)(close - p) - 1;
+        /* The longest text of an address, and at least "::". */
+        if (host_len < 2 || host_len >= SM_ADDR_STRLEN || !memchr(p + 1, ':', host_len))
+            return false;
+        for (size_t i = 1; i <= host_len; i++)
+            if (!is_hex(p[i]) && p[i] != ':' && p[i] != '.')
+                return false;
+        kind = SM_HTTP_HOST_V6;
+        after = close + 1;
+    } else {
+        const uint8_t *colon = memchr(p, ':', len);
+        host_len = colon ? (size_t)(colon - p) : len;
+        if (host_len == 0 || host_len > 254 || p[0] == '.')
+            return false;
+        for (size_t i = 0; i < host_len; i++) {
+            if (!is_alpha(p[i]) && !is_digit(p[i]) && p[i] != '-' && p[i] != '_' && p[i] != '.')
+                return false;
+            if (p[i] == '.' && i > 0 && p[i - 1] == '.')
+                return false;
+        }
+        kind = SM_HTTP_HOST_NAME;
+        size_t bare = p[host_len - 1] == '.' ? host_len - 1 : host_len;
+        if (ends_in_number(p, bare)) {
+            char text[SM_ADDR_STRLEN];
+            struct sm_addr addr;
+            if (host_len >= sizeof(text))
+                return false;
+            memcpy(text, p, host_len);
+            text[host_len] = '\0';
+            if (!sm_addr_parse(text, &addr) || addr.family != SM_FAMILY_V4)
+                return false;
+            kind = SM_HTTP_HOST_V4;
+        }
+        after = p + host_len;
+    }
+    if (after < p + len) {
+        if (*after != ':' || !parse_port(after + 1, (size_t)(p + len - after) - 1, ret_port))
+            return false;
+    }
+    *ret_kind = kind;
+    *ret_host = span(host_off, host_len);
+    return true;
+}
+
+/* RFC 9112 3.2: the form of the target, and the authority inside it. */
+static void judge_target(struct sm_http_head *h, const uint8_t *data)
+{
+    const uint8_t *t = data + h->target.off;
+    size_t len = h->target.len;
+    size_t path = 0;
+
+    if (text_is(data, h->method.len, "CONNECT")) {
+        refuse(h, SM_HTTP_REJECT_CONNECT);
+        return;
+    }
+    if (memchr(t, '#', len)) {
+        refuse(h, SM_HTTP_REJECT_TARGET);
+        return;
+    }
+    if (text_is(t, len, "*") && text_is(data, h->method.len, "OPTIONS")) {
+        h->form = SM_HTTP_TARGET_ASTERISK;
+        h->path = span(h->target.off, 0);
+        return;
+    }
+    if (t[0] == '/') {
+        h->form = SM_HTTP_TARGET_ORIGIN;
+    } else {
+        h->abs_https = text_begins_nocase(t, len, "https://");
+        if (!h->abs_https && !text_begins_nocase(t, len, "http://")) {
+            refuse(h, SM_HTTP_REJECT_TARGET);
+            return;
+        }
+        h->form = SM_HTTP_TARGET_ABSOLUTE;
+        size_t authority = strlen(h->abs_https ? "https://" : "http://");
+        for (path = authority; path < len && t[path] != '/' && t[path] != '?'; path++)
+            ;
+        if (!parse_authority(data, h->target.off + authority, path - authority, &h->abs_kind, &h->abs_host,
+                             &h->abs_port)) {
+            refuse(h, SM_HTTP_REJECT_TARGET);
+            return;
+        }
+    }
+    const uint8_t *query = memchr(t + path, '?', len - path);
+    h->path = span(h->target.off + path, query ? (size_t)(query - t) - path : len - path);
+}
+
+/* Would a lenient server find a version in this line? */
+static bool mentions_http(const uint8_t *line, size_t len)
+{
+    for (size_t i = 1; i < len; i++)
+        if ((line[i - 1] == ' ' || line[i - 1] == '\t') && text_begins_nocase(line + i, len - i, "HTTP/"))
+            return true;
+    return false;
+}
+
+/* The request line without its LF: [0, len) of data. */
+static void judge_request_line(struct sm_http_head *h, const uint8_t *data, size_t len)
+{
+    bool crlf = len > 0 && data[len - 1] == '\r';
+    size_t end = crlf ? len - 1 : len;
+
+    if (!mentions_http(data, end)) {
+        settle(h, SM_HTTP_NOT_HTTP);
+        return;
+    }
+    for (size_t i = 0; i < end; i++) {
+        if (is_control(data[i]) && data[i] != '\t') {
+            refuse(h, data[i] == '\r' ? SM_HTTP_REJECT_BARE_CR : SM_HTTP_REJECT_CONTROL);
+            return;
+        }
+    }
+    size_t target = (size_t)h->method.len + 1;
+    size_t target_end = target;
+    while (target_end < end && data[target_end] > 0x20 && data[target_end] < 0x7f)
+        target_end++;
+    const uint8_t *version = data + target_end + 1;
+    size_t version_len = target_end < end ? end - target_end - 1 : 0;
+    if (data[h->method.len] != ' ' || target_end == target || target_end == end || data[target_end] != ' ' ||
+        version_len != 8 || memcmp(version, "HTTP/", 5) != 0 || !is_digit(version[5]) || version[6] != '.' ||
+        !is_digit(version[7])) {
+        refuse(h, SM_HTTP_REJECT_REQUEST_LINE);
+        return;
+    }
+    if (!crlf) {
+        refuse(h, SM_HTTP_REJECT_BARE_LF);
+        return;
+    }
+    if (version[5] != '1' || version[7] > '1') {
+        refuse(h, SM_HTTP_REJECT_VERSION);
+        return;
+    }
+    h->minor = (uint8_t)(version[7] - '0');
+    h->target = span(target, target_end - target);
+    h->maybe = SM_HTTP_MAYBE_LINE;
+    judge_target(h, data);
+}
+
+static void judge_host(struct sm_http_head *h, const uint8_t *data, size_t off, size_t len)
+{
+    if (h->seen_host) {
+        refuse(h, SM_HTTP_REJECT_HOST_REPEATED);
+        return;
+    }
+    h->seen_host = true;
+    if (!parse_authority(data, off, len, &h->host_kind, &h->host, &h->port))
+        refuse(h, SM_HTTP_REJECT_HOST_INVALID);
+}
+
+static void judge_length(struct sm_http_head *h, const uint8_t *value, size_t len)
+{
+    if (h->has_length || memchr(value, ',', len)) {
+        refuse(h, SM_HTTP_REJECT_LENGTH_REPEATED);
+        return;
+    }
+    /* 18 digits fit in 63 bits: no reader behind us can overflow where we did not. */
+    if (len < 1 || len > 18) {
+        refuse(h, SM_HTTP_REJECT_LENGTH_INVALID);
+        return;
+    }
+    for (size_t i = 0; i < len; i++) {
+        if (!is_digit(value[i])) {
+            refuse(h, SM_HTTP_REJECT_LENGTH_INVALID);
+            return;
+        }
+        h->content_length = h->content_length * 10 + (uint64_t)(value[i] - '0');
+    }
+    h->has_length = true;
+}
+
+/* The only coding that every server ends in the same place is one `chunked` alone. */
+static void judge_coding(struct sm_http_head *h, const uint8_t *value, size_t len)
+{
+    if (h->chunked || h->minor == 0 || !text_is_nocase(value, len, "chunked"))
+        refuse(h, SM_HTTP_REJECT_CODING);
+    else
+        h->chunked = true;
+}
+
+static void judge_upgrade(struct sm_http_head *h, const uint8_t *value, size_t len)
+{
+    size_t at = 0;
+
+    h->upgrade = true;
+    while (at < len) {
+        size_t end = at;
+        while (end < len && value[end] != ',')
+            end++;
+        while (at < end && (value[at] == ' ' || value[at] == '\t'))
+            at++;
+        if (text_begins_nocase(value + at, end - at, "h2") || text_begins_nocase(value + at, end - at, "HTTP/") ||
+            text_begins_nocase(value + at, end - at, "tls")) {
+            refuse(h, SM_HTTP_REJECT_UPGRADE);
+            return;
+        }
+        at = end + 1;
+    }
+}
+
+/* One header line without its CRLF. */
+static void judge_field(struct sm_http_head *h, const uint8_t *data, size_t off, size_t len)
+{
+    const uint8_t *line = data + off;
+
+    if (line[0] == ' ' || line[0] == '\t') {
+        refuse(h, SM_HTTP_REJECT_FOLDED_LINE);
+        return;
+    }
+    for (size_t i = 0; i < len; i++) {
+        if (is_control(line[i]) && line[i] != '\t') {
+            refuse(h, line[i] == '\r' ? SM_HTTP_REJECT_BARE_CR : SM_HTTP_REJECT_CONTROL);
+            return;
+        }
+    }
+    size_t name = 0;
+    while (name < len && is_token(line[name]))
+        name++;
+    if (name == 0 || name == len || line[name] != ':') {
+        bool space = name > 0 && name < len && (line[name] == ' ' || line[name] == '\t');
+        refuse(h, space ? SM_HTTP_REJECT_SPACE_BEFORE_COLON : SM_HTTP_REJECT_FIELD_NAME);
+        return;
+    }
+    if (++h->fields > SM_HTTP_FIELDS_MAX) {
+        refuse(h, SM_HTTP_REJECT_TOO_MANY_FIELDS);
+        return;
+    }
+    size_t value = name + 1;
+    size_t end = len;
+    while (value < end && (line[value] == ' ' || line[value] == '\t'))
+        value++;
+    while (end > value && (line[end - 1] == ' ' || line[end - 1] == '\t'))
+        end--;
+
+    if (text_is_nocase(line, name, "Host"))
+        judge_host(h, data, off + value, end - value);
+    else if (text_is_nocase(line, name, "Content-Length"))
+        judge_length(h, line + value, end - value);
+    else if (text_is_nocase(line, name, "Transfer-Encoding"))
+        judge_coding(h, line + value, end - value);
+    else if (text_is_nocase(line, name, "Upgrade"))
+        judge_upgrade(h, line + value, end - value);
+    else if (text_is_nocase(line, name, "HTTP2-Settings"))
+        refuse(h, SM_HTTP_REJECT_UPGRADE);
+}
+
+/* The empty line has come: what can only be judged over the whole head. */
+static void judge_head(struct sm_http_head *h, const uint8_t *data, size_t len)
+{
+    if (h->has_length && h->chunked) {
+        refuse(h, SM_HTTP_REJECT_LENGTH_AND_CODING);
+        return;
+    }
+    if (!h->seen_host) {
+        if (h->minor > 0) {
+            refuse(h, SM_HTTP_REJECT_HOST_MISSING);
+            return;
+        }
+        if (h->form == SM_HTTP_TARGET_ABSOLUTE) {
+            h->host_kind = h->abs_kind;
+            h->host = h->abs_host;
+            h->port = h->abs_port;
+        }
+    } else if (h->form == SM_HTTP_TARGET_ABSOLUTE) {
+        uint16_t usual = h->abs_https ? 443 : 80;
+        uint16_t a = h->abs_port ? h->abs_port : usual;
+        uint16_t b = h->port ? h->port : usual;
+        if (a != b || h->abs_kind != h->host_kind || h->abs_host.len != h->host.len ||
+            strncasecmp((const char *)data + h->abs_host.off, (const char *)data + h->host.off, h->host.len) != 0) {
+            refuse(h, SM_HTTP_REJECT_HOST_MISMATCH);
+            return;
+        }
+    }
+    h->consumed = len;
+    settle(h, SM_HTTP_HTTP1);
+}
+
+/* Up to the first space. Returns with the state changed, the status settled, or at the end of the bytes. */
+static void read_method(struct sm_http_head *h, const uint8_t *data, size_t len)
+{
+    for (; h->scanned < len; h->scanned++) {
+        uint8_t c = data[h->scanned];
+        if (is_token(c)) {
+            h->maybe = SM_HTTP_MAYBE_TOKEN;
+            if (h->scanned >= SM_HTTP_METHOD_MAX) {
+                settle(h, SM_HTTP_NOT_HTTP);
+                return;
+            }
+            continue;
+        }
+        h->known = is_known_method(data, h->scanned);
+        if (h->scanned == 0 && (c == '\r' || c == '\n')) {
+            refuse(h, SM_HTTP_REJECT_LEADING_CRLF);
+        } else if (h->scanned > 0 && (c == ' ' || (c == '\t' && h->known))) {
+            h->method = span(0, h->scanned);
+            h->maybe = SM_HTTP_MAYBE_METHOD;
+            h->state = STATE_REQUEST_LINE;
+        } else {
+            settle(h, SM_HTTP_NOT_HTTP);
+        }
+        return;
+    }
+}
+
+/* The rest of the first line. */
+static void read_request_line(struct sm_http_head *h, const uint8_t *data, size_t len)
+{
+    for (; h->scanned < len; h->scanned++) {
+        uint8_t c = data[h->scanned];
+        if (c == '\n') {
+            judge_request_line(h, data, h->scanned);
+            h->scanned++;
+            h->line = h->scanned;
+            h->state = STATE_FIELDS;
+            return;
+        }
+        /* A binary protocol that happens to begin with a word and a space. Nobody serves such a line under such a
+         * method. */
+        if (!h->known && ((is_control(c) && c != '\r' && c != '\t') || c >= 0x80)) {
+            settle(h, SM_HTTP_NOT_HTTP);
+            return;
+        }
+    }
+    if (len >= SM_HTTP_HEAD_MAX) {
+        if (h->known)
+            refuse(h, SM_HTTP_REJECT_TOO_LARGE);
+        else
+            settle(h, SM_HTTP_NOT_HTTP);
+    }
+}
+
+static void read_fields(struct sm_http_head *h, const uint8_t *data, size_t len)
+{
+    while (h->status == SM_HTTP_NEED_MORE) {
+        const uint8_t *lf = memchr(data + h->scanned, '\n', len - h->scanned);
+        if (!lf) {
+            h->scanned = (uint32_t)len;
+            if (len >= SM_HTTP_HEAD_MAX)
+                refuse(h, SM_HTTP_REJECT_TOO_LARGE);
+            return;
+        }
+        size_t end = (size_t)(lf - data);
+        size_t begin = h->line;
+        h->scanned = h->line = (uint32_t)end + 1;
+        if (end == begin || data[end - 1] != '\r') {
+            refuse(h, SM_HTTP_REJECT_BARE_LF);
+            return;
+        }
+        if (end == begin + 1)
+            judge_head(h, data, end + 1);
+        else
+            judge_field(h, data, begin, end - 1 - begin);
+    }
+}
+
+/* As long as the bytes are a beginning of the preface nothing else has to be read: the first difference sends them
+ * through the HTTP/1 reader. */
+static void read_preface(struct sm_http_head *h, const uint8_t *data, size_t len)
+{
+    size_t same = 0;
+
+    while (same < len && same < PREFACE_LEN && data[same] == (uint8_t)preface_text[same])
+        same++;
+    if (same == PREFACE_LEN) {
+        h->maybe = SM_HTTP_MAYBE_LINE;
+        h->consumed = PREFACE_LEN;
+        settle(h, SM_HTTP_HTTP2);
+    } else if (same == len) {
+        h->maybe = same >= PREFACE_LINE_LEN ? SM_HTTP_MAYBE_LINE
+                   : same >= 4              ? SM_HTTP_MAYBE_METHOD
+                   : same > 0               ? SM_HTTP_MAYBE_TOKEN
+                                            : SM_HTTP_MAYBE_EMPTY;
+    } else if (same >= PREFACE_LINE_LEN) {
+        h->maybe = SM_HTTP_MAYBE_LINE;
+        refuse(h, SM_HTTP_REJECT_PREFACE);
+    } else {
+        h->not_preface = true;
+    }
+}
+
+void sm_http_head_init(struct sm_http_head *h)
+{
+    *h = (struct sm_http_head){.status = SM_HTTP_NEED_MORE, .state = STATE_METHOD};
+}
+
+enum sm_http_status sm_http_head_feed(struct sm_http_head *h, const uint8_t *data, size_t len)
+{
+    /* What stands behind the largest head is never needed to decide. */
+    len = SM_MIN(len, (size_t)SM_HTTP_HEAD_MAX);
+
+    if (h->status == SM_HTTP_NEED_MORE && !h->not_preface) {
+        read_preface(h, data, len);
+        if (!h->not_preface)
+            return h->status;
+    }
+    if (h->status == SM_HTTP_NEED_MORE && h->state == STATE_METHOD)
+        read_method(h, data, len);
+    if (h->status == SM_HTTP_NEED_MORE && h->state == STATE_REQUEST_LINE)
+        read_request_line(h, data, len);
+    if (h->status == SM_HTTP_NEED_MORE && h->state == STATE_FIELDS)
+        read_fields(h, data, len);
+    return h->status;
+}
