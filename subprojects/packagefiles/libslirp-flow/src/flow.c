@@ -1,0 +1,1112 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * flow.c: the embedder in place of the host's sockets.
+ *
+ * Stock libslirp turns each connection of the guest into a host socket, in
+ * slirp.c, socket.c and udp.c. This file takes the place of those three: what
+ * they did with a file descriptor is done here with a callback, and nothing
+ * in it, or in what is built with it, can open, connect or send.
+ *
+ * The engine (tcp_input.c and the rest) keeps its structure: struct socket is
+ * a flow, so_rcv holds what the embedder has not taken, so_snd what the guest
+ * has not acknowledged. The guest's bytes leave at slirp_send and
+ * flow_deliver, its FIN at sofcantsendmore, its end at flow_closed, and room
+ * for it is told at sodrop.
+ *
+ * A callback may call anything. So that a flow is not freed or sent from
+ * while the engine works on it, calls only note what to do (flow_sock.todo)
+ * and flow_leave does it when the outermost library call is about to return.
+ */
+#include "slirp.h"
+#include "ip_icmp.h"
+
+#define FLOW_TICK_MS 500 /* tcp_slowtimo counts in half seconds */
+
+#define ops(slirp) ((slirp)->fl.ops)
+
+/* --- deferred work ------------------------------------------------------- */
+
+static void flow_enter(Slirp *slirp)
+{
+    slirp->fl.depth++;
+}
+
+/* Note work for a flow; needs flow_enter around it. */
+static void flow_todo(struct socket *so, unsigned what)
+{
+    struct flow_state *fs = &so->slirp->fl;
+
+    so->fl.todo |= what;
+    if (so->fl.queued)
+        return;
+    so->fl.queued = true;
+    so->fl.todo_next = NULL;
+    if (fs->todo_tail)
+        fs->todo_tail->fl.todo_next = so;
+    else
+        fs->todo_head = so;
+    fs->todo_tail = so;
+}
+
+/* The flow is being freed: forget its work. */
+static void flow_todo_remove(struct socket *so)
+{
+    struct flow_state *fs = &so->slirp->fl;
+    struct socket **p, *prev = NULL;
+
+    if (!so->fl.queued)
+        return;
+    for (p = &fs->todo_head; *p != so; p = &(*p)->fl.todo_next)
+        prev = *p;
+    *p = so->fl.todo_next;
+    if (fs->todo_tail == so)
+        fs->todo_tail = prev;
+    so->fl.queued = false;
+}
+
+static bool flow_is_pending(const struct socket *so)
+{
+    return so->so_state & SS_ISFCONNECTING;
+}
+
+static void flow_addr4(const struct socket *so, SlirpFlowAddr *ret)
+{
+    ret->guest = so->so_laddr;
+    ret->peer = so->so_faddr;
+    ret->guest_port = ntohs(so->so_lport);
+    ret->peer_port = ntohs(so->so_fport);
+}
+
+static void flow_unreach(Slirp *slirp, const SlirpFlowAddr *addr,
+                         uint8_t proto, uint32_t word, uint8_t code);
+
+static bool flow_unreach_code(SlirpFlowVerdict how, uint8_t *ret_code)
+{
+    switch (how) {
+    case SLIRP_FLOW_UNREACH_NET:
+        *ret_code = ICMP_UNREACH_NET;
+        return true;
+    case SLIRP_FLOW_UNREACH_HOST:
+        *ret_code = ICMP_UNREACH_HOST;
+        return true;
+    case SLIRP_FLOW_UNREACH_PORT:
+        *ret_code = ICMP_UNREACH_PORT;
+        return true;
+    case SLIRP_FLOW_UNREACH_ADMIN:
+        *ret_code = 13; /* RFC 1812, 5.2.7.1 */
+        return true;
+    case SLIRP_FLOW_DROP:
+    case SLIRP_FLOW_RST:
+    case SLIRP_FLOW_PENDING:
+    case SLIRP_FLOW_ACCEPT:
+        break;
+    }
+    return false;
+}
+
+static void flow_do_refuse(struct socket *so)
+{
+    struct tcpcb *tp = sototcpcb(so);
+    SlirpFlowAddr addr;
+    uint8_t code;
+
+    if (so->fl.refuse == SLIRP_FLOW_RST) {
+        tcp_drop(tp, 0);
+        return;
+    }
+    if (flow_unreach_code(so->fl.refuse, &code)) {
+        flow_addr4(so, &addr);
+        flow_unreach(so->slirp, &addr, IPPROTO_TCP, tp->irs, code);
+    }
+    tcp_close(tp);
+}
+
+static void flow_do(struct socket *so)
+{
+    struct tcpcb *tp = sototcpcb(so);
+    unsigned todo = so->fl.todo;
+
+    so->fl.todo = 0;
+    if (!so->fl.taken)
+        return;
+
+    if (todo & (FLOW_TODO_ABORT | FLOW_TODO_REFUSE)) {
+        so->fl.end = SLIRP_FLOW_END_LOCAL;
+        if ((todo & FLOW_TODO_REFUSE) && flow_is_pending(so))
+            flow_do_refuse(so);
+        else
+            tcp_drop(tp, 0);
+        return;
+    }
+    if ((todo & FLOW_TODO_ACCEPT) && flow_is_pending(so)) {
+        so->so_state &= ~SS_ISFCONNECTING;
+        tp->t_flags |= TF_ACKNOW;
+        tp->t_timer[TCPT_KEEP] = TCPTV_KEEP_INIT;
+        tcp_output(tp);
+    }
+    /* Before that the handshake comes first; soisfconnected asks again. */
+    if (tp->t_state < TCPS_ESTABLISHED)
+        return;
+    if (todo & FLOW_TODO_EOF)
+        tcp_sockclosed(tp);
+    else if (todo & FLOW_TODO_OUTPUT)
+        tcp_output(tp);
+}
+
+static void flow_leave(Slirp *slirp)
+{
+    struct flow_state *fs = &slirp->fl;
+    struct socket *so;
+
+    if (fs->depth > 1) {
+        fs->depth--;
+        return;
+    }
+    while ((so = fs->todo_head)) {
+        fs->todo_head = so->fl.todo_next;
+        if (!fs->todo_head)
+            fs->todo_tail = NULL;
+        so->fl.queued = false;
+        flow_do(so);
+    }
+    fs->depth--;
+}
+
+/* --- struct socket: what socket.c did ------------------------------------ */
+
+static bool flow_same(const struct sockaddr_storage *a,
+                      const struct sockaddr_storage *b)
+{
+    const struct sockaddr_in *a4 = (const struct sockaddr_in *)a;
+    const struct sockaddr_in *b4 = (const struct sockaddr_in *)b;
+
+    return a4->sin_port == b4->sin_port &&
+           a4->sin_addr.s_addr == b4->sin_addr.s_addr;
+}
+
+struct socket *solookup(struct socket **last, struct socket *head,
+                        struct sockaddr_storage *lhost,
+                        struct sockaddr_storage *fhost)
+{
+    struct socket *so = *last;
+
+    if (so != head && flow_same(&so->lhost.ss, lhost) &&
+        flow_same(&so->fhost.ss, fhost))
+        return so;
+    for (so = head->so_next; so != head; so = so->so_next) {
+        if (flow_same(&so->lhost.ss, lhost) &&
+            flow_same(&so->fhost.ss, fhost)) {
+            *last = so;
+            return so;
+        }
+    }
+    return NULL;
+}
+
+struct socket *socreate(Slirp *slirp, int type)
+{
+    struct socket *so = g_new0(struct socket, 1);
+
+    so->so_type = type;
+    so->slirp = slirp;
+    so->s = so->s_aux = -1;
+    slirp->fl.nflows++;
+    return so;
+}
+
+void sofree(struct socket *so)
+{
+    Slirp *slirp = so->slirp;
+
+    flow_todo_remove(so);
+    if (so->fl.time_wait)
+        slirp->fl.ntime_wait--;
+    slirp->fl.nflows--;
+    if (so == slirp->tcp_last_so)
+        slirp->tcp_last_so = &slirp->tcb;
+    slirp_remque(so);
+    g_free(so);
+}
+
+/* Both ways are shut: the engine resets a guest that sends more. */
+static void flow_shut(struct socket *so, int mine, int other)
+{
+    if (so->so_state & other) {
+        so->so_state &= SS_PERSISTENT_MASK;
+        so->so_state |= SS_NOFDREF;
+    } else {
+        so->so_state |= mine;
+    }
+}
+
+static void flow_finish(struct socket *so);
+
+/* The guest's last byte has been taken after its FIN. */
+static void sofcantsendmore(struct socket *so)
+{
+    Slirp *slirp = so->slirp;
+
+    so->so_state &= ~SS_FWDRAIN;
+    flow_shut(so, SS_FCANTSENDMORE, SS_FCANTRCVMORE);
+    if (so->fl.eof_in)
+        return;
+    so->fl.eof_in = true;
+    if (so->fl.taken)
+        ops(slirp)->tcp_eof(so->fl.cookie, slirp->opaque);
+}
+
+void sofwdrain(struct socket *so)
+{
+    if (so->so_rcv.sb_cc)
+        so->so_state |= SS_FWDRAIN;
+    else
+        sofcantsendmore(so);
+}
+
+/* The handshake is complete, in either direction. */
+void soisfconnected(struct socket *so)
+{
+    Slirp *slirp = so->slirp;
+
+    so->so_state &= ~(SS_ISFCONNECTING | SS_NOFDREF);
+    so->so_state |= SS_ISFCONNECTED;
+    if (so->fl.taken && ops(slirp)->tcp_established)
+        ops(slirp)->tcp_established(so->fl.cookie, slirp->opaque);
+    flow_todo(so, so->fl.eof_out ? FLOW_TODO_EOF : FLOW_TODO_OUTPUT);
+}
+
+/* The guest has acknowledged num bytes. */
+void sodrop(struct socket *so, int num)
+{
+    Slirp *slirp = so->slirp;
+
+    if (sbdrop(&so->so_snd, num) && so->fl.taken && !so->fl.eof_out)
+        ops(slirp)->tcp_writable(so->fl.cookie, sbspace(&so->so_snd),
+                                 slirp->opaque);
+}
+
+static void flow_take(struct sbuf *sb, size_t n)
+{
+    sb->sb_cc -= n;
+    sb->sb_rptr += n;
+    if (sb->sb_rptr >= sb->sb_data + sb->sb_datalen)
+        sb->sb_rptr -= sb->sb_datalen;
+}
+
+/* The engine has bytes from the guest and nothing is held: offer them where
+ * they are. Returns how many were taken. */
+ssize_t slirp_send(struct socket *so, const void *buf, size_t len, int flags)
+{
+    Slirp *slirp = so->slirp;
+    struct iovec iov = { .iov_base = (void *)buf, .iov_len = len };
+    size_t n;
+
+    if (!so->fl.taken)
+        return len;
+    so->fl.in_data = true;
+    n = ops(slirp)->tcp_data(so->fl.cookie, &iov, 1, slirp->opaque);
+    so->fl.in_data = false;
+    return MIN(n, len);
+}
+
+static size_t flow_pieces(const struct sbuf *sb, struct iovec iov[2])
+{
+    size_t right = sb->sb_data + sb->sb_datalen - sb->sb_rptr;
+
+    iov[0].iov_base = sb->sb_rptr;
+    iov[0].iov_len = MIN(right, sb->sb_cc);
+    iov[1].iov_base = sb->sb_data;
+    iov[1].iov_len = sb->sb_cc - iov[0].iov_len;
+    return sb->sb_cc;
+}
+
+/* Bytes left the receive buffer: offer the window, end what was waiting. */
+static void flow_consumed(struct socket *so)
+{
+    flow_todo(so, FLOW_TODO_OUTPUT);
+    if (so->so_rcv.sb_cc == 0 && (so->so_state & SS_FWDRAIN)) {
+        sofcantsendmore(so);
+        flow_finish(so);
+    }
+}
+
+/* Offer all that is held. */
+void flow_deliver(struct socket *so)
+{
+    Slirp *slirp = so->slirp;
+    struct iovec iov[2];
+    size_t n, held;
+
+    if (so->fl.in_data || !so->fl.taken || !so->so_rcv.sb_cc)
+        return;
+    held = flow_pieces(&so->so_rcv, iov);
+    so->fl.in_data = true;
+    n = ops(slirp)->tcp_data(so->fl.cookie, iov, iov[1].iov_len ? 2 : 1,
+                             slirp->opaque);
+    so->fl.in_data = false;
+    n = MIN(n, held);
+    if (n) {
+        flow_take(&so->so_rcv, n);
+        flow_consumed(so);
+    }
+}
+
+/* --- beginning and end of a flow ----------------------------------------- */
+
+/* The engine is about to free a flow. */
+void flow_closed(struct socket *so)
+{
+    Slirp *slirp = so->slirp;
+
+    if (!so->fl.taken)
+        return;
+    so->fl.taken = false;
+    ops(slirp)->tcp_closed(so->fl.cookie, so->fl.end, slirp->opaque);
+}
+
+/* In TIME-WAIT with nothing left to fetch, the embedder is done with it. */
+static void flow_finish(struct socket *so)
+{
+    if (!so->fl.time_wait || so->so_rcv.sb_cc)
+        return;
+    so->fl.end = SLIRP_FLOW_END_CLEAN;
+    flow_closed(so);
+    sbfree(&so->so_rcv);
+    sbfree(&so->so_snd);
+    so->so_rcv.sb_data = so->so_snd.sb_data = NULL;
+}
+
+/* Free the oldest flow in TIME-WAIT that nobody needs, but not this one. New
+ * flows are put at the head of the list. */
+static bool flow_evict(Slirp *slirp, struct socket *keep)
+{
+    struct socket *so;
+
+    for (so = slirp->tcb.so_prev; so != &slirp->tcb; so = so->so_prev) {
+        if (so != keep && so->fl.time_wait && !so->fl.taken) {
+            tcp_close(sototcpcb(so));
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The engine has put a flow into TIME-WAIT. */
+void flow_time_wait(struct socket *so)
+{
+    Slirp *slirp = so->slirp;
+
+    if (!so->fl.time_wait) {
+        so->fl.time_wait = true;
+        slirp->fl.ntime_wait++;
+    }
+    flow_finish(so);
+    if (slirp->fl.ntime_wait > FLOW_TIME_WAIT_MAX)
+        flow_evict(slirp, so);
+}
+
+/* RFC 6528: a clock of 4 us plus a keyed hash of the four-tuple. */
+uint32_t flow_isn(const struct socket *so)
+{
+    Slirp *slirp = so->slirp;
+    uint8_t tuple[12], digest[32];
+    gsize len = sizeof(digest);
+    uint32_t f;
+    GHmac *hmac;
+
+    memcpy(tuple, &so->so_faddr, 4);
+    memcpy(tuple + 4, &so->so_laddr, 4);
+    memcpy(tuple + 8, &so->so_fport, 2);
+    memcpy(tuple + 10, &so->so_lport, 2);
+    hmac = g_hmac_new(G_CHECKSUM_SHA256, slirp->fl.secret,
+                      sizeof(slirp->fl.secret));
+    g_hmac_update(hmac, tuple, sizeof(tuple));
+    g_hmac_get_digest(hmac, digest, &len);
+    g_hmac_unref(hmac);
+    memcpy(&f, digest, sizeof(f));
+    return f + (uint32_t)(ops(slirp)->clock_ns(slirp->opaque) / 4000);
+}
+
+/* The same for a four-tuple that is in TIME-WAIT, beyond the last sequence
+ * number of the old connection (RFC 1122, 4.2.2.13). */
+uint32_t flow_isn_after(const struct socket *so, uint32_t last)
+{
+    uint32_t isn = flow_isn(so);
+
+    if (SEQ_GT(isn, last + 65535))
+        return isn;
+    return last + 65536 + (isn & 0xffff);
+}
+
+static struct socket *flow_new(Slirp *slirp, const SlirpFlowAddr *addr,
+                               void *cookie)
+{
+    struct socket *so = socreate(slirp, IPPROTO_TCP);
+
+    so->so_ffamily = so->so_lfamily = AF_INET;
+    so->so_laddr = addr->guest;
+    so->so_lport = htons(addr->guest_port);
+    so->so_faddr = addr->peer;
+    so->so_fport = htons(addr->peer_port);
+    so->fl.cookie = cookie;
+    so->fl.taken = true;
+    so->fl.end = SLIRP_FLOW_END_PROTOCOL;
+    tcp_attach(so);
+    so->so_snd.sb_datalen = TCP_SNDSPACE;
+    so->so_rcv.sb_datalen = FLOW_RCVSPACE;
+    tcp_template(sototcpcb(so));
+    return so;
+}
+
+static bool flow_unicast(struct in_addr a)
+{
+    uint32_t host = ntohl(a.s_addr);
+
+    return host != 0 && host < 0xe0000000u;
+}
+
+/* What the guest's SYN says about it. */
+static void flow_syn_options(struct socket *so, struct tcpiphdr *ti,
+                             uint8_t *optp, int optlen)
+{
+    struct tcpcb *tp = sototcpcb(so);
+
+    if (optp)
+        tcp_dooptions(tp, optp, optlen, ti);
+    tp->irs = ti->ti_seq;
+    tcp_rcvseqinit(tp);
+    tp->rcv_up = tp->rcv_nxt;
+    tp->snd_wnd = tp->max_sndwnd = ti->ti_win;
+    tp->snd_wl1 = ti->ti_seq;
+    tp->snd_wl2 = tp->iss;
+}
+
+/*
+ * A SYN without a flow: ask, and allocate only for PENDING and ACCEPT. Data
+ * in the SYN is not acknowledged, so it comes again after the handshake.
+ * Returns RST when the caller has to answer with one; everything else has
+ * been dealt with.
+ */
+SlirpFlowVerdict flow_tcp_syn(Slirp *slirp, struct tcpiphdr *ti, uint8_t *optp,
+                              int optlen, uint32_t iss)
+{
+    struct flow_state *fs = &slirp->fl;
+    SlirpFlowAddr addr = {
+        .guest = ti->ti_src,
+        .peer = ti->ti_dst,
+        .guest_port = ntohs(ti->ti_sport),
+        .peer_port = ntohs(ti->ti_dport),
+    };
+    SlirpFlowVerdict verdict;
+    void *cookie = NULL;
+    struct socket *so;
+    struct tcpcb *tp;
+    uint8_t code;
+
+    if (!addr.guest_port || !addr.peer_port || !flow_unicast(addr.peer)) {
+        if (fs->ops->other)
+            fs->ops->other(IPPROTO_TCP, addr.guest, addr.peer, slirp->opaque);
+        return SLIRP_FLOW_DROP;
+    }
+    if (fs->nflows >= fs->max_flows && !flow_evict(slirp, NULL)) {
+        fs->stats.drop_syn++;
+        return SLIRP_FLOW_DROP;
+    }
+
+    verdict = fs->ops->tcp_open(&addr, &cookie, slirp->opaque);
+    if (verdict != SLIRP_FLOW_PENDING && verdict != SLIRP_FLOW_ACCEPT) {
+        if (flow_unreach_code(verdict, &code))
+            flow_unreach(slirp, &addr, IPPROTO_TCP, ti->ti_seq, code);
+        return verdict;
+    }
+
+    so = flow_new(slirp, &addr, cookie);
+    so->so_state = SS_ISFCONNECTING;
+    tp = sototcpcb(so);
+    tp->t_state = TCPS_SYN_RECEIVED;
+    tp->t_timer[TCPT_KEEP] = TCPTV_KEEP_INIT;
+    tp->iss = iss ? iss : flow_isn(so);
+    tcp_sendseqinit(tp);
+    flow_syn_options(so, ti, optp, optlen);
+    fs->ops->tcp_opened(so, cookie, slirp->opaque);
+    if (verdict == SLIRP_FLOW_ACCEPT)
+        flow_todo(so, FLOW_TODO_ACCEPT);
+    return verdict;
+}
+
+/* A segment for a pending flow: the same SYN again is nothing new, another
+ * one is a new attempt with the same ports, an RST ends it. */
+void flow_tcp_pending(struct socket *so, struct tcpiphdr *ti, uint8_t *optp,
+                      int optlen)
+{
+    struct tcpcb *tp = sototcpcb(so);
+
+    if ((ti->ti_flags & TH_RST)) {
+        if (ti->ti_seq == tp->rcv_nxt) {
+            so->fl.end = SLIRP_FLOW_END_GUEST_RST;
+            tcp_close(tp);
+        }
+        return;
+    }
+    if ((ti->ti_flags & (TH_SYN | TH_ACK | TH_FIN)) == TH_SYN &&
+        ti->ti_seq != tp->irs)
+        flow_syn_options(so, ti, optp, optlen);
+}
+
+/* --- frames --------------------------------------------------------------- */
+
+/* The packet in m has no handler. m stays the caller's. */
+void flow_other(struct mbuf *m, uint8_t proto)
+{
+    Slirp *slirp = m->slirp;
+    struct ip *ip = mtod(m, struct ip *);
+
+    if (ops(slirp)->other)
+        ops(slirp)->other(proto, ip->ip_src, ip->ip_dst, slirp->opaque);
+}
+
+/* Count an mbuf that is going to be held. False: too much is held already. */
+bool flow_hold(struct mbuf *m)
+{
+    struct flow_state *fs = &m->slirp->fl;
+
+    if (fs->stats.held_bytes + m->m_size > FLOW_HELD_MAX)
+        return false;
+    m->m_held = m->m_size;
+    fs->stats.held_bytes += m->m_held;
+    return true;
+}
+
+/* Put the Ethernet header in front of a packet and send it. */
+int if_encap(Slirp *slirp, struct mbuf *m)
+{
+    struct ethhdr *eh;
+
+    if (!slirp->fl.guest_known || M_ROOMBEFORE(m) < ETH_HLEN)
+        return 1;
+    eh = (struct ethhdr *)(m->m_data - ETH_HLEN);
+    memcpy(eh->h_dest, slirp->fl.guest_mac, ETH_ALEN);
+    memcpy(eh->h_source, slirp->fl.gateway_mac, ETH_ALEN);
+    eh->h_proto = htons(ETH_P_IP);
+    ops(slirp)->send_packet(eh, m->m_len + ETH_HLEN, slirp->opaque);
+    return 1;
+}
+
+static void flow_arp(Slirp *slirp, const uint8_t *frame, size_t len)
+{
+    struct flow_state *fs = &slirp->fl;
+    uint8_t reply[64] = { 0 };
+    struct ethhdr *eh = (struct ethhdr *)reply;
+    struct slirp_arphdr ask, *answer = (struct slirp_arphdr *)(reply + ETH_HLEN);
+
+    if (len < ETH_HLEN + sizeof(ask)) {
+        fs->stats.drop_frame++;
+        return;
+    }
+    memcpy(&ask, frame + ETH_HLEN, sizeof(ask));
+    if (ask.ar_hrd != htons(1) || ask.ar_pro != htons(ETH_P_IP) ||
+        ask.ar_hln != ETH_ALEN || ask.ar_pln != 4) {
+        fs->stats.drop_frame++;
+        return;
+    }
+    /* 0 is a probe (RFC 5227) */
+    if (memcmp(ask.ar_sha, fs->guest_mac, ETH_ALEN) != 0 ||
+        (ask.ar_sip != 0 && ask.ar_sip != fs->guest.s_addr)) {
+        fs->stats.drop_source++;
+        return;
+    }
+    if (ask.ar_op != htons(ARPOP_REQUEST) || ask.ar_tip == ask.ar_sip ||
+        ask.ar_tip == fs->guest.s_addr)
+        return;
+    if (ask.ar_tip != slirp->vhost_addr.s_addr &&
+        ask.ar_tip != slirp->vnameserver_addr.s_addr &&
+        !(fs->arp_all && ask.ar_sip != 0))
+        return;
+
+    memcpy(eh->h_dest, fs->guest_mac, ETH_ALEN);
+    memcpy(eh->h_source, fs->gateway_mac, ETH_ALEN);
+    eh->h_proto = htons(ETH_P_ARP);
+    *answer = ask;
+    answer->ar_op = htons(ARPOP_REPLY);
+    memcpy(answer->ar_sha, fs->gateway_mac, ETH_ALEN);
+    answer->ar_sip = ask.ar_tip;
+    memcpy(answer->ar_tha, fs->guest_mac, ETH_ALEN);
+    answer->ar_tip = ask.ar_sip;
+    fs->ops->send_packet(reply, sizeof(reply), slirp->opaque);
+}
+
+static void flow_ip(Slirp *slirp, const uint8_t *frame, size_t len)
+{
+    struct flow_state *fs = &slirp->fl;
+    struct mbuf *m;
+
+    if (memcmp(frame, fs->gateway_mac, ETH_ALEN) != 0 ||
+        len < ETH_HLEN + sizeof(struct ip) || len > ETH_HLEN + 65535) {
+        fs->stats.drop_frame++;
+        return;
+    }
+    if (memcmp(frame + ETH_HLEN + offsetof(struct ip, ip_src),
+               &fs->guest.s_addr, 4) != 0) {
+        fs->stats.drop_source++;
+        return;
+    }
+    m = m_get(slirp);
+    /* 2 to align the IP header, and room for the tcpiphdr in front of it */
+    if (M_FREEROOM(m) < (int)len + TCPIPHDR_DELTA + 2)
+        m_inc(m, len + TCPIPHDR_DELTA + 2);
+    m->m_data += TCPIPHDR_DELTA + 2;
+    memcpy(m->m_data, frame, len);
+    m->m_data += ETH_HLEN;
+    m->m_len = len - ETH_HLEN;
+    ip_input(m);
+}
+
+void slirp_flow_input(Slirp *slirp, const uint8_t *frame, size_t len)
+{
+    struct flow_state *fs = &slirp->fl;
+    uint16_t type;
+
+    if (len < ETH_HLEN) {
+        fs->stats.drop_frame++;
+        return;
+    }
+    if (!fs->guest_known ||
+        memcmp(frame + ETH_ALEN, fs->guest_mac, ETH_ALEN) != 0) {
+        fs->stats.drop_source++;
+        return;
+    }
+    flow_enter(slirp);
+    type = (uint16_t)(frame[12] << 8 | frame[13]);
+    if (type == ETH_P_IP)
+        flow_ip(slirp, frame, len);
+    else if (type == ETH_P_ARP)
+        flow_arp(slirp, frame, len);
+    else
+        fs->stats.drop_frame++;
+    flow_leave(slirp);
+}
+
+/* --- UDP: what udp.c did -------------------------------------------------- */
+
+/* m_data points at the IP header, ip_len is what follows the header. */
+void udp_input(struct mbuf *m, int iphlen)
+{
+    Slirp *slirp = m->slirp;
+    SlirpFlowAddr addr;
+    struct ip *ip;
+    struct udphdr *uh;
+    int len;
+
+    if (iphlen > (int)sizeof(struct ip)) {
+        ip_stripoptions(m, NULL);
+        iphlen = sizeof(struct ip);
+    }
+    ip = mtod_check(m, iphlen + sizeof(struct udphdr));
+    if (!ip)
+        goto out;
+    uh = (struct udphdr *)((char *)ip + iphlen);
+    len = ntohs(uh->uh_ulen);
+    if (len < (int)sizeof(struct udphdr) || len > ip->ip_len)
+        goto out;
+    m->m_len = iphlen + len;
+
+    addr.guest = ip->ip_src;
+    addr.peer = ip->ip_dst;
+    addr.guest_port = ntohs(uh->uh_sport);
+    addr.peer_port = ntohs(uh->uh_dport);
+
+    if (uh->uh_sum) {
+        memset(&((struct ipovly *)ip)->ih_mbuf, 0, sizeof(struct mbuf_ptr));
+        ((struct ipovly *)ip)->ih_x1 = 0;
+        ((struct ipovly *)ip)->ih_len = uh->uh_ulen;
+        if (cksum(m, m->m_len))
+            goto out;
+    }
+    ops(slirp)->udp_input(&addr, (const uint8_t *)(uh + 1),
+                          len - sizeof(struct udphdr), slirp->opaque);
+out:
+    m_free(m);
+}
+
+/* An empty mbuf with room for len bytes of IP packet and its link header. */
+static struct mbuf *flow_packet(Slirp *slirp, size_t len)
+{
+    struct mbuf *m = m_get(slirp);
+
+    m->m_data += IF_MAXLINKHDR;
+    if (M_ROOM(m) < (int)len)
+        m_inc(m, len);
+    m->m_len = len;
+    return m;
+}
+
+bool slirp_flow_udp_push(Slirp *slirp, const SlirpFlowAddr *addr,
+                         const void *data, size_t len)
+{
+    struct udpiphdr *ui;
+    struct mbuf *m;
+
+    if (len > 65535 - sizeof(struct udpiphdr))
+        return false;
+    flow_enter(slirp);
+    m = flow_packet(slirp, sizeof(*ui) + len);
+    ui = mtod(m, struct udpiphdr *);
+    memset(ui, 0, sizeof(*ui));
+    if (len)
+        memcpy(ui + 1, data, len);
+    ui->ui_pr = IPPROTO_UDP;
+    ui->ui_len = ui->ui_ulen = htons((uint16_t)(sizeof(struct udphdr) + len));
+    ui->ui_src = addr->peer;
+    ui->ui_dst = addr->guest;
+    ui->ui_sport = htons(addr->peer_port);
+    ui->ui_dport = htons(addr->guest_port);
+    ui->ui_sum = cksum(m, m->m_len);
+    if (ui->ui_sum == 0)
+        ui->ui_sum = 0xffff;
+    memset(ui, 0, offsetof(struct ip, ip_src));
+    ((struct ip *)ui)->ip_len = m->m_len;
+    ((struct ip *)ui)->ip_ttl = IPDEFTTL;
+    ((struct ip *)ui)->ip_p = IPPROTO_UDP;
+    ip_output(NULL, m);
+    flow_leave(slirp);
+    return true;
+}
+
+/* --- ICMP ------------------------------------------------------------------ */
+
+/* Destination unreachable about a packet that is not at hand: its header and
+ * first eight bytes are made from the tuple. word (host order) is what follows
+ * the ports: TCP's sequence number, UDP's length and checksum. */
+static void flow_unreach(Slirp *slirp, const SlirpFlowAddr *addr,
+                         uint8_t proto, uint32_t word, uint8_t code)
+{
+    struct packet {
+        struct ip ip;
+        uint8_t type, code;
+        uint16_t sum;
+        uint32_t unused;
+        struct ip inner;
+        uint16_t sport, dport;
+        uint32_t word;
+    } SLIRP_PACKED *p;
+    struct mbuf *m;
+
+    m = flow_packet(slirp, sizeof(*p));
+    p = mtod(m, struct packet *);
+    memset(p, 0, sizeof(*p));
+
+    p->inner.ip_v = IPVERSION;
+    p->inner.ip_hl = sizeof(struct ip) >> 2;
+    p->inner.ip_len = htons((uint16_t)(sizeof(struct ip) +
+                                       (proto == IPPROTO_TCP ?
+                                            sizeof(struct tcphdr) :
+                                            sizeof(struct udphdr))));
+    p->inner.ip_ttl = IPDEFTTL;
+    p->inner.ip_p = proto;
+    p->inner.ip_src = addr->guest;
+    p->inner.ip_dst = addr->peer;
+    p->sport = htons(addr->guest_port);
+    p->dport = htons(addr->peer_port);
+    p->word = htonl(word);
+    m->m_data += offsetof(struct packet, inner);
+    m->m_len -= offsetof(struct packet, inner);
+    p->inner.ip_sum = cksum(m, sizeof(struct ip));
+
+    p->type = ICMP_UNREACH;
+    p->code = code;
+    m->m_data -= offsetof(struct packet, inner) - offsetof(struct packet, type);
+    m->m_len += offsetof(struct packet, inner) - offsetof(struct packet, type);
+    p->sum = cksum(m, m->m_len);
+    m->m_data -= offsetof(struct packet, type);
+    m->m_len += offsetof(struct packet, type);
+
+    p->ip.ip_len = m->m_len;
+    p->ip.ip_ttl = MAXTTL;
+    p->ip.ip_p = IPPROTO_ICMP;
+    p->ip.ip_src = slirp->vhost_addr;
+    p->ip.ip_dst = addr->guest;
+    ip_output(NULL, m);
+}
+
+void slirp_flow_udp_unreach(Slirp *slirp, const SlirpFlowAddr *addr,
+                            uint8_t code)
+{
+    flow_enter(slirp);
+    flow_unreach(slirp, addr, IPPROTO_UDP,
+                 (uint32_t)sizeof(struct udphdr) << 16, code);
+    flow_leave(slirp);
+}
+
+/* --- the flow API ---------------------------------------------------------- */
+
+static void flow_ask(SlirpFlow *so, unsigned what)
+{
+    if (!so->fl.taken)
+        return;
+    flow_enter(so->slirp);
+    flow_todo(so, what);
+    flow_leave(so->slirp);
+}
+
+void slirp_flow_accept(SlirpFlow *so)
+{
+    flow_ask(so, FLOW_TODO_ACCEPT);
+}
+
+void slirp_flow_refuse(SlirpFlow *so, SlirpFlowVerdict how)
+{
+    so->fl.refuse = how;
+    flow_ask(so, FLOW_TODO_REFUSE);
+}
+
+void slirp_flow_abort(SlirpFlow *so)
+{
+    flow_ask(so, FLOW_TODO_ABORT);
+}
+
+void slirp_flow_eof(SlirpFlow *so)
+{
+    if (!so->fl.taken || so->fl.eof_out)
+        return;
+    so->fl.eof_out = true;
+    flow_shut(so, SS_FCANTRCVMORE, SS_FCANTSENDMORE);
+    flow_ask(so, FLOW_TODO_EOF);
+}
+
+size_t slirp_flow_room(SlirpFlow *so, struct iovec iov[2])
+{
+    struct sbuf *sb = &so->so_snd;
+    size_t room, right;
+
+    room = so->fl.taken && !so->fl.eof_out ? sbspace(sb) : 0;
+    if (!iov)
+        return room;
+    if (!sb->sb_data)
+        sbreserve(sb, sb->sb_datalen);
+    right = sb->sb_data + sb->sb_datalen - sb->sb_wptr;
+    iov[0].iov_base = sb->sb_wptr;
+    iov[0].iov_len = MIN(right, room);
+    iov[1].iov_base = sb->sb_data;
+    iov[1].iov_len = room - iov[0].iov_len;
+    return room;
+}
+
+void slirp_flow_commit(SlirpFlow *so, size_t n)
+{
+    struct sbuf *sb = &so->so_snd;
+
+    n = MIN(n, slirp_flow_room(so, NULL));
+    if (!n || !sb->sb_data)
+        return;
+    sb->sb_cc += n;
+    sb->sb_wptr += n;
+    if (sb->sb_wptr >= sb->sb_data + sb->sb_datalen)
+        sb->sb_wptr -= sb->sb_datalen;
+    flow_ask(so, FLOW_TODO_OUTPUT);
+}
+
+size_t slirp_flow_push(SlirpFlow *so, const void *data, size_t len)
+{
+    struct iovec iov[2];
+    size_t n;
+
+    if (!len || !slirp_flow_room(so, NULL))
+        return 0;
+    len = MIN(len, slirp_flow_room(so, iov));
+    n = MIN(len, iov[0].iov_len);
+    memcpy(iov[0].iov_base, data, n);
+    if (len > n)
+        memcpy(iov[1].iov_base, (const char *)data + n, len - n);
+    slirp_flow_commit(so, len);
+    return len;
+}
+
+size_t slirp_flow_held(SlirpFlow *so, struct iovec iov[2])
+{
+    if (!iov)
+        return so->so_rcv.sb_cc;
+    if (!so->so_rcv.sb_data) {
+        memset(iov, 0, 2 * sizeof(*iov));
+        return 0;
+    }
+    return flow_pieces(&so->so_rcv, iov);
+}
+
+void slirp_flow_drop(SlirpFlow *so, size_t n)
+{
+    Slirp *slirp = so->slirp;
+
+    n = MIN(n, so->so_rcv.sb_cc);
+    if (!n || !so->fl.taken || so->fl.in_data)
+        return;
+    flow_enter(slirp);
+    flow_take(&so->so_rcv, n);
+    flow_consumed(so);
+    flow_leave(slirp);
+}
+
+void slirp_flow_pull(SlirpFlow *so)
+{
+    Slirp *slirp = so->slirp;
+
+    flow_enter(slirp);
+    flow_deliver(so);
+    flow_leave(slirp);
+}
+
+void slirp_flow_addr(const SlirpFlow *so, SlirpFlowAddr *ret_addr)
+{
+    flow_addr4(so, ret_addr);
+}
+
+void *slirp_flow_cookie(const SlirpFlow *so)
+{
+    return so->fl.cookie;
+}
+
+SlirpFlow *slirp_flow_connect(Slirp *slirp, const SlirpFlowAddr *addr,
+                              void *cookie)
+{
+    struct sockaddr_storage lhost = { 0 }, fhost = { 0 };
+    struct sockaddr_in *l4 = (struct sockaddr_in *)&lhost;
+    struct sockaddr_in *f4 = (struct sockaddr_in *)&fhost;
+    struct socket *so;
+    struct tcpcb *tp;
+
+    l4->sin_addr = addr->guest;
+    l4->sin_port = htons(addr->guest_port);
+    f4->sin_addr = addr->peer;
+    f4->sin_port = htons(addr->peer_port);
+    if (slirp->fl.nflows >= slirp->fl.max_flows ||
+        solookup(&slirp->tcp_last_so, &slirp->tcb, &lhost, &fhost))
+        return NULL;
+
+    flow_enter(slirp);
+    so = flow_new(slirp, addr, cookie);
+    so->so_state = SS_INCOMING;
+    tp = sototcpcb(so);
+    tp->t_state = TCPS_SYN_SENT;
+    tp->t_timer[TCPT_KEEP] = TCPTV_KEEP_INIT;
+    tp->iss = flow_isn(so);
+    tcp_sendseqinit(tp);
+    tcp_output(tp);
+    flow_leave(slirp);
+    return so;
+}
+
+/* --- the instance ----------------------------------------------------------- */
+
+void slirp_flow_set_guest(Slirp *slirp, const uint8_t mac[6],
+                          struct in_addr addr)
+{
+    static const uint8_t none[ETH_ALEN];
+
+    memcpy(slirp->fl.guest_mac, mac, ETH_ALEN);
+    slirp->fl.guest = addr;
+    slirp->fl.guest_known = memcmp(mac, none, ETH_ALEN) != 0 &&
+                            !(mac[0] & 1) && flow_unicast(addr);
+}
+
+Slirp *slirp_flow_new(const SlirpFlowConfig *cfg, const SlirpFlowOps *o,
+                      void *opaque)
+{
+    static const uint8_t none[ETH_ALEN];
+    Slirp *slirp;
+
+    if ((cfg->mtu && (cfg->mtu < SLIRP_FLOW_MTU_MIN ||
+                      cfg->mtu > SLIRP_FLOW_MTU_MAX)) ||
+        !flow_unicast(cfg->gateway) || !o->clock_ns || !o->send_packet ||
+        !o->tcp_open || !o->tcp_opened || !o->tcp_data || !o->tcp_eof ||
+        !o->tcp_writable || !o->tcp_closed || !o->udp_input)
+        return NULL;
+
+    slirp = g_new0(Slirp, 1);
+    slirp->opaque = opaque;
+    slirp->in_enabled = true;
+    slirp->if_mtu = slirp->if_mru = cfg->mtu ? cfg->mtu : IF_MTU_DEFAULT;
+    slirp->vhost_addr = cfg->gateway;
+    slirp->vnameserver_addr =
+        cfg->resolver.s_addr ? cfg->resolver : cfg->gateway;
+    slirp->fl.ops = o;
+    slirp->fl.arp_all = cfg->arp_all;
+    slirp->fl.max_flows =
+        cfg->max_flows ? cfg->max_flows : SLIRP_FLOW_MAX_DEFAULT;
+    memcpy(slirp->fl.secret, cfg->secret, sizeof(slirp->fl.secret));
+    memcpy(slirp->fl.gateway_mac, cfg->gateway_mac, ETH_ALEN);
+    if (memcmp(cfg->gateway_mac, none, ETH_ALEN) == 0) {
+        slirp->fl.gateway_mac[0] = 0x52;
+        slirp->fl.gateway_mac[1] = 0x55;
+        memcpy(slirp->fl.gateway_mac + 2, &cfg->gateway, 4);
+    }
+    slirp_flow_set_guest(slirp, cfg->guest_mac, cfg->guest);
+    if_init(slirp);
+    ip_init(slirp);
+    m_init(slirp);
+    return slirp;
+}
+
+void slirp_flow_free(Slirp *slirp)
+{
+    struct socket *so, *next;
+
+    if (!slirp)
+        return;
+    slirp->fl.depth++; /* for good: callbacks find nothing more done */
+    for (so = slirp->tcb.so_next; so != &slirp->tcb; so = next) {
+        next = so->so_next;
+        so->fl.end = SLIRP_FLOW_END_SHUTDOWN;
+    }
+    ip_cleanup(slirp);
+    m_cleanup(slirp);
+    memset(slirp->fl.secret, 0, sizeof(slirp->fl.secret));
+    g_free(slirp);
+}
+
+static int64_t flow_now_ms(Slirp *slirp)
+{
+    return ops(slirp)->clock_ns(slirp->opaque) / SCALE_MS;
+}
+
+int slirp_flow_timeout(Slirp *slirp)
+{
+    struct flow_state *fs = &slirp->fl;
+    int64_t now, left;
+
+    if (slirp->tcb.so_next == &slirp->tcb &&
+        slirp->ipq.ip_link.next == &slirp->ipq.ip_link) {
+        fs->ticking = false;
+        return -1;
+    }
+    now = flow_now_ms(slirp);
+    if (!fs->ticking) {
+        fs->ticking = true;
+        fs->last_tick = now;
+    }
+    left = fs->last_tick + FLOW_TICK_MS - now;
+    return left > 0 ? (int)left : 0;
+}
+
+int slirp_flow_timer(Slirp *slirp)
+{
+    struct flow_state *fs = &slirp->fl;
+
+    if (slirp_flow_timeout(slirp) == 0) {
+        int64_t now = flow_now_ms(slirp);
+
+        flow_enter(slirp);
+        ip_slowtimo(slirp);
+        tcp_slowtimo(slirp);
+        flow_leave(slirp);
+        /* late by a tick or more: ticks are not made up for */
+        fs->last_tick += FLOW_TICK_MS;
+        if (now - fs->last_tick >= FLOW_TICK_MS)
+            fs->last_tick = now;
+    }
+    return slirp_flow_timeout(slirp);
+}
+
+void slirp_flow_stats(const Slirp *slirp, SlirpFlowStats *ret_stats)
+{
+    *ret_stats = slirp->fl.stats;
+    ret_stats->flows = slirp->fl.nflows;
+}
