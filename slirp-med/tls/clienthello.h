@@ -49,7 +49,7 @@ enum sm_tls_reject {
     SM_TLS_REJECT_SSLV2,         /* an SSLv2-shaped hello */
     SM_TLS_REJECT_NOT_HANDSHAKE, /* the first record is an alert, data or change-cipher-spec */
     SM_TLS_REJECT_RECORD_LENGTH, /* a record of no bytes, or of more than 2^14 */
-    SM_TLS_REJECT_INTERLEAVED,   /* another record type or version inside the hello */
+    SM_TLS_REJECT_INTERLEAVED,   /* another record type, or another protocol's version, inside the hello */
     SM_TLS_REJECT_NOT_HELLO,     /* the first handshake message is not a ClientHello */
     SM_TLS_REJECT_TOO_LARGE,     /* over SM_TLS_HELLO_MAX, or more than SM_TLS_HELLO_RECORDS_MAX records */
     SM_TLS_REJECT_MALFORMED,     /* lengths that do not fit, trailing bytes inside the hello, no cipher suites, no null
@@ -95,7 +95,6 @@ struct sm_tls_hello {
     size_t scanned;     /* raw bytes already taken */
     size_t record_left; /* bytes of the current record still to come */
     uint32_t records;
-    uint16_t record_version;
 };
 
 void sm_tls_hello_init(struct sm_tls_hello *h);
