@@ -140,6 +140,9 @@ void sm_audit_add_target(struct sm_audit_record *r, const struct sm_audit_target
 size_t sm_audit_format_line(char *out, enum sm_audit_event event, int64_t wall_us, uint64_t seq, const char *workspace,
                             const char *fields, size_t fields_len, bool truncated);
 
+/** Highest seq: what JSON readers take as an integer. The writer stops there (it never will be there). */
+#define SM_AUDIT_SEQ_MAX ((uint64_t)INT64_MAX - 1)
+
 /** "2026-11-22T21:04:05.123456Z" with the NUL. */
 #define SM_AUDIT_TS_STRLEN 28
 /** sm_audit_format_ts() - RFC 3339 in UTC with microseconds. Times outside the years 1970 to 9999 are clamped to the

@@ -26,10 +26,13 @@
  */
 int sm_audit_open(int dirfd, uint64_t *ret_seq_floor, GError **error);
 
+/** The new file while a rotation is under way; a stale one is removed by the next rotation. */
+#define SM_AUDIT_FILE_NEW "egress.jsonl.new"
+
 /**
  * sm_audit_rotate() - egress.jsonl becomes egress.jsonl.1 (an older one is replaced), and a new egress.jsonl is
- * created. Returns the new file's descriptor as sm_audit_open() does, or -1 with error set; then the old name is back
- * in its place if that was possible, and the writer goes on with the descriptor that it has.
+ * created. Returns the new file's descriptor as sm_audit_open() does, or -1 with error set; then the
+ * names are as they were and the writer goes on with the descriptor that it has.
  */
 int sm_audit_rotate(int dirfd, GError **error);
 
@@ -38,12 +41,10 @@ int sm_audit_rotate(int dirfd, GError **error);
 bool sm_audit_is_current(int dirfd, int fd);
 
 /**
- * sm_audit_last_seq() - the highest-placed valid line's seq.
+ * sm_audit_last_seq() - the seq of the last complete line that is one of ours; garbage behind it is passed over.
  * @ret_size: size of the file; @ret_torn: bytes behind the last newline. Either may be NULL.
- * Returns 1 when found, 0 when no line of ours is in the last SM_AUDIT_TAIL_MAX bytes, or -1 with errno.
+ * Returns 1 when found, 0 when no line of ours is in the file, or -1 with errno. Reads backwards, as far as it has to.
  */
 int sm_audit_last_seq(int fd, uint64_t *ret_seq, uint64_t *ret_size, uint64_t *ret_torn);
-/** How far back from the end a valid line is looked for before the whole file is read forward. */
-#define SM_AUDIT_TAIL_MAX (4u << 20)
 
 #endif

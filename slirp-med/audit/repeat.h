@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Repeated denials: the first of a (event, destination, port, name, reason) is written at once, those that follow
+ * Repeated denials: the first of an (event, destination, port, name, reason) is written at once, those that follow
  * within a second become one line with `count`. A line without `count` stands for one denial, so the counts of all
- * lines add up to what happened: nothing is dropped, also not when the table is full (the least recently used entry is
- * written out before it goes).
+ * lines add up to what happened: nothing is dropped, also not when the table is full (the entry that wrote its line
+ * longest ago is written out before it goes).
+ *
+ * While the writer is unhealthy the counts wait here, and are written when it works again.
  *
  * Time is an argument: now_us is CLOCK_MONOTONIC, wall_us CLOCK_REALTIME, both in microseconds. One thread (the
  * core's).

@@ -32,8 +32,8 @@
  * its hard limit; at the limit the writer is unhealthy, as on a full disk. A file that was removed while it is written
  * to (link count 0) makes the writer unhealthy as well, with SM_AUDIT_NEED_REOPEN.
  *
- * System calls: fstat, pread64, write, fallocate, ftruncate, fdatasync (with sync), close. SIGXFSZ must be ignored in
- * the process.
+ * System calls: fstat, fcntl(F_GETFL), pread64, write, fallocate, ftruncate, fdatasync (with sync), close. SIGXFSZ must
+ * be ignored in the process.
  */
 #ifndef SM_AUDIT_WRITER_H
 #define SM_AUDIT_WRITER_H
@@ -110,8 +110,8 @@ const char *sm_audit_need_name(enum sm_audit_need need);
 enum sm_audit_need sm_audit_need(const struct sm_audit_writer *w);
 /**
  * sm_audit_adopt() - go on in another file; takes fd over in any case. seq goes on; the first line is
- * egress_log_rotate. A new file is probed with the next commit or sm_audit_probe(); a descriptor that is not a regular
- * file is closed and refused with false.
+ * egress_log_rotate. While unhealthy, the new file is probed at once. A descriptor that is not a regular file opened
+ * for reading and appending is closed and refused with false; the writer then goes on with what it has.
  */
 bool sm_audit_adopt(struct sm_audit_writer *w, int fd, int64_t wall_us);
 
