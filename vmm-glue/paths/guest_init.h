@@ -10,14 +10,14 @@
  * Descriptors at start: 0 1 2 become CMD's; 3 SOCK_SEQPACKET to the supervisor; 4 memfd with the configuration. All others are closed.
  * The environment at start is the caller's; CMD gets it less the variables named below.
  *
- * Messages on 3 (text, no NUL):
- *   A -> "TAP" + 1 fd      namespaces and device stand; the fd is the tap (non-blocking, close-on-exec). Not sent when network is "isolated":
- *     -> "NOTAP"           is sent in its place.
- *   S -> "GO"              the front and the core are ready: mount, mask, start CMD. (Closing the socket instead ends guest-init, status 125.)
- *   A -> "RUN"             CMD has been exec'd
- *   A -> "EXIT n"          CMD ended, n = its status, 128+signal, 126 (not executable) or 127 (not found); guest-init then exits with n too
- *   A -> "FAIL text"       something before CMD failed; text names the step and the fix, in one line; guest-init then exits with 125.
- *                          The supervisor prints it. guest-init writes to stderr itself only where it cannot send, and for 126 and 127.
+ * Messages on 3 (base/link.h):
+ *   A -> TAP +fd       namespaces and device stand; the fd is the tap (non-blocking, close-on-exec). Without fd when network is "isolated".
+ *   S -> GO            the front and the core are ready: mount, mask, start CMD. (Closing the link instead ends guest-init, status 125.)
+ *   S -> SIGNAL n      pass signal n to CMD (the same as kill(2) on guest-init)
+ *   S -> STOP          end everything inside with SIGKILL
+ *   A -> EXIT n        CMD ended, n = its status, 128+signal, 126 (not executable) or 127 (not found); guest-init then exits with n too
+ *   A -> FAIL text     something before CMD failed; text names the step and the fix, in one line; guest-init then exits with 125.
+ *                      The supervisor prints it. guest-init writes to stderr itself only where it cannot send, and for 126 and 127.
  *
  * Configuration (JSON object; * = required; unknown keys are an error):
  *   name*        string     workspace, for messages
@@ -54,14 +54,8 @@
 #ifndef SM_PATHS_GUEST_INIT_H
 #define SM_PATHS_GUEST_INIT_H
 
-#define SM_GUEST_INIT_CHANNEL_FD 3
-#define SM_GUEST_INIT_CONFIG_FD 4
-
 /** Largest configuration: an argv of ARG_MAX (2 MiB) escaped as JSON, and the rest. */
 #define SM_GUEST_INIT_CONFIG_MAX (16u << 20)
-/** Longest message on the channel. */
-#define SM_GUEST_INIT_MSG_MAX 4096
-
 /** Exit status when CMD was not started. */
 #define SM_GUEST_INIT_FAILED 125
 
