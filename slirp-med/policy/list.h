@@ -54,8 +54,6 @@ const struct sm_entry *sm_lists_get(const struct sm_lists *lists, enum sm_list_k
 
 /** sm_lists_name() - the winning allow or passthrough entry for a canonical name and a port. */
 struct sm_match sm_lists_name(const struct sm_lists *lists, const char *name, uint16_t port);
-/** sm_lists_name_exact() - the same, HOST entries only. */
-struct sm_match sm_lists_name_exact(const struct sm_lists *lists, const char *name, uint16_t port);
 /** sm_lists_addr() - the winning allow or passthrough IP or CIDR entry for an endpoint. */
 struct sm_match sm_lists_addr(const struct sm_lists *lists, const struct sm_endpoint *dst);
 
