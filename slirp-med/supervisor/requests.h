@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The request table: what each child may say to the supervisor, in which state, with what attached. One table, one look-up; whatever it
+ * does not list ends the child that said it (and with it the workspace). Pure: no descriptor is touched here.
+ *
+ *   verb     who                in state                          text        descriptor     means
+ *   READY    core, front        STARTED, STOPPING                 none        none           sandboxed and serving
+ *   READY    guest              RUNNING                           none        none           CMD has been exec'd
+ *   TAP      guest              STARTED, STOPPING                 none        one, or none   the tap (none: network isolated)
+ *   EXIT     guest              RUNNING, STOPPING                 a number    none           CMD's status
+ *   WANT     core               SERVING, STOPPING                 a role      none           open by role: "audit", "resolv"
+ *   STATUS   core, front        SERVING, STOPPING, when asked     a report    none           for the control socket, passed on unread
+ *   FAIL     core, front, guest STARTED to STOPPING               a message   none           for the operator; the child exits
+ *
+ * READY and TAP are also taken in STOPPING, without effect: the child had not read STOP when it sent them.
+ *
+ * A child's states:  ABSENT -> STARTED -> SERVING (core, front: READY came; guest: TAP came) -> RUNNING (guest only: GO was sent)
+ *                    -> STOPPING (STOP was sent, or EXIT came) -> GONE (reaped).
+ */
+#ifndef SM_SUPERVISOR_REQUESTS_H
+#define SM_SUPERVISOR_REQUESTS_H
+
+#include "base/link.h"
+
+enum sm_child_role { SM_CHILD_CORE, SM_CHILD_FRONT, SM_CHILD_GUEST, SM_CHILDREN };
+
+enum sm_child_state {
+    SM_CHILD_ABSENT,
+    SM_CHILD_STARTED,
+    SM_CHILD_SERVING,
+    SM_CHILD_RUNNING,
+    SM_CHILD_STOPPING,
+    SM_CHILD_GONE,
+    SM_CHILD_STATES
+};
+
+enum sm_request_op {
+    SM_REQUEST_READY,
+    SM_REQUEST_LAUNCHED,
+    SM_REQUEST_TAP,
+    SM_REQUEST_EXIT,
+    SM_REQUEST_WANT,
+    SM_REQUEST_STATUS,
+    SM_REQUEST_FAIL,
+    SM_REQUEST_OPS
+};
+
+/** What a child may ask to have opened. The supervisor knows the paths; a child names only the role. */
+enum sm_open_role { SM_OPEN_AUDIT, SM_OPEN_RESOLV, SM_OPEN_ROLES };
+
+const char *sm_child_role_name(enum sm_child_role role);
+const char *sm_child_state_name(enum sm_child_state state);
+const char *sm_request_op_name(enum sm_request_op op);
+const char *sm_open_role_name(enum sm_open_role role);
+/** sm_open_role_parse() - false when text is no role. */
+bool sm_open_role_parse(const char *text, enum sm_open_role *ret) SM_WARN_UNUSED;
+
+/** sm_request_exit_status() - EXIT's text: 0 to 255 in decimal, nothing around it. */
+bool sm_request_exit_status(const char *text, int *ret) SM_WARN_UNUSED;
+
+/**
+ * sm_request_find() - may that child say this now?
+ * @asked: reports that it owes (STATUS requests without an answer).
+ * @ret_why: on refusal a static text that says what was wrong.
+ * Returns true and *ret, or false.
+ */
+bool sm_request_find(enum sm_child_role role, enum sm_child_state state, const struct sm_link_msg *msg, unsigned asked,
+                     enum sm_request_op *ret, const char **ret_why) SM_WARN_UNUSED;
+
+#endif

@@ -1,0 +1,877 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The monitor: one workspace's processes from start to end. The phases stand in supervisor.h; requests.c says what children may say. */
+#include "supervisor/supervisor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "audit/file.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "supervisor/control.h"
+#include "supervisor/resolv.h"
+#include "supervisor/spawn.h"
+
+/** A child that closed its link but does not end is killed after this. */
+#define LINGER_US (G_USEC_PER_SEC)
+/** After a guest-init that was killed: for its processes inside, which the kernel kills in turn. */
+#define ORPHANS_US (2 * G_USEC_PER_SEC)
+/** The core may have the audit rotated only when the file holds this share of what it may hold: rotating twice wipes the record. */
+#define ROTATE_SHARE 8
+/** Control clients whose `status` waits for reports, at once. */
+#define ASKERS_MAX SM_CONTROL_CLIENTS_MAX
+
+enum phase { PHASE_STARTING, PHASE_RUNNING, PHASE_ENDING, PHASE_STOPPING, PHASE_DONE, PHASES };
+static const char *const phase_names[] = {
+    [PHASE_STARTING] = "starting", [PHASE_RUNNING] = "running", [PHASE_ENDING] = "ending",
+    [PHASE_STOPPING] = "stopping", [PHASE_DONE] = "stopped",
+};
+SM_NAME_TABLE_COVERS(phase_names, PHASES);
+
+struct child {
+    struct sm_supervisor *sup;
+    enum sm_child_role role;
+    enum sm_child_state state;
+    pid_t pid;
+    int pidfd;
+    int link;
+    int channel; /* core, front: their end until they are spawned */
+    struct sm_watch link_watch, pid_watch;
+    struct sm_timer linger;
+    unsigned asked;    /* STATUS requests without an answer */
+    bool report_fresh; /* an answer to the question that is out now */
+    char *report;      /* the last one; opaque */
+    char *failure;     /* its own FAIL text */
+};
+
+struct sm_supervisor {
+    struct sm_supervisor_spec spec;
+    struct sm_loop *loop;
+    enum phase phase;
+    struct child children[SM_CHILDREN];
+    struct sm_control *control;
+    struct sm_resolv_watch *resolv;
+    int audit_fd; /* the file that the core writes to now; ours */
+    int tap;
+    struct sm_timer deadline; /* of the phase */
+    struct sm_timer report;   /* of `status` */
+    uint64_t askers[ASKERS_MAX];
+    size_t n_askers;
+    int signal_fd;
+    sigset_t old_mask;
+    struct sm_watch signal_watch;
+    char *started_at; /* RFC 3339 */
+    int status;       /* -1: not known yet */
+    int end_signal;   /* that began ENDING or STOPPING; 0: none */
+    bool guest_killed, went;
+    char *reason;
+};
+
+static void begin_stop(struct sm_supervisor *s);
+static void on_link(struct sm_watch *watch, uint32_t events);
+
+static int ms_or(int ms, int fallback)
+{
+    return ms > 0 ? ms : fallback;
+}
+
+static void arm_deadline(struct sm_supervisor *s, int ms)
+{
+    sm_loop_arm(s->loop, &s->deadline, sm_clock_us() + (int64_t)ms * 1000);
+}
+
+static bool is_alive(const struct child *c)
+{
+    return c->state != SM_CHILD_ABSENT && c->state != SM_CHILD_GONE;
+}
+
+static bool any_alive(const struct sm_supervisor *s)
+{
+    for (size_t i = 0; i < SM_CHILDREN; i++)
+        if (is_alive(&s->children[i]))
+            return true;
+    return false;
+}
+
+static void kill_child(struct child *c)
+{
+    if (!is_alive(c))
+        return;
+    if (c->role == SM_CHILD_GUEST)
+        c->sup->guest_killed = true;
+    if (sm_spawn_signal(c->pidfd, SIGKILL) < 0 && errno != ESRCH)
+        sm_log_error("cannot kill the %s (pid %d): %s", sm_child_role_name(c->role), (int)c->pid, strerror(errno));
+}
+
+/** The first reason is the one that counts: what follows is its consequence. */
+static void set_reason(struct sm_supervisor *s, const char *fmt, ...) SM_PRINTF(2, 3);
+static void set_reason(struct sm_supervisor *s, const char *fmt, ...)
+{
+    if (s->reason || s->phase == PHASE_STOPPING)
+        return;
+    va_list ap;
+    va_start(ap, fmt);
+    s->reason = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
+}
+
+/** Bytes of a child in a message to the operator: bounded, valid UTF-8, one line. */
+static char *child_text(const char *text)
+{
+    g_autofree char *cut = g_strndup(text, 800);
+    g_autofree char *valid = g_utf8_make_valid(cut, -1);
+    for (char *p = valid; *p; p++)
+        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+            *p = '?';
+    return g_steal_pointer(&valid);
+}
+
+/* ---- starting ---- */
+
+/** Start one child with its link, its configuration and up to two more descriptors (-1: none). */
+static int spawn_child(struct child *c, int third, int fourth, GError **error)
+{
+    struct sm_supervisor *s = c->sup;
+    const struct sm_child_spec *spec = &s->spec.children[c->role];
+    int pair[2];
+
+    if (sm_fd_seqpair(pair, false) < 0) {
+        sm_error_set_errno(error, errno, "socket pair for the %s", sm_child_role_name(c->role));
+        return -1;
+    }
+    sm_autofd ours = pair[0];
+    sm_autofd theirs = pair[1];
+    sm_autofd config = sm_fd_memfd("config", spec->config, spec->config_len, error);
+    if (config < 0)
+        return -1;
+    struct sm_spawn_spec sp = {
+        .exe = s->spec.exe,
+        .argv = spec->argv,
+        .envp = spec->envp,
+        .fds = {theirs, config},
+        .n_fds = 2,
+        .own_session = c->role != SM_CHILD_GUEST,
+        .sigmask = c->role == SM_CHILD_GUEST ? &s->old_mask : NULL,
+    };
+    if (third >= 0)
+        sp.fds[sp.n_fds++] = third;
+    if (fourth >= 0)
+        sp.fds[sp.n_fds++] = fourth;
+    if (sm_fd_set_nonblock(ours) < 0) { /* our end only */
+        sm_error_set_errno(error, errno, "link to the %s", sm_child_role_name(c->role));
+        return -1;
+    }
+    c->pid = sm_spawn(&sp, &c->pidfd, error);
+    if (c->pid < 0)
+        return -1;
+    c->state = SM_CHILD_STARTED;
+    c->link = sm_steal_fd(&ours);
+    c->link_watch.fd = c->link;
+    c->pid_watch.fd = c->pidfd;
+    if (sm_loop_watch(s->loop, &c->link_watch, EPOLLIN) < 0 || sm_loop_watch(s->loop, &c->pid_watch, EPOLLIN) < 0) {
+        sm_error_set_errno(error, errno, "watch the %s", sm_child_role_name(c->role));
+        kill_child(c);
+        while (waitpid(c->pid, NULL, 0) < 0 && errno == EINTR)
+            continue;
+        c->state = SM_CHILD_GONE;
+        return -1;
+    }
+    sm_log_debug("%s started, pid %d", sm_child_role_name(c->role), (int)c->pid);
+    return 0;
+}
+
+static void fail_start(struct sm_supervisor *s, GError *error)
+{
+    set_reason(s, "%s", error->message);
+    g_error_free(error);
+    begin_stop(s);
+}
+
+/** The front needs the tap; the core's READY is waited for with everybody's. */
+static void start_front(struct sm_supervisor *s)
+{
+    struct child *front = &s->children[SM_CHILD_FRONT];
+    GError *error = NULL;
+
+    int r = spawn_child(front, front->channel, s->tap, &error);
+    /* From here the front alone holds the guest's network, and the two ends of the channel are the children's alone. */
+    sm_fd_close(&s->tap);
+    sm_fd_close(&front->channel);
+    if (r < 0)
+        fail_start(s, error);
+}
+
+static void go_when_ready(struct sm_supervisor *s)
+{
+    if (s->phase != PHASE_STARTING)
+        return;
+    for (size_t i = 0; i < SM_CHILDREN; i++)
+        if (s->spec.children[i].used && s->children[i].state != SM_CHILD_SERVING)
+            return;
+    struct child *guest = &s->children[SM_CHILD_GUEST];
+    if (sm_link_send(guest->link, SM_LINK_GO, NULL, -1) < 0) {
+        set_reason(s, "the guest does not take GO: %s", strerror(errno));
+        begin_stop(s);
+        return;
+    }
+    guest->state = SM_CHILD_RUNNING;
+    s->phase = PHASE_RUNNING;
+    s->went = true;
+    sm_loop_disarm(s->loop, &s->deadline);
+}
+
+/* ---- ending ---- */
+
+static void signal_guest(struct sm_supervisor *s, int signo)
+{
+    struct child *guest = &s->children[SM_CHILD_GUEST];
+    if (is_alive(guest) && sm_spawn_signal(guest->pidfd, signo) < 0 && errno != ESRCH)
+        sm_log_warning("cannot pass signal %d on: %s", signo, strerror(errno));
+}
+
+static void send_stop(struct child *c)
+{
+    if (!is_alive(c) || c->state == SM_CHILD_STOPPING)
+        return;
+    c->state = SM_CHILD_STOPPING;
+    if (sm_link_send(c->link, SM_LINK_STOP, NULL, -1) < 0)
+        kill_child(c); /* it does not read, or its end is closed */
+}
+
+/** The core first, so that its record of the end is written while the front still stands; then the front. */
+static void stop_services(struct sm_supervisor *s)
+{
+    if (is_alive(&s->children[SM_CHILD_CORE]))
+        send_stop(&s->children[SM_CHILD_CORE]);
+    else
+        send_stop(&s->children[SM_CHILD_FRONT]);
+}
+
+static void begin_stop(struct sm_supervisor *s)
+{
+    struct child *guest = &s->children[SM_CHILD_GUEST];
+
+    if (s->phase == PHASE_STOPPING || s->phase == PHASE_DONE)
+        return;
+    s->phase = PHASE_STOPPING;
+    arm_deadline(s, ms_or(s->spec.stop_ms, SM_SUPERVISOR_STOP_MS));
+    if (is_alive(guest) && guest->state != SM_CHILD_STOPPING) {
+        guest->state = SM_CHILD_STOPPING;
+        signal_guest(s, SIGTERM);
+    }
+    stop_services(s);
+    if (!any_alive(s)) {
+        s->phase = PHASE_DONE;
+        sm_loop_quit(s->loop, 0);
+    }
+}
+
+/** CMD is asked to end while its network still stands. */
+static void begin_ending(struct sm_supervisor *s, int signo)
+{
+    switch (s->phase) {
+    case PHASE_STARTING:
+        s->end_signal = signo;
+        set_reason(s, "stopped before the start was complete");
+        begin_stop(s);
+        return;
+    case PHASE_RUNNING:
+        s->end_signal = signo;
+        s->phase = PHASE_ENDING;
+        arm_deadline(s, ms_or(s->spec.grace_ms, SM_SUPERVISOR_GRACE_MS));
+        signal_guest(s, signo);
+        return;
+    case PHASE_ENDING:
+        signal_guest(s, signo);
+        return;
+    case PHASE_STOPPING:
+    case PHASE_DONE:
+    case PHASES:
+        return;
+    }
+}
+
+static void on_deadline(struct sm_timer *timer, int64_t now_us)
+{
+    struct sm_supervisor *s = sm_container_of(timer, struct sm_supervisor, deadline);
+
+    switch (s->phase) {
+    case PHASE_STARTING: {
+        g_autoptr(GString) late = g_string_new(NULL);
+        for (size_t i = 0; i < SM_CHILDREN; i++)
+            if (s->spec.children[i].used && s->children[i].state != SM_CHILD_SERVING)
+                g_string_append_printf(late, "%s%s", late->len ? ", " : "", sm_child_role_name((enum sm_child_role)i));
+        set_reason(s, "not ready within %d s: %s", ms_or(s->spec.start_ms, SM_SUPERVISOR_START_MS) / 1000, late->str);
+        begin_stop(s);
+        return;
+    }
+    case PHASE_ENDING:
+        set_reason(s, "the command did not end within %d s of the signal and was killed",
+                   ms_or(s->spec.grace_ms, SM_SUPERVISOR_GRACE_MS) / 1000);
+        kill_child(&s->children[SM_CHILD_GUEST]);
+        begin_stop(s);
+        return;
+    case PHASE_STOPPING:
+        for (size_t i = 0; i < SM_CHILDREN; i++)
+            kill_child(&s->children[i]);
+        return;
+    case PHASE_RUNNING:
+    case PHASE_DONE:
+    case PHASES:
+        return;
+    }
+}
+
+/* ---- status ---- */
+
+static void set_new(json_t *object, const char *key, json_t *value)
+{
+    (void)json_object_set_new(object, key, value ? value : json_null());
+}
+
+static char *status_text(struct sm_supervisor *s)
+{
+    g_autofree char *text = NULL;
+    json_t *o = s->spec.facts ? json_deep_copy(s->spec.facts) : json_object();
+    json_t *pids = json_object(), *states = json_object(), *reports = json_object();
+
+    set_new(o, "ok", json_true());
+    set_new(o, "name", json_string(s->spec.name));
+    set_new(o, "state", json_string(phase_names[s->phase]));
+    set_new(o, "started", json_string(s->started_at));
+    set_new(pids, "supervisor", json_integer(getpid()));
+    for (size_t i = 0; i < SM_CHILDREN; i++) {
+        const struct child *c = &s->children[i];
+        const char *role = sm_child_role_name((enum sm_child_role)i);
+        if (!s->spec.children[i].used)
+            continue;
+        set_new(pids, role, is_alive(c) ? json_integer(c->pid) : json_null());
+        set_new(states, role, json_string(sm_child_state_name(c->state)));
+        if (c->role != SM_CHILD_GUEST)
+            set_new(reports, role, c->report_fresh && c->report ? json_string(c->report) : json_null());
+    }
+    set_new(o, "pids", pids);
+    set_new(o, "states", states);
+    set_new(o, "reports", reports);
+    char *dumped = json_dumps(o, JSON_COMPACT);
+    json_decref(o);
+    text = g_strdup(dumped ? dumped : "{\"ok\": false, \"error\": \"no status\"}");
+    free(dumped);
+    return g_steal_pointer(&text);
+}
+
+static bool reports_due(const struct sm_supervisor *s)
+{
+    for (size_t i = 0; i < SM_CHILDREN; i++)
+        if (is_alive(&s->children[i]) && s->children[i].asked > 0 && !s->children[i].report_fresh)
+            return true;
+    return false;
+}
+
+static void answer_askers(struct sm_supervisor *s)
+{
+    if (s->n_askers == 0)
+        return;
+    g_autofree char *text = status_text(s);
+    size_t n = s->n_askers;
+    s->n_askers = 0;
+    sm_loop_disarm(s->loop, &s->report);
+    for (size_t i = 0; i < n; i++)
+        sm_control_reply(s->control, s->askers[i], text, false);
+}
+
+static void on_report_late(struct sm_timer *timer, int64_t now_us)
+{
+    answer_askers(sm_container_of(timer, struct sm_supervisor, report));
+}
+
+static void on_control(void *data, uint64_t client, enum sm_control_verb verb)
+{
+    struct sm_supervisor *s = data;
+
+    switch (verb) {
+    case SM_CONTROL_STOP:
+        sm_control_reply(s->control, client, "{\"ok\": true, \"state\": \"ending\"}", true);
+        begin_ending(s, SIGTERM);
+        return;
+    case SM_CONTROL_STATUS:
+        if (s->n_askers == ASKERS_MAX) { /* a client has one question out, but one that left may still stand here */
+            sm_control_reply(s->control, client, "{\"ok\": false, \"error\": \"busy\"}", false);
+            return;
+        }
+        s->askers[s->n_askers++] = client;
+        if (s->n_askers > 1)
+            return; /* the question is out already */
+        for (size_t i = 0; i < SM_CHILDREN; i++) {
+            struct child *c = &s->children[i];
+            c->report_fresh = false;
+            /* One question at a time to a child: one that never answers is not asked again. */
+            if (c->role != SM_CHILD_GUEST && c->state == SM_CHILD_SERVING && c->asked == 0 &&
+                sm_link_send(c->link, SM_LINK_STATUS, NULL, -1) == 0)
+                c->asked++;
+        }
+        if (reports_due(s))
+            sm_loop_arm(s->loop, &s->report, sm_clock_us() + SM_SUPERVISOR_REPORT_MS * 1000);
+        else
+            answer_askers(s);
+        return;
+    case SM_CONTROL_VERBS:
+        return;
+    }
+}
+
+/* ---- open by role ---- */
+
+static void give(struct child *c, enum sm_open_role role, int fd)
+{
+    if (sm_link_send(c->link, SM_LINK_GIVE, sm_open_role_name(role), fd) < 0)
+        sm_log_warning("the %s does not take %s: %s", sm_child_role_name(c->role), sm_open_role_name(role), strerror(errno));
+}
+
+static void open_audit(struct child *c)
+{
+    struct sm_supervisor *s = c->sup;
+    g_autoptr(GError) error = NULL;
+    sm_autofd fd = -1;
+    struct stat st;
+
+    if (!sm_audit_is_current(s->spec.dirfd, s->audit_fd)) {
+        fd = sm_audit_open(s->spec.dirfd, NULL, &error); /* somebody removed or renamed it: go on in a new one */
+    } else if (fstat(s->audit_fd, &st) == 0 && (uint64_t)st.st_size >= s->spec.audit_max_bytes / ROTATE_SHARE) {
+        fd = sm_audit_rotate(s->spec.dirfd, &error);
+    } else {
+        sm_log_error("the core asked for a rotation of an audit file that is not full: refused");
+    }
+    if (error)
+        sm_log_error("audit of %s: %s", s->spec.name, error->message);
+    give(c, SM_OPEN_AUDIT, fd);
+    if (fd >= 0) {
+        sm_fd_close(&s->audit_fd);
+        s->audit_fd = sm_steal_fd(&fd);
+    }
+}
+
+static void open_resolv(struct child *c)
+{
+    g_autoptr(GError) error = NULL;
+    sm_autofd fd = -1;
+
+    if (c->sup->resolv)
+        fd = sm_resolv_watch_get(c->sup->resolv, &error);
+    if (error)
+        sm_log_warning("%s", error->message);
+    give(c, SM_OPEN_RESOLV, fd);
+}
+
+static void on_resolv_changed(void *data, int given)
+{
+    struct sm_supervisor *s = data;
+    struct child *core = &s->children[SM_CHILD_CORE];
+    sm_autofd fd = given;
+
+    if (core->state == SM_CHILD_SERVING)
+        give(core, SM_OPEN_RESOLV, fd);
+}
+
+/* ---- what children say, and their end ---- */
+
+static void break_off(struct child *c, const char *fmt, ...) SM_PRINTF(2, 3);
+static void break_off(struct child *c, const char *fmt, ...)
+{
+    struct sm_supervisor *s = c->sup;
+    g_autofree char *text = NULL;
+    va_list ap;
+
+    va_start(ap, fmt);
+    text = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
+    set_reason(s, "the %s broke the protocol and was ended: %s", sm_child_role_name(c->role), text);
+    sm_loop_unwatch(s->loop, &c->link_watch);
+    kill_child(c);
+    begin_stop(s);
+}
+
+static void handle(struct child *c, enum sm_request_op op, struct sm_link_msg *msg)
+{
+    struct sm_supervisor *s = c->sup;
+    enum sm_open_role role;
+
+    switch (op) {
+    case SM_REQUEST_READY:
+        if (c->state == SM_CHILD_STARTED)
+            c->state = SM_CHILD_SERVING;
+        go_when_ready(s);
+        return;
+    case SM_REQUEST_LAUNCHED:
+        sm_log_debug("the command runs");
+        return;
+    case SM_REQUEST_TAP:
+        if ((msg->fd >= 0) != s->spec.children[SM_CHILD_FRONT].used) {
+            break_off(c, "TAP %s", msg->fd >= 0 ? "although there is to be no network" : "without a descriptor");
+            return;
+        }
+        if (c->state == SM_CHILD_STARTED)
+            c->state = SM_CHILD_SERVING;
+        if (msg->fd >= 0 && s->phase == PHASE_STARTING) {
+            s->tap = sm_steal_fd(&msg->fd);
+            start_front(s);
+        }
+        go_when_ready(s);
+        return;
+    case SM_REQUEST_EXIT:
+        if (!sm_request_exit_status(msg->text, &s->status)) {
+            break_off(c, "EXIT with a text that is no status");
+            return;
+        }
+        c->state = SM_CHILD_STOPPING;
+        begin_stop(s);
+        return;
+    case SM_REQUEST_WANT:
+        if (!sm_open_role_parse(msg->text, &role)) {
+            break_off(c, "WANT of something that there is not");
+            return;
+        }
+        switch (role) {
+        case SM_OPEN_AUDIT:
+            open_audit(c);
+            return;
+        case SM_OPEN_RESOLV:
+            open_resolv(c);
+            return;
+        case SM_OPEN_ROLES:
+            return;
+        }
+        return;
+    case SM_REQUEST_STATUS:
+        c->asked--;
+        c->report_fresh = true;
+        g_free(c->report);
+        c->report = g_utf8_make_valid(msg->text, -1);
+        if (!reports_due(s))
+            answer_askers(s);
+        return;
+    case SM_REQUEST_FAIL: {
+        g_autofree char *text = child_text(msg->text);
+        if (!c->failure)
+            c->failure = g_strdup(text);
+        if (s->phase == PHASE_STARTING)
+            set_reason(s, "%s: %s", sm_child_role_name(c->role), text);
+        else
+            set_reason(s, "the %s failed: %s; the workspace was stopped", sm_child_role_name(c->role), text);
+        begin_stop(s);
+        return;
+    }
+    case SM_REQUEST_OPS:
+        return;
+    }
+}
+
+/** One message. Returns false when there is no more for now. */
+static bool take_message(struct child *c)
+{
+    struct sm_link_msg msg;
+    enum sm_request_op op;
+    const char *why;
+
+    int r = sm_link_recv(c->link, &msg);
+    if (r < 0 && (errno == EAGAIN || errno == EINTR))
+        return false;
+    if (r < 0 && errno != ECONNRESET) {
+        break_off(c, "a message that does not decode (%s)", strerror(errno));
+        return false;
+    }
+    if (r <= 0) {
+        /* It has ended, or soon will. */
+        sm_loop_unwatch(c->sup->loop, &c->link_watch);
+        sm_loop_arm(c->sup->loop, &c->linger, sm_clock_us() + LINGER_US);
+        return false;
+    }
+    if (sm_request_find(c->role, c->state, &msg, c->asked, &op, &why))
+        handle(c, op, &msg);
+    else
+        break_off(c, "%s %s (%s)", sm_link_verb_name(msg.verb), why, sm_child_state_name(c->state));
+    sm_fd_close(&msg.fd);
+    return c->link_watch.added;
+}
+
+static void on_link(struct sm_watch *watch, uint32_t events)
+{
+    (void)take_message(sm_container_of(watch, struct child, link_watch));
+}
+
+static void on_linger(struct sm_timer *timer, int64_t now_us)
+{
+    kill_child(sm_container_of(timer, struct child, linger));
+}
+
+static const char *describe_end(const siginfo_t *info, char out[64])
+{
+    if (info->si_code == CLD_EXITED)
+        (void)g_snprintf(out, 64, "exit status %d", info->si_status);
+    else
+        (void)g_snprintf(out, 64, "signal %d, %s", info->si_status, strsignal(info->si_status));
+    return out;
+}
+
+static void on_end(struct sm_watch *watch, uint32_t events)
+{
+    struct child *c = sm_container_of(watch, struct child, pid_watch);
+    struct sm_supervisor *s = c->sup;
+    siginfo_t info;
+    char how[64];
+
+    int r = sm_spawn_reap(c->pidfd, &info);
+    if (r == 0)
+        return;
+    /* Its last words (EXIT, FAIL) may still wait. The number is bounded by the socket's queue. */
+    while (c->link_watch.added && take_message(c))
+        continue;
+    sm_loop_unwatch(s->loop, &c->link_watch);
+    sm_loop_unwatch(s->loop, &c->pid_watch);
+    sm_loop_disarm(s->loop, &c->linger);
+    sm_fd_close(&c->link);
+    sm_fd_close(&c->pidfd);
+    c->state = SM_CHILD_GONE;
+    c->asked = 0;
+    if (r < 0) {
+        set_reason(s, "lost sight of the %s: %s", sm_child_role_name(c->role), strerror(errno));
+    } else {
+        sm_log_debug("%s ended: %s", sm_child_role_name(c->role), describe_end(&info, how));
+        if (c->role == SM_CHILD_GUEST && (info.si_code != CLD_EXITED || s->status < 0))
+            s->guest_killed = true; /* what is inside may still be dying */
+        if (c->role == SM_CHILD_GUEST && s->phase == PHASE_ENDING && s->status < 0)
+            s->status = 128 + s->end_signal;
+        else
+            set_reason(s, "the %s ended unexpectedly (%s); the workspace was stopped", sm_child_role_name(c->role),
+                       describe_end(&info, how));
+    }
+    if (!reports_due(s))
+        answer_askers(s);
+    begin_stop(s);
+    stop_services(s);
+    if (!any_alive(s) && s->phase != PHASE_DONE) {
+        s->phase = PHASE_DONE;
+        sm_loop_quit(s->loop, 0);
+    }
+}
+
+/* ---- our own signals ---- */
+
+static const int taken_signals[] = {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH};
+
+static void on_signal(struct sm_watch *watch, uint32_t events)
+{
+    struct sm_supervisor *s = sm_container_of(watch, struct sm_supervisor, signal_watch);
+    struct signalfd_siginfo info;
+
+    if (read(s->signal_fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
+        return;
+    int signo = (int)info.ssi_signo;
+    bool from_terminal = info.ssi_code == SI_KERNEL; /* CMD has it too */
+    switch (signo) {
+    case SIGTERM:
+    case SIGHUP:
+        begin_ending(s, signo);
+        return;
+    default:
+        if (s->phase == PHASE_STARTING && (signo == SIGINT || signo == SIGQUIT))
+            begin_ending(s, signo);
+        else if (!from_terminal && (s->phase == PHASE_RUNNING || s->phase == PHASE_ENDING))
+            signal_guest(s, signo);
+        return;
+    }
+}
+
+/** Take the signals over. What the caller ignored (nohup, a background job) stays ignored. */
+static int take_signals(struct sm_supervisor *s, GError **error)
+{
+    sigset_t set;
+
+    (void)sigemptyset(&set);
+    for (size_t i = 0; i < SM_ARRAY_LEN(taken_signals); i++) {
+        struct sigaction sa;
+        if (sigaction(taken_signals[i], NULL, &sa) == 0 && sa.sa_handler != SIG_IGN)
+            (void)sigaddset(&set, taken_signals[i]);
+    }
+    if (sigprocmask(SIG_BLOCK, &set, &s->old_mask) < 0 || (s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK)) < 0) {
+        sm_error_set_errno(error, errno, "signalfd");
+        return -1;
+    }
+    sm_watch_init(&s->signal_watch, s->signal_fd, on_signal);
+    if (sm_loop_watch(s->loop, &s->signal_watch, EPOLLIN) < 0) {
+        sm_error_set_errno(error, errno, "watch signals");
+        return -1;
+    }
+    return 0;
+}
+
+/* ---- the whole ---- */
+
+static const struct sm_control_ops control_ops = {.request = on_control};
+
+static int start(struct sm_supervisor *s, GError **error)
+{
+    const struct sm_supervisor_spec *spec = &s->spec;
+
+    /* Orphans of a guest-init that was killed come to us, so that we can wait until the last of them is gone. */
+    if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0) {
+        sm_error_set_errno(error, errno, "become a subreaper");
+        return -1;
+    }
+    if (spec->take_signals && take_signals(s, error) < 0)
+        return -1;
+    s->control = sm_control_new(s->loop, spec->dirfd, &control_ops, s, error);
+    if (!s->control)
+        return -1;
+    if (spec->children[SM_CHILD_CORE].used) {
+        struct child *core = &s->children[SM_CHILD_CORE], *front = &s->children[SM_CHILD_FRONT];
+        int channel[2];
+        if (sm_fd_seqpair(channel, true) < 0) {
+            sm_error_set_errno(error, errno, "socket pair for the channel");
+            return -1;
+        }
+        sm_autofd core_end = channel[0];
+        front->channel = channel[1];
+        s->audit_fd = fcntl(spec->audit_fd, F_DUPFD_CLOEXEC, 3);
+        if (s->audit_fd < 0) {
+            sm_error_set_errno(error, errno, "duplicate the audit file's descriptor");
+            return -1;
+        }
+        if (spawn_child(core, core_end, s->audit_fd, error) < 0)
+            return -1;
+    }
+    if (spawn_child(&s->children[SM_CHILD_GUEST], -1, -1, error) < 0)
+        return -1;
+    if (spec->resolv_path && spec->children[SM_CHILD_CORE].used) {
+        g_autoptr(GError) local = NULL;
+        s->resolv = sm_resolv_watch_new(s->loop, spec->resolv_path, spec->resolv_text, on_resolv_changed, s, &local);
+        if (!s->resolv)
+            sm_log_warning("changes of %s will not be followed: %s", spec->resolv_path, local->message);
+    }
+    arm_deadline(s, ms_or(spec->start_ms, SM_SUPERVISOR_START_MS));
+    return 0;
+}
+
+struct sm_supervisor *sm_supervisor_new(const struct sm_supervisor_spec *spec, GError **error)
+{
+    struct sm_loop *loop = sm_loop_new(error);
+    if (!loop)
+        return NULL;
+    g_assert(spec->children[SM_CHILD_GUEST].used);
+    g_assert(spec->children[SM_CHILD_CORE].used == spec->children[SM_CHILD_FRONT].used);
+
+    struct sm_supervisor *s = g_new0(struct sm_supervisor, 1);
+    g_autoptr(GDateTime) now = g_date_time_new_now_utc();
+    s->spec = *spec;
+    s->loop = loop;
+    s->audit_fd = s->tap = s->signal_fd = -1;
+    s->status = -1;
+    s->started_at = g_date_time_format(now, "%Y-%m-%dT%H:%M:%SZ");
+    (void)sigprocmask(SIG_SETMASK, NULL, &s->old_mask);
+    sm_timer_init(&s->deadline, on_deadline);
+    sm_timer_init(&s->report, on_report_late);
+    sm_watch_init(&s->signal_watch, -1, on_signal);
+    for (size_t i = 0; i < SM_CHILDREN; i++) {
+        struct child *c = &s->children[i];
+        c->sup = s;
+        c->role = (enum sm_child_role)i;
+        c->pidfd = c->link = c->channel = -1;
+        sm_watch_init(&c->link_watch, -1, on_link);
+        sm_watch_init(&c->pid_watch, -1, on_end);
+        sm_timer_init(&c->linger, on_linger);
+    }
+    if (start(s, error) < 0) {
+        sm_supervisor_free(s);
+        return NULL;
+    }
+    return s;
+}
+
+/** Wait for what a killed guest-init left: its processes get SIGKILL from the kernel one after the other. */
+static void wait_for_orphans(void)
+{
+    int64_t until = sm_clock_us() + ORPHANS_US;
+
+    while (sm_clock_us() < until) {
+        pid_t pid = waitpid(-1, NULL, WNOHANG);
+        if (pid < 0 && errno == ECHILD)
+            return;
+        if (pid == 0)
+            g_usleep(1000); /* only here, when everything else is over: nobody waits for us */
+    }
+    sm_log_warning("processes of the workspace have not ended yet");
+}
+
+void sm_supervisor_run(struct sm_supervisor *s, struct sm_supervisor_result *ret)
+{
+    if (s->phase != PHASE_DONE && sm_loop_run(s->loop) < 0) {
+        set_reason(s, "epoll: %s", strerror(errno));
+        for (size_t i = 0; i < SM_CHILDREN; i++)
+            kill_child(&s->children[i]);
+    }
+    if (s->guest_killed)
+        wait_for_orphans();
+    ret->started = s->went;
+    if (s->reason && !s->end_signal)
+        ret->status = SM_SUPERVISOR_FAILED; /* whatever CMD made of its sudden end */
+    else if (s->status >= 0)
+        ret->status = s->status;
+    else
+        ret->status = s->end_signal ? 128 + s->end_signal : SM_SUPERVISOR_FAILED;
+    ret->reason = g_steal_pointer(&s->reason);
+}
+
+void sm_supervisor_stop(struct sm_supervisor *s)
+{
+    begin_ending(s, SIGTERM);
+}
+
+pid_t sm_supervisor_pid(const struct sm_supervisor *s, enum sm_child_role role)
+{
+    return is_alive(&s->children[role]) ? s->children[role].pid : 0;
+}
+
+void sm_supervisor_free(struct sm_supervisor *s)
+{
+    if (!s)
+        return;
+    for (size_t i = 0; i < SM_CHILDREN; i++) {
+        struct child *c = &s->children[i];
+        kill_child(c);
+        if (is_alive(c)) {
+            while (waitpid(c->pid, NULL, 0) < 0 && errno == EINTR)
+                continue;
+        }
+        sm_loop_unwatch(s->loop, &c->link_watch);
+        sm_loop_unwatch(s->loop, &c->pid_watch);
+        sm_loop_disarm(s->loop, &c->linger);
+        sm_fd_close(&c->link);
+        sm_fd_close(&c->pidfd);
+        sm_fd_close(&c->channel);
+        g_free(c->report);
+        g_free(c->failure);
+    }
+    sm_resolv_watch_free(s->resolv);
+    sm_control_free(s->control);
+    if (s->signal_fd >= 0) {
+        sm_loop_unwatch(s->loop, &s->signal_watch);
+        sm_fd_close(&s->signal_fd);
+        (void)sigprocmask(SIG_SETMASK, &s->old_mask, NULL);
+    }
+    sm_loop_disarm(s->loop, &s->deadline);
+    sm_loop_disarm(s->loop, &s->report);
+    sm_fd_close(&s->audit_fd);
+    sm_fd_close(&s->tap);
+    sm_loop_free(s->loop);
+    g_free(s->started_at);
+    g_free(s->reason);
+    g_free(s);
+}

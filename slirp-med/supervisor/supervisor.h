@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The supervisor: the small, trusted monitor that starts a workspace's processes, watches them, opens files for them by role, and ends them
+ * all when one ends. It parses no byte of a guest or a peer; what children say is held to the table in requests.h.
+ *
+ *   phase       entered when                                 left when
+ *   STARTING    core and guest are spawned; the front when   all are ready: GO is sent to the guest -> RUNNING
+ *               the guest's TAP has come                     start_ms pass, or one fails -> STOPPING
+ *   RUNNING     GO was sent                                  CMD ended, a child died or broke the protocol -> STOPPING
+ *                                                            `stop`, SIGTERM, SIGHUP -> ENDING
+ *   ENDING      CMD was sent SIGTERM (or the signal); its    CMD ended -> STOPPING; grace_ms pass: the guest is killed -> STOPPING
+ *               network is still there
+ *   STOPPING    the guest: SIGTERM; the core: STOP; the      all are reaped -> done
+ *               front: STOP when the core has ended          stop_ms pass: SIGKILL for what is left
+ *
+ * Signals of the supervisor itself (the launcher's `run` process): SIGINT and SIGQUIT from the terminal reach CMD from the terminal too (it is
+ * in the same process group), so they are only survived here; sent by kill(2) they are passed on. SIGTERM and SIGHUP are passed on and begin
+ * ENDING; USR1, USR2 and WINCH (by kill) are passed on. What was ignored when we started stays ignored. Core and front are in sessions of
+ * their own: the terminal does not reach them.
+ *
+ * If the supervisor is killed, the children end by themselves (PR_SET_PDEATHSIG, set by their own sandbox code).
+ *
+ * One supervisor a process (it owns the process's signals and reaps its orphans); single-threaded.
+ */
+#ifndef SM_SUPERVISOR_SUPERVISOR_H
+#define SM_SUPERVISOR_SUPERVISOR_H
+
+#include <glib.h>
+#include <jansson.h>
+
+#include "supervisor/requests.h"
+
+/** Exit status of `run` when the fault is ours and not CMD's. */
+#define SM_SUPERVISOR_FAILED 125
+
+/** All READY: tens of milliseconds on an idle machine; sanitizer builds on a loaded one need seconds. */
+#define SM_SUPERVISOR_START_MS 20000
+/** CMD's time to end after SIGTERM, as container engines give it. */
+#define SM_SUPERVISOR_GRACE_MS 10000
+/** Core and front: to write the last lines. */
+#define SM_SUPERVISOR_STOP_MS 2000
+/** How long `status` waits for the reports. */
+#define SM_SUPERVISOR_REPORT_MS 1000
+
+struct sm_child_spec {
+    bool used;
+    char *const *argv;
+    char *const *envp;
+    const char *config; /* text for descriptor 4 */
+    size_t config_len;
+};
+
+struct sm_supervisor_spec {
+    const char *exe; /* SM_SPAWN_SELF */
+    const char *name;
+    int dirfd;                /* the workspace's folder; stays the caller's, must outlive the supervisor */
+    int audit_fd;             /* the core's descriptor 6; stays the caller's; -1 without a core */
+    uint64_t audit_max_bytes; /* a rotation asked for far below this is refused (it would wipe the record) */
+    struct sm_child_spec children[SM_CHILDREN]; /* guest alone (isolated), or all three */
+    const char *resolv_path;                    /* followed for the core; NULL: not followed */
+    const char *resolv_text;                    /* what the core's configuration holds of it */
+    json_t *facts;                              /* object; merged into the answer to `status`; borrowed */
+    int start_ms, grace_ms, stop_ms;            /* 0: the defaults above */
+    bool take_signals;                          /* handle our signals (false in unit tests) */
+};
+
+struct sm_supervisor_result {
+    int status;   /* CMD's, or 128+n, or SM_SUPERVISOR_FAILED */
+    char *reason; /* why, when it was not CMD that ended; NULL otherwise; g_free() */
+    bool started; /* GO was sent: CMD may have run */
+};
+
+struct sm_supervisor;
+
+/** sm_supervisor_new() - control socket, core and guest. On failure nothing is left running and NULL is returned with error set. */
+struct sm_supervisor *sm_supervisor_new(const struct sm_supervisor_spec *spec, GError **error);
+/** sm_supervisor_run() - until all children have ended. */
+void sm_supervisor_run(struct sm_supervisor *s, struct sm_supervisor_result *ret);
+/** sm_supervisor_stop() - begin the end, as `stop` does; for embedders and tests. */
+void sm_supervisor_stop(struct sm_supervisor *s);
+/** sm_supervisor_pid() - 0 when that child does not run. */
+pid_t sm_supervisor_pid(const struct sm_supervisor *s, enum sm_child_role role);
+/** sm_supervisor_free() - kills what still runs, and waits for it. */
+void sm_supervisor_free(struct sm_supervisor *s);
+
+#endif
