@@ -24,6 +24,7 @@ static const char *const event_names[] = {
     [SM_AUDIT_EGRESS_DNS_ALLOW] = "egress_dns_allow",
     [SM_AUDIT_EGRESS_DNS_DENY] = "egress_dns_deny",
     [SM_AUDIT_EGRESS_DNS_ERROR] = "egress_dns_error",
+    [SM_AUDIT_EGRESS_DNS_QUERY] = "egress_dns_query",
     [SM_AUDIT_EGRESS_UDP_ALLOW] = "egress_udp_allow",
     [SM_AUDIT_EGRESS_UDP_DENY] = "egress_udp_deny",
     [SM_AUDIT_EGRESS_UDP_CLOSE] = "egress_udp_close",

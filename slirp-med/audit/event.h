@@ -38,6 +38,7 @@ enum sm_audit_event {
     SM_AUDIT_EGRESS_DNS_ALLOW,
     SM_AUDIT_EGRESS_DNS_DENY,
     SM_AUDIT_EGRESS_DNS_ERROR,
+    SM_AUDIT_EGRESS_DNS_QUERY, /* written before a query goes upstream; its answer is a line of its own */
     SM_AUDIT_EGRESS_UDP_ALLOW,
     SM_AUDIT_EGRESS_UDP_DENY,
     SM_AUDIT_EGRESS_UDP_CLOSE,

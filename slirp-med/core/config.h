@@ -8,34 +8,39 @@
  *   opaque         bool
  *   allow, passthrough, deny          arrays of entries (spec section 2), files already merged in
  *   inside         array of CIDR      --egress-inside
- *   dns            array of "ADDR:PORT"; empty: from resolv_conf
+ *   dns            array of "ADDR[:PORT]"; empty: from resolv_conf
  *   resolv_conf    string             the host's resolv.conf as it was at start
  *   dns_qps        integer            0: no budget
  *   network        {guest, prefix_len, gateway, resolver}  addresses as text
- *   audit          {sync: bool, max_bytes: integer}
- *   pids           {supervisor: integer}                   for egress_start
+ *   audit          {sync: bool, max_bytes: integer, seq_floor: integer}
+ *
+ * All keys are required, an unknown one is an error.
  */
 #ifndef SM_CORE_CONFIG_H
 #define SM_CORE_CONFIG_H
 
 #include <glib.h>
 
-#include "base/addr.h"
+#include "core/resolver.h"
 #include "policy/decide.h"
+
+/** Largest configuration: 100k list entries of 300 bytes. */
+#define SM_CORE_CONFIG_MAX (64u << 20)
 
 struct sm_core_config {
     char *workspace;
     enum sm_mode mode;
     bool opaque;
-    struct sm_policy *policy; /* owned */
-    struct sm_ground *ground; /* owned: inside CIDRs and the virtual network; own addresses are added by the core */
-    struct sm_endpoint *dns;
+    struct sm_lists *lists;
+    struct sm_ground *ground; /* extra ranges and the virtual network; the host's own addresses are added by ownaddr.c */
+    struct sm_endpoint dns[SM_RESOLVER_SERVERS_MAX];
     size_t n_dns;
-    char *resolv_conf;
-    unsigned dns_qps;
+    bool dns_fixed; /* from --dns: news of resolv.conf do not change them */
+    uint32_t dns_qps;
     struct sm_addr guest, gateway, resolver;
     bool audit_sync;
-    int64_t audit_max_bytes;
+    uint64_t audit_max_bytes;
+    uint64_t audit_seq_floor;
 };
 
 /** sm_core_config_load() - decode JSON text. Returns NULL with error naming the key. */

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Strict decoding of the configuration message; see config.h. */
+#include "core/config.h"
+
+#include <jansson.h>
+#include <string.h>
+
+#include "base/error.h"
+
+static bool bad_key(const char *key, const char *want, GError **error)
+{
+    sm_error_set(error, SM_ERROR_INVALID, "core configuration: \"%s\" must be %s", key, want);
+    return false;
+}
+
+static bool load_entries(json_t *array, const char *key, enum sm_list_kind list, struct sm_lists *lists, GError **error)
+{
+    size_t i;
+    json_t *item;
+
+    if (!json_is_array(array))
+        return bad_key(key, "an array", error);
+    json_array_foreach(array, i, item)
+    {
+        if (!json_is_string(item))
+            return bad_key(key, "an array of strings", error);
+        if (!sm_lists_add_text(lists, list, json_string_value(item), error)) {
+            g_prefix_error(error, "core configuration: %s[%zu]: ", key, i);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool load_inside(json_t *array, struct sm_ground *ground, GError **error)
+{
+    size_t i;
+    json_t *item;
+
+    if (!json_is_array(array))
+        return bad_key("inside", "an array", error);
+    json_array_foreach(array, i, item)
+    {
+        struct sm_prefix p;
+        if (!json_is_string(item) || !sm_prefix_parse(json_string_value(item), &p) || !sm_ground_add_inside(ground, &p))
+            return bad_key("inside", "an array of CIDRs", error);
+    }
+    return true;
+}
+
+static bool load_dns(json_t *array, const char *resolv_conf, struct sm_core_config *c, GError **error)
+{
+    size_t i;
+    json_t *item;
+
+    if (!json_is_array(array) || json_array_size(array) > SM_RESOLVER_SERVERS_MAX)
+        return bad_key("dns", "an array of a few endpoints", error);
+    json_array_foreach(array, i, item)
+    {
+        if (!json_is_string(item) || !sm_endpoint_parse(json_string_value(item), 53, &c->dns[i]))
+            return bad_key("dns", "an array of endpoints", error);
+    }
+    c->n_dns = json_array_size(array);
+    c->dns_fixed = c->n_dns > 0;
+    if (!c->dns_fixed)
+        c->n_dns = sm_resolv_conf_parse(resolv_conf, strlen(resolv_conf), c->dns, SM_RESOLVER_SERVERS_MAX);
+    return true;
+}
+
+static bool load_network(const char *guest, int prefix_len, const char *gateway, const char *resolver,
+                         struct sm_core_config *c, GError **error)
+{
+    struct sm_prefix net;
+
+    if (!sm_addr_parse(guest, &c->guest) || c->guest.family != SM_FAMILY_V4 || !sm_addr_parse(gateway, &c->gateway) ||
+        c->gateway.family != SM_FAMILY_V4 || !sm_addr_parse(resolver, &c->resolver) || c->resolver.family != SM_FAMILY_V4)
+        return bad_key("network", "IPv4 addresses as text", error);
+    if (prefix_len < 8 || prefix_len > 30)
+        return bad_key("network.prefix_len", "8 to 30", error);
+    net = (struct sm_prefix){.addr = sm_addr_from_u32(sm_addr_to_u32(&c->guest) & (0xffffffffu << (32 - prefix_len))),
+                             .len = (uint8_t)prefix_len};
+    sm_ground_set_network(c->ground, &net, &c->resolver);
+    return true;
+}
+
+void sm_core_config_free(struct sm_core_config *c)
+{
+    if (!c)
+        return;
+    g_free(c->workspace);
+    sm_lists_free(c->lists);
+    sm_ground_free(c->ground);
+    g_free(c);
+}
+
+static void config_freep(struct sm_core_config **c)
+{
+    sm_core_config_free(*c);
+}
+
+struct sm_core_config *sm_core_config_load(const char *text, size_t len, GError **error)
+{
+    json_error_t at;
+    json_auto_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &at);
+    const char *workspace, *mode, *resolv_conf, *guest, *gateway, *resolver;
+    json_t *allow, *passthrough, *deny, *inside, *dns;
+    json_int_t qps, max_bytes, seq_floor;
+    int opaque, sync, prefix_len;
+
+    if (!root) {
+        sm_error_set(error, SM_ERROR_INVALID, "core configuration: line %d: %s", at.line, at.text);
+        return NULL;
+    }
+    if (json_unpack_ex(root, &at, JSON_STRICT,
+                       "{s:s, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:s, s:I, s:{s:s, s:i, s:s, s:s !}, s:{s:b, s:I, s:I !}}", "workspace",
+                       &workspace, "mode", &mode, "opaque", &opaque, "allow", &allow, "passthrough", &passthrough, "deny",
+                       &deny, "inside", &inside, "dns", &dns, "resolv_conf", &resolv_conf, "dns_qps", &qps, "network", "guest",
+                       &guest, "prefix_len", &prefix_len, "gateway", &gateway, "resolver", &resolver, "audit", "sync", &sync,
+                       "max_bytes", &max_bytes, "seq_floor", &seq_floor) < 0) {
+        sm_error_set(error, SM_ERROR_INVALID, "core configuration: %s", at.text);
+        return NULL;
+    }
+    sm_cleanup(config_freep) struct sm_core_config *c = g_new0(struct sm_core_config, 1);
+    c->workspace = g_strdup(workspace);
+    c->opaque = opaque;
+    c->lists = sm_lists_new();
+    c->ground = sm_ground_new();
+    c->audit_sync = sync;
+    if (qps < 0 || qps > 1000000) {
+        bad_key("dns_qps", "0 to 1000000", error);
+        return NULL;
+    }
+    c->dns_qps = (uint32_t)qps;
+    if (max_bytes < 0 || seq_floor < 0) {
+        bad_key("audit", "numbers from 0", error);
+        return NULL;
+    }
+    c->audit_max_bytes = (uint64_t)max_bytes;
+    c->audit_seq_floor = (uint64_t)seq_floor;
+    if (!sm_mode_parse(mode, &c->mode, error) || !load_entries(allow, "allow", SM_LIST_ALLOW, c->lists, error) ||
+        !load_entries(passthrough, "passthrough", SM_LIST_PASSTHROUGH, c->lists, error) ||
+        !load_entries(deny, "deny", SM_LIST_DENY, c->lists, error) || !load_inside(inside, c->ground, error) ||
+        !load_dns(dns, resolv_conf, c, error) || !load_network(guest, prefix_len, gateway, resolver, c, error))
+        return NULL;
+    return sm_steal_ptr(&c);
+}

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The mediation core: the process that decides, dials and records. This header holds what its files share; nobody outside core/ includes it
+ * except for sm_core_main().
+ *
+ * Who does what:
+ *   main.c     the process: configuration, sandbox, link to the supervisor, start and orderly end
+ *   session.c  a flow's life, from OPEN to its close line: strings the stages together and calls audit
+ *   tcp.c      dialling, classification of first bytes, hand-over, the end as the kernel tells it
+ *   udp.c      connected sockets and the datagram pair
+ *   names.c    the resolver service glued to policy, pins and audit; DNS over TCP
+ *   turn.c     the end of a turn: commit the audit batch, then release effects
+ *   ownaddr.c  the host's own addresses, followed by netlink
+ *
+ * Effects (spec section 8: "a decision that cannot be recorded is not carried out"). Code that decides appends its audit line and then
+ * schedules what the decision releases (dial, accept, write, attach, reply) with sm_core_effect(). turn.c commits the batch at the end of the
+ * turn; only then do effects run, with ok true. If the commit fails they run with ok false and must refuse. A session has at most one effect
+ * waiting.
+ */
+#ifndef SM_CORE_CORE_H
+#define SM_CORE_CORE_H
+
+#include "audit/event.h"
+#include "audit/repeat.h"
+#include "audit/writer.h"
+#include "base/buf.h"
+#include "base/loop.h"
+#include "core/config.h"
+#include "core/dnsserve.h"
+#include "core/resolver.h"
+#include "flow/channel.h"
+#include "http/head.h"
+#include "policy/decide.h"
+#include "tls/clienthello.h"
+
+/** Flows of one workspace at once. The front has the same bound; each costs one to three descriptors and about 1 KiB here. */
+#define SM_CORE_SESSIONS_MAX 16384
+/** Descriptors kept free for the resolver, audit and the rest when the session bound is derived from RLIMIT_NOFILE. */
+#define SM_CORE_FD_RESERVE 256
+/** Addresses tried when the core dials its own resolution of a name. */
+#define SM_CORE_DIAL_ADDRS_MAX 4
+/** Strict: a guest that proves nothing and says nothing is let go after this. */
+#define SM_CORE_SILENT_US INT64_C(30000000)
+/** A guest that began a head or a hello must finish it in this time. */
+#define SM_CORE_PARTIAL_US INT64_C(60000000)
+/** How long an ended flow waits for the other side's word on how it ended, before its close line is written. */
+#define SM_CORE_END_WAIT_US INT64_C(2000000)
+/** UDP flows: unreplied and replied idle times (spec: issue 2 item 4). */
+#define SM_CORE_UDP_IDLE_US INT64_C(30000000)
+#define SM_CORE_UDP_REPLIED_US INT64_C(180000000)
+/** How long the front may repeat a refusal without asking. */
+#define SM_CORE_HOLD_MS 1000
+
+struct sm_core;
+struct sm_session;
+
+typedef void (*sm_effect_fn)(struct sm_session *s, bool ok);
+
+/* The states of a session; docs/ARCHITECTURE.md has the message-by-state table. Declared once: enum, names and checks come from here. */
+#define SM_SESSION_STATES(X)                                                                                                   \
+    X(NEW)       /* decided or being decided, nothing released yet */                                                          \
+    X(DIALLING)  /* connecting to the guest's address; the guest's handshake is pending */                                     \
+    X(HELD)      /* accepted; the bytes stay in the front; classification */                                                   \
+    X(RESOLVING) /* a name was asserted that only its own resolution can prove */                                              \
+    X(REDIALLING) /* connecting to an address of that resolution */                                                            \
+    X(JUDGED)    /* writing the judged bytes upstream, then ATTACH */                                                          \
+    X(ATTACHED)  /* the flow is the upstream socket (or the pair) */                                                           \
+    X(SERVED)    /* DNS over TCP: the core itself is the server */                                                             \
+    X(ENDING)    /* one side ended; waiting for the word of the other */
+
+enum sm_session_state {
+#define X(name) SM_SESSION_##name,
+    SM_SESSION_STATES(X)
+#undef X
+        SM_SESSION_STATES_COUNT
+};
+
+struct sm_session {
+    struct sm_core *core;
+    uint64_t id;
+    enum sm_session_state state;
+    enum sm_proto proto;
+    struct sm_endpoint src, dst; /* the guest's view */
+    struct sm_endpoint dialled;  /* where upstream goes: dst, or an address of the own resolution */
+    struct sm_verdict verdict;   /* the last one */
+    const struct sm_pin *pin;    /* held while the flow lives; NULL when the name is not pinned */
+
+    struct sm_watch upstream; /* fd -1: none */
+    struct sm_watch pair;     /* UDP and DNS: our end; fd -1: none */
+    int give_fd;              /* the descriptor that the next ATTACH carries */
+    bool upstream_up;         /* the handshake with upstream is complete */
+    bool accepted;            /* the guest's handshake was let through */
+    bool allowed;             /* an allow line was written: a close line is owed */
+    bool dial_recorded;       /* a dial line was written and no allow line: a close line is owed too */
+    bool guest_eof;           /* EOF while held */
+    bool server_spoke;
+    bool gone;                /* GONE came */
+    enum sm_flow_why gone_why;
+    bool kernel_end; /* the kernel says that both directions are over */
+
+    struct sm_buf held; /* copies of the bytes that the front holds */
+    struct sm_http_head *http;
+    struct sm_tls_hello *tls;
+    size_t judged; /* of held, bytes that the core writes upstream itself */
+    size_t written;
+    enum sm_assertion assertion;
+    struct sm_host asserted;
+
+    struct sm_resolver_req *lookup;
+    struct sm_addr addrs[SM_CORE_DIAL_ADDRS_MAX];
+    unsigned n_addrs, next_addr;
+
+    struct sm_timer timer;
+    int64_t opened_us;
+    int64_t last_us; /* UDP: last datagram */
+    bool replied;
+    uint64_t bytes_up, bytes_down;
+    const char *end_reason;
+
+    sm_effect_fn effect;
+    GList effect_link;    /* its place in effect_in; data is the session */
+    GQueue *effect_in;    /* &core->effects, or &core->running while that list is worked off */
+    GList attach_link;    /* its place in core->attach_wait */
+    bool attach_waiting;
+
+    struct sm_buf dns_in, dns_out;
+    unsigned dns_pending; /* queries of this connection that have not been answered */
+    bool dns_flush;       /* dns_out may leave: its lines are written */
+};
+
+/** A DNS reply that waits for its record. */
+struct sm_core_reply;
+
+struct sm_core {
+    struct sm_loop *loop;
+    struct sm_core_config *config;
+    struct sm_channel *channel;
+    struct sm_audit_writer *audit;
+    struct sm_audit_repeats *repeats;
+    struct sm_pins *pins;
+    struct sm_resolver *resolver;
+    struct sm_dnsserve *dns;
+    struct sm_watch link;
+    struct sm_watch netlink;
+    struct sm_timer second; /* audit probe, repeats, pins, rotation */
+    GHashTable *sessions;   /* id -> struct sm_session, owned */
+    unsigned sessions_max;
+    GQueue effects, running; /* of struct sm_session, linked by effect_link */
+    uint64_t dns_key; /* last key given to a UDP query */
+    char dns_rule[SM_ENTRY_STRLEN];
+    GQueue replies; /* of struct sm_core_reply */
+    bool turn_failed; /* a commit of this turn failed: none of its effects may be released */
+    bool audit_down;  /* told the operator */
+    bool asked_audit;
+    int64_t asked_audit_us;
+    int64_t hold_until_us; /* until then the front may hold a refusal that a new pin could change */
+    unsigned attach_inflight;
+    GQueue attach_wait; /* of struct sm_session: ATTACH is ready but too many are un-acknowledged */
+    bool stopping;
+    uint64_t n_opened, n_allowed, n_denied;
+};
+
+/** sm_core_main() - the subcommand `core`; returns the exit status. Descriptors as in base/link.h. */
+int sm_core_main(int argc, char **argv);
+
+/* turn.c */
+void sm_core_effect(struct sm_session *s, sm_effect_fn fn);
+void sm_core_effect_cancel(struct sm_session *s);
+bool sm_core_turn_end(void *core);
+/** sm_core_commit_now() - for the one effect that cannot wait for the end of the turn (a DNS query going upstream). */
+bool sm_core_commit_now(struct sm_core *core) SM_WARN_UNUSED;
+/** sm_core_reply() - queue a DATAGRAM to the guest until the turn's lines are written. */
+void sm_core_reply(struct sm_core *core, const struct sm_endpoint *guest, const struct sm_endpoint *peer, const uint8_t *msg,
+                   size_t len);
+/** sm_core_record() - a decision's line. False: it cannot be recorded. sm_core_note() - a fact's line. */
+bool sm_core_record(struct sm_core *core, const struct sm_audit_record *r) SM_WARN_UNUSED;
+void sm_core_note(struct sm_core *core, const struct sm_audit_record *r);
+void sm_core_every_second(struct sm_timer *timer, int64_t now_us);
+
+/* session.c */
+void sm_core_message(const struct sm_flow_msg *msg, const int *fds, size_t n_fds, void *core);
+void sm_session_free(struct sm_session *s);
+const char *sm_session_state_name(enum sm_session_state state);
+/** sm_session_line() - begin a line of this flow with what all its lines share. */
+void sm_session_line(const struct sm_session *s, struct sm_audit_record *r, enum sm_audit_event event, const char *reason);
+/** sm_session_deny() - one denial line (or a count), then the refusal; the session is over. */
+void sm_session_deny(struct sm_session *s, const char *reason);
+/** sm_session_refuse() - tell the guest and forget the session; no line. */
+void sm_session_refuse(struct sm_session *s, enum sm_flow_how how, uint32_t hold_ms);
+/** sm_session_judge() - ask policy and act on the answer. */
+void sm_session_judge(struct sm_session *s, enum sm_stage stage);
+/** sm_session_close() - the close line (if one is owed), then forget the session. reason may be NULL. */
+void sm_session_close(struct sm_session *s, const char *reason);
+/** sm_session_attach() - send ATTACH with give_fd, now or when the front has caught up. */
+void sm_session_attach(struct sm_session *s);
+void sm_session_attached(struct sm_core *core);
+
+/* tcp.c */
+void sm_tcp_dial(struct sm_session *s, bool ok);
+void sm_tcp_redial(struct sm_session *s, bool ok);
+/** sm_tcp_accept() - let the guest's handshake through. */
+bool sm_tcp_accept(struct sm_session *s);
+void sm_tcp_hold(struct sm_session *s, bool ok);
+void sm_tcp_hand_over(struct sm_session *s, bool ok);
+void sm_tcp_bytes(struct sm_session *s, const uint8_t *data, size_t len);
+void sm_tcp_guest_eof(struct sm_session *s);
+void sm_tcp_gone(struct sm_session *s);
+void sm_tcp_resolve(struct sm_session *s);
+/** sm_tcp_count() - bytes_up and bytes_down from the kernel. */
+void sm_tcp_count(struct sm_session *s);
+/** sm_tcp_how() - how an upstream error looks to the guest. */
+enum sm_flow_how sm_tcp_how(int err);
+
+/* udp.c */
+void sm_udp_start(struct sm_session *s, bool ok);
+
+/* names.c */
+bool sm_names_init(struct sm_core *core, GError **error);
+void sm_names_datagram(struct sm_core *core, const struct sm_flow_msg *msg);
+void sm_names_serve(struct sm_session *s, bool ok);
+void sm_names_learn(struct sm_core *core, const char *name, const struct sm_addr *addrs, size_t n, uint32_t ttl);
+void sm_names_news(struct sm_core *core, const char *resolv_conf, size_t len);
+
+/* ownaddr.c */
+bool sm_ownaddr_init(struct sm_core *core, GError **error);
+
+#endif

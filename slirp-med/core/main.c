@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The core's process: read the configuration, build what needs files, enter the sandbox, record the start, say READY, run; at the end write
+ * the close line of every flow and the stop line. Descriptors and messages as in base/link.h.
+ */
+#include "core/core.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/link.h"
+#include "base/log.h"
+#include "sandbox/sandbox.h"
+
+static void record_start(struct sm_core *core, struct sm_audit_record *r)
+{
+    const struct sm_core_config *c = core->config;
+
+    sm_audit_begin(r, SM_AUDIT_EGRESS_START, sm_clock_wall_us());
+    sm_audit_add_str(r, "mode", sm_mode_name(c->mode));
+    sm_audit_add_str(r, "datapath", "slirp");
+    sm_audit_add_bool(r, "opaque", c->opaque);
+    sm_audit_add_uint(r, "allow", sm_lists_count(c->lists, SM_LIST_ALLOW));
+    sm_audit_add_uint(r, "passthrough", sm_lists_count(c->lists, SM_LIST_PASSTHROUGH));
+    sm_audit_add_uint(r, "deny", sm_lists_count(c->lists, SM_LIST_DENY));
+    sm_audit_add_str(r, "version", SM_VERSION);
+}
+
+/* Every flow's close line, then the stop line; with the channel still open, so that nothing the front still carries goes unrecorded. */
+static void stop(struct sm_core *core, const char *reason, int status)
+{
+    struct sm_audit_record r;
+    GHashTableIter it;
+    void *value;
+
+    if (core->stopping)
+        return;
+    core->stopping = true;
+    for (;;) {
+        g_hash_table_iter_init(&it, core->sessions);
+        if (!g_hash_table_iter_next(&it, NULL, &value))
+            break;
+        struct sm_session *s = value;
+        sm_tcp_count(s);
+        sm_session_close(s, "workspace_stop");
+    }
+    if (core->config->mode != SM_MODE_OFF) {
+        sm_audit_repeats_flush_all(core->repeats, core->audit, sm_clock_wall_us());
+        sm_audit_begin(&r, SM_AUDIT_EGRESS_STOP, sm_clock_wall_us());
+        sm_audit_add_str(&r, "reason", reason);
+        sm_audit_add_uint(&r, "flows", core->n_opened);
+        sm_audit_add_uint(&r, "allowed", core->n_allowed);
+        sm_audit_add_uint(&r, "denied", core->n_denied);
+        sm_core_note(core, &r);
+        if (!sm_audit_commit(core->audit))
+            sm_log_error("the end could not be recorded: %s", sm_audit_failure(core->audit));
+    }
+    sm_loop_quit(core->loop, status);
+}
+
+static void channel_failed(const char *text, void *data)
+{
+    struct sm_core *core = data;
+
+    if (!core->stopping)
+        sm_log_error("the front is gone: %s", text);
+    stop(core, "front_ended", 1);
+}
+
+static void channel_drained(void *data)
+{
+    struct sm_core *core = data;
+    sm_channel_pause(core->channel, false);
+}
+
+static void on_message(const struct sm_flow_msg *msg, const int *fds, size_t n_fds, void *data)
+{
+    struct sm_core *core = data;
+
+    sm_core_message(msg, fds, n_fds, data);
+    if (sm_channel_congested(core->channel))
+        sm_channel_pause(core->channel, true); /* take nothing more in until the front has read */
+}
+
+static void report(struct sm_core *core)
+{
+    json_t *j = json_pack(
+        "{s:s, s:I, s:I, s:I, s:I, s:I, s:b, s:I}", "role", "core", "flows", (json_int_t)g_hash_table_size(core->sessions),
+        "opened", (json_int_t)core->n_opened, "allowed", (json_int_t)core->n_allowed, "denied", (json_int_t)core->n_denied, "pins",
+        (json_int_t)sm_pins_count(core->pins), "audit_healthy", (int)sm_audit_healthy(core->audit), "channel_dropped",
+        (json_int_t)sm_channel_dropped(core->channel));
+    char *text = json_dumps(j, JSON_COMPACT);
+    (void)sm_link_send(core->link.fd, SM_LINK_STATUS, text, -1);
+    free(text);
+    json_decref(j);
+}
+
+static void on_link(struct sm_watch *watch, uint32_t events)
+{
+    struct sm_core *core = sm_container_of(watch, struct sm_core, link);
+    static struct sm_link_msg m;
+    int n = sm_link_recv(watch->fd, &m);
+
+    (void)events;
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0) {
+        stop(core, "supervisor_ended", 1);
+        return;
+    }
+    if (m.verb == SM_LINK_STOP) {
+        stop(core, m.text[0] ? m.text : "stop", 0);
+    } else if (m.verb == SM_LINK_STATUS) {
+        report(core);
+    } else if (m.verb == SM_LINK_GIVE && g_str_has_prefix(m.text, "audit")) {
+        core->asked_audit = false;
+        if (m.fd >= 0)
+            (void)!sm_audit_adopt(core->audit, sm_steal_fd(&m.fd), sm_clock_wall_us());
+    } else if (m.verb == SM_LINK_GIVE && strcmp(m.text, "resolv") == 0 && m.fd >= 0) {
+        size_t len;
+        g_autofree char *text = sm_fd_read_all(m.fd, 65536, &len, NULL);
+        if (text)
+            sm_names_news(core, text, len);
+    }
+    sm_fd_close(&m.fd);
+}
+
+static bool core_init(struct sm_core *core, GError **error)
+{
+    size_t len;
+    g_autofree char *text = sm_fd_read_all(SM_CONFIG_FD, SM_CORE_CONFIG_MAX, &len, error);
+    struct rlimit files;
+
+    if (!text || !(core->config = sm_core_config_load(text, len, error)))
+        return false;
+    struct sm_audit_options options = {.workspace = core->config->workspace,
+                                       .max_bytes = core->config->audit_max_bytes,
+                                       .seq_floor = core->config->audit_seq_floor,
+                                       .sync = core->config->audit_sync};
+    core->audit = sm_audit_writer_new(SM_ROLE_FD, &options, sm_clock_wall_us(), error);
+    if (!core->audit || !(core->loop = sm_loop_new(error)))
+        return false;
+    core->repeats = sm_audit_repeats_new();
+    core->pins = sm_pins_new(SM_PINS_MAX);
+    core->sessions = g_hash_table_new(g_int64_hash, g_int64_equal);
+    core->sessions_max = SM_CORE_SESSIONS_MAX;
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < SM_CORE_SESSIONS_MAX * 3 + SM_CORE_FD_RESERVE)
+        core->sessions_max = files.rlim_cur > 2 * SM_CORE_FD_RESERVE ? (unsigned)((files.rlim_cur - SM_CORE_FD_RESERVE) / 3) : 64;
+    return sm_ownaddr_init(core, error) && sm_names_init(core, error);
+}
+
+static int fail(const GError *error)
+{
+    (void)sm_link_send(SM_LINK_FD, SM_LINK_FAIL, error ? error->message : "out of resources", -1);
+    return 1;
+}
+
+int sm_core_main(int argc, char **argv)
+{
+    static const int keep[] = {SM_LINK_FD, SM_CONFIG_FD, SM_CHANNEL_FD, SM_ROLE_FD};
+    static const struct sm_channel_ops ops = {.message = on_message, .failed = channel_failed, .drained = channel_drained};
+    struct sm_sandbox_spec sandbox = {.keep_fds = keep, .n_keep_fds = SM_ARRAY_LEN(keep), .parent_fd = SM_LINK_FD};
+    static struct sm_core core; /* one a process */
+    struct sm_audit_record r;
+    g_autoptr(GError) error = NULL;
+
+    (void)argc;
+    (void)argv;
+    sm_log_init("core");
+    if (sm_sandbox_early(SM_ROLE_CORE, &sandbox, &error) < 0 || !core_init(&core, &error) ||
+        sm_sandbox_enter(SM_ROLE_CORE, &sandbox, &error) < 0)
+        return fail(error);
+    (void)close(SM_CONFIG_FD);
+    if (core.config->mode != SM_MODE_OFF) {
+        record_start(&core, &r);
+        if (!sm_audit_append(core.audit, &r) || !sm_audit_commit(core.audit)) {
+            sm_error_set(&error, SM_ERROR_SYSTEM, "the audit log cannot be written: %s", sm_audit_failure(core.audit));
+            return fail(error);
+        }
+    }
+    if (sm_fd_set_nonblock(SM_CHANNEL_FD) < 0 || sm_fd_set_nonblock(SM_LINK_FD) < 0)
+        return fail(NULL);
+    core.channel = sm_channel_new(core.loop, SM_CHANNEL_FD, true, &ops, &core);
+    sm_watch_init(&core.link, SM_LINK_FD, on_link);
+    sm_timer_init(&core.second, sm_core_every_second);
+    sm_loop_arm(core.loop, &core.second, sm_loop_now(core.loop) + 1000000);
+    sm_loop_set_turn_end(core.loop, sm_core_turn_end, &core);
+    if (sm_loop_watch(core.loop, &core.link, EPOLLIN) < 0 || sm_link_send(SM_LINK_FD, SM_LINK_READY, NULL, -1) < 0)
+        return fail(NULL);
+    int status = sm_loop_run(core.loop);
+
+    sm_channel_free(core.channel); /* the front sees the end of the channel and ends too */
+    sm_dnsserve_free(core.dns);
+    sm_resolver_free(core.resolver);
+    sm_audit_repeats_free(core.repeats);
+    sm_audit_writer_free(core.audit);
+    sm_pins_free(core.pins);
+    sm_loop_unwatch(core.loop, &core.netlink);
+    g_hash_table_destroy(core.sessions);
+    sm_core_config_free(core.config);
+    sm_loop_free(core.loop);
+    return status < 0 ? 1 : status;
+}

@@ -1,0 +1,488 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A flow's life in the core. This file strings the stages together and is the only one that writes a flow's audit lines:
+ *
+ *   OPEN ─► judge ATTEMPT ─┬─ DENY ──► egress_deny, REFUSE
+ *                          ├─ DNS ───► served by names.c
+ *                          ├─ HOLD ──► ACCEPT; wait for a name (nothing is dialled)
+ *                          └─ DIAL ──► egress_dial, connect ─┬─ failed ─► egress_dial_error, REFUSE as upstream said
+ *                                                            └─ ACCEPT; watch both sides
+ *   first bytes ─► judge ASSERT ─┬─ DENY ────► egress_deny, ABORT
+ *                                ├─ RESOLVE ─► own look-up; judge RESOLVED per address; egress_dial, connect
+ *                                └─ ALLOW ───► egress_allow, judged bytes, ATTACH
+ *   end, as the kernel tells it ─► egress_close
+ *
+ * UDP has one stage: judge ATTEMPT, egress_udp_allow, ATTACH.
+ */
+#include "core/core.h"
+
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+
+static const char *const state_names[] = {
+#define X(name) [SM_SESSION_##name] = #name,
+    SM_SESSION_STATES(X)
+#undef X
+};
+SM_NAME_TABLE_COVERS(state_names, SM_SESSION_STATES_COUNT);
+
+const char *sm_session_state_name(enum sm_session_state state)
+{
+    return (unsigned)state < SM_SESSION_STATES_COUNT ? state_names[state] : "invalid";
+}
+
+static bool is_udp(const struct sm_session *s)
+{
+    return s->proto == SM_PROTO_UDP;
+}
+
+void sm_session_line(const struct sm_session *s, struct sm_audit_record *r, enum sm_audit_event event, const char *reason)
+{
+    const struct sm_verdict *v = &s->verdict;
+    const char *host = v->host;
+    size_t host_len = strlen(v->host);
+
+    if (host_len == 0 && s->asserted.kind == SM_NAME_HOST) {
+        host = s->asserted.name;
+        host_len = strlen(host);
+    }
+    struct sm_audit_target t = {
+        .flow = s->id,
+        .src = s->src,
+        .dst = s->dst,
+        .host = host_len ? host : NULL,
+        .host_len = host_len,
+        .name_source = sm_name_source_name(v->name_source),
+        .rule = v->rule[0] ? v->rule : NULL,
+        .reason = reason,
+        .unlisted = v->unlisted,
+        .internal = v->internal,
+        .has_mitm = !is_udp(s),
+        .mitm = false, /* nothing is intercepted yet */
+    };
+    sm_audit_begin(r, event, sm_clock_wall_us());
+    sm_audit_add_target(r, &t);
+    if (s->dialled.port && !sm_endpoint_equal(&s->dialled, &s->dst))
+        sm_audit_add_endpoint(r, "dialled", &s->dialled);
+}
+
+void sm_session_free(struct sm_session *s)
+{
+    struct sm_core *core = s->core;
+
+    sm_core_effect_cancel(s);
+    if (s->attach_waiting)
+        g_queue_unlink(&core->attach_wait, &s->attach_link);
+    if (s->lookup)
+        sm_resolver_cancel(s->lookup);
+    sm_loop_disarm(core->loop, &s->timer);
+    sm_loop_unwatch(core->loop, &s->upstream);
+    sm_loop_unwatch(core->loop, &s->pair);
+    sm_fd_close(&s->upstream.fd);
+    sm_fd_close(&s->pair.fd);
+    sm_fd_close(&s->give_fd);
+    sm_pins_release(core->pins, s->pin, sm_loop_now(core->loop));
+    if (s->state == SM_SESSION_SERVED && core->dns)
+        sm_dnsserve_forget(core->dns, s->id);
+    sm_buf_clear(&s->held);
+    sm_buf_clear(&s->dns_in);
+    sm_buf_clear(&s->dns_out);
+    if (s->tls)
+        sm_tls_hello_clear(s->tls);
+    g_free(s->tls);
+    g_free(s->http);
+    g_hash_table_steal(core->sessions, &s->id);
+    g_free(s);
+}
+
+static struct sm_session *session_new(struct sm_core *core, const struct sm_flow_msg *msg)
+{
+    struct sm_session *s = g_new0(struct sm_session, 1);
+
+    s->core = core;
+    s->id = msg->id;
+    s->proto = msg->proto == SM_FLOW_UDP ? SM_PROTO_UDP : SM_PROTO_TCP;
+    s->src = msg->src;
+    s->dst = s->dialled = msg->dst;
+    s->give_fd = -1;
+    sm_watch_init(&s->upstream, -1, NULL);
+    sm_watch_init(&s->pair, -1, NULL);
+    sm_timer_init(&s->timer, NULL);
+    sm_buf_init(&s->held, SM_FLOW_HELD_MAX);
+    s->opened_us = s->last_us = sm_loop_now(core->loop);
+    s->attach_link.data = s;
+    g_hash_table_insert(core->sessions, &s->id, s);
+    core->n_opened++;
+    return s;
+}
+
+void sm_session_refuse(struct sm_session *s, enum sm_flow_how how, uint32_t hold_ms)
+{
+    struct sm_flow_msg m = {.type = SM_FLOW_REFUSE, .id = s->id, .how = how, .hold_ms = hold_ms};
+
+    if (s->accepted || s->state == SM_SESSION_ATTACHED)
+        m = (struct sm_flow_msg){.type = SM_FLOW_ABORT, .id = s->id};
+    else if (hold_ms > 0)
+        m.scope = SM_SCOPE_DESTINATION;
+    (void)sm_channel_send(s->core->channel, &m, -1);
+    sm_session_free(s);
+}
+
+/* May the front repeat this refusal by itself? Only where the answer cannot depend on anything but the destination. */
+static uint32_t hold_for(struct sm_session *s)
+{
+    struct sm_core *core = s->core;
+    enum sm_inside_class class;
+
+    if (s->accepted || s->verdict.action != SM_ACTION_DENY)
+        return 0;
+    (void)sm_ground_kind(core->config->ground, &s->dst, &class);
+    if (class == SM_INSIDE_CLASS_SMALL_RULE || class == SM_INSIDE_CLASS_NEVER || class == SM_INSIDE_CLASS_RULE)
+        return SM_CORE_HOLD_MS;
+    /* A pin that is learnt in the meantime could open it: names.c then sends RELEASE. */
+    int64_t until = sm_loop_now(core->loop) + SM_CORE_HOLD_MS * 1000;
+    core->hold_until_us = SM_MAX(core->hold_until_us, until);
+    return SM_CORE_HOLD_MS;
+}
+
+static enum sm_flow_how how_of(const struct sm_session *s)
+{
+    switch (s->verdict.refuse) {
+    case SM_REFUSAL_RST:
+        return is_udp(s) ? SM_HOW_ICMP_ADMIN : SM_HOW_RST;
+    case SM_REFUSAL_ICMP_ADMIN:
+        return SM_HOW_ICMP_ADMIN;
+    case SM_REFUSAL_NONE:
+    case SM_REFUSAL_DNS_REFUSED:
+    case SM_REFUSALS:
+        break;
+    }
+    return is_udp(s) ? SM_HOW_ICMP_ADMIN : SM_HOW_RST;
+}
+
+static void refuse_effect(struct sm_session *s, bool ok)
+{
+    (void)ok; /* a refusal opens nothing: it is carried out whether or not it could be recorded */
+    sm_session_refuse(s, how_of(s), hold_for(s));
+}
+
+static void record_denial(struct sm_core *core, const struct sm_session *s, const char *reason, uint64_t count)
+{
+    struct sm_audit_record r;
+    bool internal = sm_reason_is_inside(s->verdict.reason) && s->verdict.action == SM_ACTION_DENY;
+    enum sm_audit_event event = is_udp(s) ? (internal ? SM_AUDIT_EGRESS_UDP_INTERNAL_DENY : SM_AUDIT_EGRESS_UDP_DENY)
+                                          : (internal ? SM_AUDIT_EGRESS_INTERNAL_DENY : SM_AUDIT_EGRESS_DENY);
+    struct sm_audit_repeat_key key = {
+        .proto = is_udp(s) ? IPPROTO_UDP : IPPROTO_TCP, .dst = s->dst, .reason = reason};
+
+    core->n_denied += count;
+    if (core->config->mode == SM_MODE_OFF)
+        return;
+    sm_session_line(s, &r, event, reason);
+    if (s->asserted.kind == SM_NAME_HOST) {
+        key.name = s->asserted.name;
+        key.name_len = strlen(s->asserted.name);
+    }
+    if (!sm_audit_repeats_deny(core->repeats, core->audit, &key, &r, count, sm_loop_now(core->loop)))
+        sm_log_debug("a denial could not be recorded");
+}
+
+void sm_session_deny(struct sm_session *s, const char *reason)
+{
+    sm_loop_disarm(s->core->loop, &s->timer);
+    sm_loop_unwatch(s->core->loop, &s->upstream);
+    record_denial(s->core, s, reason, 1);
+    if (s->allowed || s->dial_recorded) {
+        /* A dial line was written: its close line comes with the refusal. */
+        struct sm_audit_record r;
+        sm_tcp_count(s);
+        sm_session_line(s, &r, SM_AUDIT_EGRESS_CLOSE, reason);
+        sm_audit_add_uint(&r, "bytes_up", s->bytes_up);
+        sm_audit_add_uint(&r, "bytes_down", s->bytes_down);
+        sm_audit_add_int(&r, "duration_ms", (sm_loop_now(s->core->loop) - s->opened_us) / 1000);
+        sm_core_note(s->core, &r);
+        s->allowed = s->dial_recorded = false;
+    }
+    sm_core_effect_cancel(s);
+    sm_core_effect(s, refuse_effect);
+}
+
+static void record_failed(struct sm_session *s)
+{
+    /* The audit log is full: what cannot be recorded is not done (turn.c told the operator). */
+    sm_session_refuse(s, is_udp(s) ? SM_HOW_ICMP_ADMIN : SM_HOW_RST, 0);
+}
+
+static void hold_pin(struct sm_session *s)
+{
+    struct sm_core *core = s->core;
+
+    if (s->pin || !s->verdict.host[0])
+        return;
+    s->pin = sm_pins_hold(core->pins, s->verdict.host, &s->dialled.addr, sm_loop_now(core->loop));
+}
+
+static void record_and_schedule(struct sm_session *s, enum sm_audit_event event, sm_effect_fn fn)
+{
+    struct sm_audit_record r;
+
+    sm_session_line(s, &r, event, sm_reason_name(s->verdict.reason));
+    if (!sm_core_record(s->core, &r)) {
+        record_failed(s);
+        return;
+    }
+    if (event == SM_AUDIT_EGRESS_DIAL)
+        s->dial_recorded = true;
+    else
+        s->allowed = true;
+    hold_pin(s);
+    sm_core_effect(s, fn);
+}
+
+static void ask(struct sm_session *s, enum sm_stage stage, const struct sm_endpoint *dst, struct sm_verdict *ret)
+{
+    struct sm_core *core = s->core;
+    struct sm_question q = {
+        .mode = core->config->mode,
+        .stage = stage,
+        .proto = s->proto,
+        .opaque = core->config->opaque,
+        .dst = *dst,
+        .assertion = s->assertion,
+        .asserted = s->assertion == SM_ASSERTION_SNI || s->assertion == SM_ASSERTION_HOST ? &s->asserted : NULL,
+        .lists = core->config->lists,
+        .pins = core->pins,
+        .ground = core->config->ground,
+        .now_us = sm_loop_now(core->loop),
+    };
+    sm_decide(&q, ret);
+}
+
+/* RESOLVED: the first address that policy admits is dialled; the others stay for when it does not answer. */
+static void judge_resolved(struct sm_session *s)
+{
+    struct sm_verdict v = {0};
+
+    while (s->next_addr < s->n_addrs) {
+        s->dialled = (struct sm_endpoint){.addr = s->addrs[s->next_addr++], .port = s->dst.port};
+        ask(s, SM_STAGE_RESOLVED, &s->dialled, &v);
+        if (v.action == SM_ACTION_ALLOW) {
+            s->verdict = v;
+            record_and_schedule(s, SM_AUDIT_EGRESS_DIAL, sm_tcp_redial);
+            return;
+        }
+    }
+    s->verdict = v;
+    sm_session_deny(s, v.reason == SM_REASON_NONE ? "unresolved" : sm_reason_name(v.reason));
+}
+
+void sm_session_judge(struct sm_session *s, enum sm_stage stage)
+{
+    if (stage == SM_STAGE_RESOLVED) {
+        judge_resolved(s);
+        return;
+    }
+    ask(s, stage, &s->dst, &s->verdict);
+    switch (s->verdict.action) {
+    case SM_ACTION_DENY:
+        sm_session_deny(s, sm_reason_name(s->verdict.reason));
+        break;
+    case SM_ACTION_DNS:
+        sm_core_effect(s, sm_names_serve);
+        break;
+    case SM_ACTION_DIAL:
+        if (is_udp(s))
+            record_and_schedule(s, SM_AUDIT_EGRESS_UDP_ALLOW, sm_udp_start);
+        else
+            record_and_schedule(s, SM_AUDIT_EGRESS_DIAL, sm_tcp_dial);
+        break;
+    case SM_ACTION_HOLD:
+        sm_core_effect(s, sm_tcp_hold);
+        break;
+    case SM_ACTION_RESOLVE:
+        sm_tcp_resolve(s);
+        break;
+    case SM_ACTION_ALLOW:
+        if (is_udp(s)) {
+            record_and_schedule(s, SM_AUDIT_EGRESS_UDP_ALLOW, sm_udp_start);
+        } else if (s->upstream_up) {
+            s->core->n_allowed++;
+            record_and_schedule(s, SM_AUDIT_EGRESS_ALLOW, sm_tcp_hand_over);
+        } else {
+            /* Held without upstream, and now an asserted name is proven for the guest's own address (a pin came in between). */
+            s->addrs[0] = s->dst.addr;
+            s->n_addrs = 1;
+            s->next_addr = 1;
+            s->dialled = s->dst;
+            record_and_schedule(s, SM_AUDIT_EGRESS_DIAL, sm_tcp_redial);
+        }
+        break;
+    case SM_ACTIONS:
+        sm_session_deny(s, "undecided");
+        break;
+    }
+}
+
+void sm_session_close(struct sm_session *s, const char *reason)
+{
+    if (s->allowed || s->dial_recorded) {
+        struct sm_audit_record r;
+        sm_session_line(s, &r, is_udp(s) ? SM_AUDIT_EGRESS_UDP_CLOSE : SM_AUDIT_EGRESS_CLOSE, reason);
+        sm_audit_add_uint(&r, "bytes_up", s->bytes_up);
+        sm_audit_add_uint(&r, "bytes_down", s->bytes_down);
+        sm_audit_add_int(&r, "duration_ms", (sm_loop_now(s->core->loop) - s->opened_us) / 1000);
+        sm_core_note(s->core, &r);
+    }
+    sm_session_free(s);
+}
+
+void sm_session_attach(struct sm_session *s)
+{
+    struct sm_core *core = s->core;
+
+    if (core->attach_inflight >= SM_FLOW_ATTACH_MAX) {
+        if (!s->attach_waiting) {
+            s->attach_waiting = true;
+            g_queue_push_tail_link(&core->attach_wait, &s->attach_link);
+        }
+        return;
+    }
+    struct sm_flow_msg m = {.type = SM_FLOW_ATTACH, .id = s->id, .consumed = (uint32_t)s->judged};
+    int fd = s->give_fd;
+    s->give_fd = -1;
+    core->attach_inflight++;
+    if (!sm_channel_send(core->channel, &m, fd))
+        sm_fd_close(&fd); /* the channel is dead: main.c ends the workspace */
+    s->state = s->state == SM_SESSION_SERVED ? SM_SESSION_SERVED : SM_SESSION_ATTACHED;
+    sm_buf_clear(&s->held);
+}
+
+void sm_session_attached(struct sm_core *core)
+{
+    if (core->attach_inflight > 0)
+        core->attach_inflight--;
+    while (core->attach_inflight < SM_FLOW_ATTACH_MAX && core->attach_wait.head) {
+        struct sm_session *s = core->attach_wait.head->data;
+        g_queue_unlink(&core->attach_wait, &s->attach_link);
+        s->attach_waiting = false;
+        sm_session_attach(s);
+    }
+}
+
+static void on_open(struct sm_core *core, const struct sm_flow_msg *msg)
+{
+    struct sm_flow_msg no = {.type = SM_FLOW_REFUSE, .id = msg->id, .how = SM_HOW_RST};
+
+    if (msg->proto == SM_FLOW_UDP)
+        no.how = SM_HOW_ICMP_ADMIN;
+    if ((msg->id & SM_FLOW_ID_CORE) || g_hash_table_contains(core->sessions, &msg->id)) {
+        sm_log_error("the front used a flow id twice");
+        return; /* the front is broken or taken: it gets nothing for it */
+    }
+    if (msg->proto == SM_FLOW_VSOCK || msg->src.addr.family != SM_FAMILY_V4 ||
+        !sm_addr_equal(&msg->src.addr, &core->config->guest) || core->stopping) {
+        (void)sm_channel_send(core->channel, &no, -1);
+        return;
+    }
+    if (core->config->mode != SM_MODE_OFF && !sm_audit_healthy(core->audit)) {
+        (void)sm_channel_send(core->channel, &no, -1);
+        return;
+    }
+    struct sm_session *s = session_new(core, msg);
+    if (g_hash_table_size(core->sessions) > core->sessions_max) {
+        s->verdict.refuse = is_udp(s) ? SM_REFUSAL_ICMP_ADMIN : SM_REFUSAL_RST;
+        sm_session_deny(s, "too_many_flows");
+        return;
+    }
+    sm_session_judge(s, SM_STAGE_ATTEMPT);
+}
+
+static void on_gone(struct sm_session *s, enum sm_flow_why why)
+{
+    s->gone = true;
+    s->gone_why = why;
+    if (s->state == SM_SESSION_ATTACHED && !is_udp(s)) {
+        sm_tcp_gone(s);
+        return;
+    }
+    sm_session_close(s, sm_flow_why_name(why));
+}
+
+static void on_other(struct sm_core *core, const struct sm_flow_msg *msg)
+{
+    struct sm_audit_record r;
+    const char *kind = sm_flow_other_name(msg->other);
+    struct sm_audit_repeat_key key = {.proto = msg->ip_proto, .dst = {.addr = msg->dst.addr}, .reason = kind};
+
+    core->n_denied += msg->count;
+    if (core->config->mode == SM_MODE_OFF)
+        return;
+    sm_audit_begin(&r, SM_AUDIT_EGRESS_OTHER_DENY, sm_clock_wall_us());
+    sm_audit_add_addr(&r, "src", &core->config->guest);
+    sm_audit_add_addr(&r, "dst", &msg->dst.addr);
+    sm_audit_add_str(&r, "reason", kind);
+    sm_audit_add_uint(&r, "protocol", msg->ip_proto);
+    if (!sm_audit_repeats_deny(core->repeats, core->audit, &key, &r, SM_MAX(msg->count, 1u), sm_loop_now(core->loop)))
+        sm_log_debug("a drop could not be recorded");
+}
+
+/* Attempts that the front answered by itself under a hold. The reason is asked again: it is the same question. */
+static void on_repeated(struct sm_core *core, const struct sm_flow_msg *msg)
+{
+    struct sm_session s = {.core = core,
+                           .proto = msg->proto == SM_FLOW_UDP ? SM_PROTO_UDP : SM_PROTO_TCP,
+                           .dst = msg->dst,
+                           .src = {.addr = core->config->guest}};
+
+    ask(&s, SM_STAGE_ATTEMPT, &s.dst, &s.verdict);
+    record_denial(core, &s, s.verdict.action == SM_ACTION_DENY ? sm_reason_name(s.verdict.reason) : "held", SM_MAX(msg->count, 1u));
+}
+
+void sm_core_message(const struct sm_flow_msg *msg, const int *fds, size_t n_fds, void *data)
+{
+    struct sm_core *core = data;
+    struct sm_session *s = msg->id ? g_hash_table_lookup(core->sessions, &msg->id) : NULL;
+
+    for (size_t i = 0; i < n_fds; i++)
+        (void)close(fds[i]); /* the slirp front sends none */
+    switch (msg->type) {
+    case SM_FLOW_OPEN:
+        on_open(core, msg);
+        break;
+    case SM_FLOW_BYTES:
+        if (s && s->state == SM_SESSION_HELD)
+            sm_tcp_bytes(s, msg->data, msg->data_len);
+        break;
+    case SM_FLOW_EOF:
+        if (s && s->state == SM_SESSION_HELD)
+            sm_tcp_guest_eof(s);
+        break;
+    case SM_FLOW_ATTACHED:
+        sm_session_attached(core);
+        break;
+    case SM_FLOW_GONE:
+        if (s)
+            on_gone(s, msg->why);
+        break;
+    case SM_FLOW_DATAGRAM:
+        sm_names_datagram(core, msg);
+        break;
+    case SM_FLOW_OTHER:
+        on_other(core, msg);
+        break;
+    case SM_FLOW_REPEATED:
+        on_repeated(core, msg);
+        break;
+    case SM_FLOW_REFUSE:
+    case SM_FLOW_ACCEPT:
+    case SM_FLOW_ATTACH:
+    case SM_FLOW_ABORT:
+    case SM_FLOW_INBOUND:
+    case SM_FLOW_RELEASE:
+    case SM_FLOW_TYPES:
+        sm_log_error("the front sent a message that only the core may send: %s", sm_flow_type_name(msg->type));
+        break;
+    }
+}

@@ -1,0 +1,506 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * TCP flows: dial as the guest asked, classify what it says first, hand the upstream socket over, and learn its end from the kernel.
+ *
+ * Silence never decides. A held flow waits as long as the guest does; only a flow that proves nothing (strict) or that began a head and does
+ * not finish it has a clock. If the server speaks before the guest has said anything that is TLS or HTTP, the flow is opaque.
+ *
+ * After ATTACH the front has the socket and we a duplicate: it tells the end (EPOLLHUP, EPOLLERR) and the bytes (TCP_INFO), whatever the front
+ * says. The duplicate is never read, and never asked for SO_ERROR, which would take the error away from the front.
+ */
+#include "core/core.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+
+static void on_connected(struct sm_watch *watch, uint32_t events);
+static void on_held_upstream(struct sm_watch *watch, uint32_t events);
+static void on_write_judged(struct sm_watch *watch, uint32_t events);
+static void on_attached(struct sm_watch *watch, uint32_t events);
+static void on_held_timer(struct sm_timer *timer, int64_t now_us);
+static void on_end_timer(struct sm_timer *timer, int64_t now_us);
+
+enum sm_flow_how sm_tcp_how(int err)
+{
+    switch (err) {
+    case EHOSTUNREACH:
+    case EHOSTDOWN:
+    case ETIMEDOUT:
+        return SM_HOW_ICMP_HOST;
+    case ENETUNREACH:
+    case ENETDOWN:
+        return SM_HOW_ICMP_NET;
+    case EACCES:
+    case EPERM:
+        return SM_HOW_ICMP_ADMIN;
+    default:
+        return SM_HOW_RST;
+    }
+}
+
+static const char *error_name(int err)
+{
+    switch (err) {
+    case ECONNREFUSED:
+        return "refused";
+    case EHOSTUNREACH:
+    case EHOSTDOWN:
+        return "host_unreachable";
+    case ENETUNREACH:
+    case ENETDOWN:
+        return "network_unreachable";
+    case ETIMEDOUT:
+        return "timed_out";
+    case ECONNRESET:
+        return "reset";
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM:
+    case EADDRNOTAVAIL:
+        return "out_of_resources";
+    default:
+        return "failed";
+    }
+}
+
+static void drop_upstream(struct sm_session *s, bool reset)
+{
+    if (s->upstream.fd < 0)
+        return;
+    sm_loop_unwatch(s->core->loop, &s->upstream);
+    if (reset) {
+        struct linger now = {.l_onoff = 1};
+        (void)setsockopt(s->upstream.fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+    }
+    sm_fd_close(&s->upstream.fd);
+    s->upstream_up = false;
+}
+
+static void dial_failed(struct sm_session *s, int err, const char *reason)
+{
+    struct sm_audit_record r;
+
+    drop_upstream(s, true);
+    sm_session_line(s, &r, SM_AUDIT_EGRESS_DIAL_ERROR, reason ? reason : error_name(err));
+    if (err)
+        sm_audit_add_str(&r, "error", g_strerror(err));
+    sm_core_note(s->core, &r);
+    s->dial_recorded = s->allowed = false;
+    if (s->state == SM_SESSION_REDIALLING && s->next_addr < s->n_addrs) {
+        sm_session_judge(s, SM_STAGE_RESOLVED);
+        return;
+    }
+    sm_session_refuse(s, sm_tcp_how(err), 0);
+}
+
+static void dial(struct sm_session *s, enum sm_session_state state)
+{
+    struct sockaddr_storage ss;
+    socklen_t len = sm_endpoint_to_sockaddr(&s->dialled, &ss);
+    int on = 1;
+
+    s->state = state;
+    int fd = socket(ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        dial_failed(s, errno, NULL);
+        return;
+    }
+    sm_watch_init(&s->upstream, fd, on_connected);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    if (connect(fd, (struct sockaddr *)&ss, len) < 0 && errno != EINPROGRESS) {
+        dial_failed(s, errno, NULL);
+        return;
+    }
+    if (sm_loop_watch(s->core->loop, &s->upstream, EPOLLOUT) < 0)
+        dial_failed(s, errno, NULL);
+}
+
+static void not_recorded(struct sm_session *s)
+{
+    s->allowed = s->dial_recorded = false;
+    drop_upstream(s, true);
+    sm_session_refuse(s, SM_HOW_RST, 0);
+}
+
+void sm_tcp_dial(struct sm_session *s, bool ok)
+{
+    if (!ok) {
+        not_recorded(s);
+        return;
+    }
+    dial(s, SM_SESSION_DIALLING);
+}
+
+void sm_tcp_redial(struct sm_session *s, bool ok)
+{
+    if (!ok) {
+        not_recorded(s);
+        return;
+    }
+    dial(s, SM_SESSION_REDIALLING);
+}
+
+bool sm_tcp_accept(struct sm_session *s)
+{
+    struct sm_flow_msg m = {.type = SM_FLOW_ACCEPT, .id = s->id};
+
+    s->accepted = true;
+    return sm_channel_send(s->core->channel, &m, -1);
+}
+
+static void start_classifying(struct sm_session *s)
+{
+    s->state = SM_SESSION_HELD;
+    s->http = g_new0(struct sm_http_head, 1);
+    sm_http_head_init(s->http);
+    s->tls = g_new0(struct sm_tls_hello, 1);
+    sm_tls_hello_init(s->tls);
+    sm_timer_init(&s->timer, on_held_timer);
+}
+
+void sm_tcp_hold(struct sm_session *s, bool ok)
+{
+    if (!ok) {
+        not_recorded(s);
+        return;
+    }
+    start_classifying(s);
+    (void)sm_tcp_accept(s);
+    sm_loop_arm(s->core->loop, &s->timer, sm_loop_now(s->core->loop) + SM_CORE_SILENT_US);
+}
+
+static void on_connected(struct sm_watch *watch, uint32_t events)
+{
+    struct sm_session *s = sm_container_of(watch, struct sm_session, upstream);
+    int err = 0;
+    socklen_t len = sizeof(err);
+
+    (void)events;
+    if (getsockopt(watch->fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0)
+        err = errno;
+    if (err) {
+        dial_failed(s, err, NULL);
+        return;
+    }
+    s->upstream_up = true;
+    sm_loop_unwatch(s->core->loop, watch);
+    if (s->state == SM_SESSION_REDIALLING) {
+        struct sm_audit_record r;
+        sm_session_line(s, &r, SM_AUDIT_EGRESS_ALLOW, sm_reason_name(s->verdict.reason));
+        if (!sm_core_record(s->core, &r)) {
+            not_recorded(s);
+            return;
+        }
+        s->allowed = true;
+        s->core->n_allowed++;
+        sm_core_effect(s, sm_tcp_hand_over);
+        return;
+    }
+    (void)sm_tcp_accept(s);
+    if (s->core->config->mode == SM_MODE_OFF) {
+        s->allowed = true;
+        sm_core_effect(s, sm_tcp_hand_over);
+        return;
+    }
+    start_classifying(s);
+    watch->fn = on_held_upstream;
+    if (sm_loop_watch(s->core->loop, watch, EPOLLIN | EPOLLRDHUP) < 0)
+        dial_failed(s, errno, NULL);
+}
+
+/* What was said is enough to decide: by whom the name is asserted, and how many bytes the decision rests on. */
+static void decided(struct sm_session *s, enum sm_assertion assertion, size_t judged)
+{
+    sm_loop_disarm(s->core->loop, &s->timer);
+    sm_loop_unwatch(s->core->loop, &s->upstream);
+    s->assertion = assertion;
+    s->judged = judged;
+    sm_session_judge(s, SM_STAGE_ASSERT);
+}
+
+static bool must_be_named(const struct sm_session *s)
+{
+    return s->tls->maybe == SM_TLS_MAYBE_RECORD || s->http->maybe == SM_HTTP_MAYBE_LINE;
+}
+
+static void on_held_upstream(struct sm_watch *watch, uint32_t events)
+{
+    struct sm_session *s = sm_container_of(watch, struct sm_session, upstream);
+
+    if (events & (EPOLLERR | EPOLLHUP)) {
+        struct sm_flow_msg m = {.type = SM_FLOW_ABORT, .id = s->id};
+        (void)sm_channel_send(s->core->channel, &m, -1);
+        sm_tcp_count(s);
+        sm_session_close(s, sm_flow_why_name(SM_WHY_UPSTREAM_RST));
+        return;
+    }
+    if (must_be_named(s)) {
+        /* The guest is in the middle of a head: the server's word waits until that is read and judged. */
+        sm_loop_unwatch(s->core->loop, watch);
+        return;
+    }
+    s->server_spoke = true;
+    decided(s, SM_ASSERTION_SERVER_FIRST, 0);
+}
+
+static void on_held_timer(struct sm_timer *timer, int64_t now_us)
+{
+    struct sm_session *s = sm_container_of(timer, struct sm_session, timer);
+
+    (void)now_us;
+    if (s->held.len == 0)
+        decided(s, SM_ASSERTION_TIMEOUT, 0);
+    else
+        sm_session_deny(s, "classification_timeout");
+}
+
+static void classify(struct sm_session *s)
+{
+    const uint8_t *data = sm_buf_peek(&s->held);
+    enum sm_tls_status tls = sm_tls_hello_feed(s->tls, data, s->held.len);
+    enum sm_http_status http = sm_http_head_feed(s->http, data, s->held.len);
+
+    if (tls == SM_TLS_HELLO) {
+        if (s->tls->sni_len == 0) {
+            decided(s, SM_ASSERTION_OPAQUE, s->tls->consumed);
+            return;
+        }
+        (void)sm_name_classify(s->tls->sni, s->tls->sni_len, &s->asserted);
+        decided(s, SM_ASSERTION_SNI, s->tls->consumed);
+    } else if (tls == SM_TLS_REJECT) {
+        sm_session_deny(s, sm_tls_reject_name(s->tls->reject));
+    } else if (http == SM_HTTP_HTTP1) {
+        if (s->http->host_kind == SM_HTTP_HOST_NONE) {
+            decided(s, SM_ASSERTION_OPAQUE, s->http->consumed);
+            return;
+        }
+        const char *host = (const char *)data + s->http->host.off;
+        if (s->http->host_kind == SM_HTTP_HOST_V6) {
+            g_autofree char *bracketed = g_strdup_printf("[%.*s]", (int)s->http->host.len, host);
+            (void)sm_host_parse(bracketed, strlen(bracketed), &s->asserted);
+        } else {
+            (void)sm_host_parse(host, s->http->host.len, &s->asserted);
+        }
+        decided(s, SM_ASSERTION_HOST, s->http->consumed);
+    } else if (http == SM_HTTP_HTTP2) {
+        decided(s, SM_ASSERTION_OPAQUE, s->http->consumed);
+    } else if (http == SM_HTTP_REJECT) {
+        sm_session_deny(s, sm_http_reject_name(s->http->reject));
+    } else if (tls == SM_TLS_NOT_TLS && http == SM_HTTP_NOT_HTTP) {
+        decided(s, SM_ASSERTION_OPAQUE, 0);
+    } else if (s->guest_eof) {
+        /* Nothing more will come: a head that was begun stays unfinished, anything else is a short opaque message. */
+        if (must_be_named(s))
+            sm_session_deny(s, "truncated_head");
+        else
+            decided(s, SM_ASSERTION_OPAQUE, 0);
+    }
+}
+
+void sm_tcp_bytes(struct sm_session *s, const uint8_t *data, size_t len)
+{
+    if (s->effect)
+        return; /* decided already; what comes now is the front's to keep */
+    if (s->held.len == 0)
+        sm_loop_arm(s->core->loop, &s->timer, sm_loop_now(s->core->loop) + SM_CORE_PARTIAL_US);
+    if (!sm_buf_append(&s->held, data, len)) {
+        sm_session_deny(s, "head_too_large");
+        return;
+    }
+    classify(s);
+}
+
+void sm_tcp_guest_eof(struct sm_session *s)
+{
+    s->guest_eof = true;
+    if (!s->effect)
+        classify(s);
+}
+
+static void on_looked_up(void *data, enum sm_resolver_status status, const struct sm_dns_response *resp)
+{
+    struct sm_session *s = data;
+    struct sm_core *core = s->core;
+    struct sm_audit_record r;
+    bool good = status == SM_RESOLVER_OK && resp->rcode == SM_DNS_NOERROR;
+
+    s->lookup = NULL;
+    for (unsigned i = 0; good && i < resp->n_addrs && s->n_addrs < SM_CORE_DIAL_ADDRS_MAX; i++)
+        if (resp->addrs[i].family == SM_FAMILY_V4)
+            s->addrs[s->n_addrs++] = resp->addrs[i];
+    if (s->n_addrs == 0) {
+        sm_session_line(s, &r, SM_AUDIT_EGRESS_DNS_ERROR, good ? "no_address" : status == SM_RESOLVER_OK ? "rcode" : sm_resolver_status_name(status));
+        sm_core_note(core, &r);
+        dial_failed(s, 0, "unresolved");
+        return;
+    }
+    g_autoptr(GPtrArray) text = g_ptr_array_new_with_free_func(g_free);
+    for (unsigned i = 0; i < s->n_addrs; i++) {
+        char a[SM_ADDR_STRLEN];
+        g_ptr_array_add(text, g_strdup(sm_addr_format(&s->addrs[i], a)));
+    }
+    sm_session_line(s, &r, SM_AUDIT_EGRESS_DNS_ALLOW, "own_lookup");
+    sm_audit_add_strv(&r, "answers", (const char *const *)text->pdata, text->len);
+    if (!sm_core_record(core, &r)) {
+        not_recorded(s);
+        return;
+    }
+    sm_names_learn(core, s->verdict.host, s->addrs, s->n_addrs, resp->min_ttl);
+    sm_session_judge(s, SM_STAGE_RESOLVED);
+}
+
+static void look_up(struct sm_session *s, bool ok)
+{
+    struct sm_resolver_done done = {.fn = on_looked_up, .data = s};
+
+    if (!ok) {
+        not_recorded(s);
+        return;
+    }
+    s->state = SM_SESSION_RESOLVING;
+    s->lookup = s->core->resolver ? sm_resolver_lookup(s->core->resolver, s->verdict.host, done) : NULL;
+    if (!s->lookup)
+        dial_failed(s, 0, "resolver_busy");
+}
+
+void sm_tcp_resolve(struct sm_session *s)
+{
+    struct sm_audit_record r;
+
+    drop_upstream(s, true); /* it went to the guest's address, which proves nothing */
+    sm_session_line(s, &r, SM_AUDIT_EGRESS_DNS_QUERY, sm_reason_name(s->verdict.reason));
+    if (!sm_core_record(s->core, &r)) {
+        not_recorded(s);
+        return;
+    }
+    sm_core_effect(s, look_up);
+}
+
+static void hand_over_now(struct sm_session *s)
+{
+    sm_loop_unwatch(s->core->loop, &s->upstream);
+    s->give_fd = fcntl(s->upstream.fd, F_DUPFD_CLOEXEC, 0);
+    s->upstream.fn = on_attached;
+    if (s->give_fd < 0 || sm_loop_watch(s->core->loop, &s->upstream, EPOLLET) < 0) {
+        struct sm_flow_msg m = {.type = SM_FLOW_ABORT, .id = s->id};
+        (void)sm_channel_send(s->core->channel, &m, -1);
+        sm_session_close(s, "out_of_resources");
+        return;
+    }
+    sm_session_attach(s);
+}
+
+static void write_judged(struct sm_session *s)
+{
+    while (s->written < s->judged) {
+        ssize_t n = write(s->upstream.fd, sm_buf_peek(&s->held) + s->written, s->judged - s->written);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EAGAIN) {
+            s->upstream.fn = on_write_judged;
+            if (sm_loop_watch(s->core->loop, &s->upstream, EPOLLOUT) == 0)
+                return;
+        }
+        if (n < 0) {
+            struct sm_flow_msg m = {.type = SM_FLOW_ABORT, .id = s->id};
+            (void)sm_channel_send(s->core->channel, &m, -1);
+            sm_tcp_count(s);
+            sm_session_close(s, sm_flow_why_name(SM_WHY_UPSTREAM_RST));
+            return;
+        }
+        s->written += (size_t)n;
+    }
+    hand_over_now(s);
+}
+
+static void on_write_judged(struct sm_watch *watch, uint32_t events)
+{
+    (void)events;
+    write_judged(sm_container_of(watch, struct sm_session, upstream));
+}
+
+void sm_tcp_hand_over(struct sm_session *s, bool ok)
+{
+    if (!ok) {
+        not_recorded(s);
+        return;
+    }
+    s->state = SM_SESSION_JUDGED;
+    write_judged(s);
+}
+
+void sm_tcp_count(struct sm_session *s)
+{
+    struct tcp_info info = {0};
+    socklen_t len = sizeof(info);
+
+    if (s->proto != SM_PROTO_TCP || s->upstream.fd < 0 ||
+        getsockopt(s->upstream.fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
+        return;
+    /* bytes_sent counts retransmissions; what is still in the queue will be sent by the kernel after our close. */
+    s->bytes_up = info.tcpi_bytes_sent - info.tcpi_bytes_retrans + info.tcpi_notsent_bytes;
+    s->bytes_down = info.tcpi_bytes_received;
+}
+
+/* The front says that it has closed its end. It is not taken at its word: nothing more can pass through the socket after this. */
+static void seal(struct sm_session *s, bool reset)
+{
+    if (!reset) {
+        (void)shutdown(s->upstream.fd, SHUT_RDWR);
+        return;
+    }
+    struct sock_filter drop_all = BPF_STMT(BPF_RET | BPF_K, 0);
+    struct sock_fprog program = {.len = 1, .filter = &drop_all};
+    (void)setsockopt(s->upstream.fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
+}
+
+static void finish(struct sm_session *s, const char *reason, bool reset)
+{
+    sm_tcp_count(s);
+    drop_upstream(s, reset);
+    sm_session_close(s, reason);
+}
+
+static bool is_reset(enum sm_flow_why why)
+{
+    return why != SM_WHY_CLOSED;
+}
+
+void sm_tcp_gone(struct sm_session *s)
+{
+    bool reset = is_reset(s->gone_why);
+
+    if (!s->kernel_end) {
+        sm_tcp_count(s);
+        seal(s, reset);
+    }
+    finish(s, sm_flow_why_name(s->gone_why), reset);
+}
+
+static void on_attached(struct sm_watch *watch, uint32_t events)
+{
+    struct sm_session *s = sm_container_of(watch, struct sm_session, upstream);
+
+    if (!(events & (EPOLLHUP | EPOLLERR)))
+        return;
+    s->kernel_end = true;
+    sm_loop_unwatch(s->core->loop, watch);
+    sm_timer_init(&s->timer, on_end_timer);
+    sm_loop_arm(s->core->loop, &s->timer, sm_loop_now(s->core->loop) + SM_CORE_END_WAIT_US);
+}
+
+static void on_end_timer(struct sm_timer *timer, int64_t now_us)
+{
+    struct sm_session *s = sm_container_of(timer, struct sm_session, timer);
+
+    (void)now_us;
+    finish(s, sm_flow_why_name(SM_WHY_CLOSED), false);
+}

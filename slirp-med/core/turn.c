@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The end of a turn: one write(2) for all audit lines, and only then what they allow (spec section 8).
+ *
+ * Effects may themselves record (a dial that fails at once) and schedule: those wait for the next turn, which then does not block.
+ */
+#include "core/core.h"
+
+#include <string.h>
+
+#include "base/link.h"
+#include "base/log.h"
+
+struct sm_core_reply {
+    struct sm_endpoint guest, peer;
+    size_t len;
+    uint8_t msg[];
+};
+
+void sm_core_effect(struct sm_session *s, sm_effect_fn fn)
+{
+    g_assert(!s->effect);
+    s->effect = fn;
+    s->effect_in = &s->core->effects;
+    s->effect_link = (GList){.data = s};
+    g_queue_push_tail_link(s->effect_in, &s->effect_link);
+}
+
+void sm_core_effect_cancel(struct sm_session *s)
+{
+    if (!s->effect)
+        return;
+    g_queue_unlink(s->effect_in, &s->effect_link);
+    s->effect = NULL;
+    s->effect_in = NULL;
+}
+
+void sm_core_reply(struct sm_core *core, const struct sm_endpoint *guest, const struct sm_endpoint *peer, const uint8_t *msg,
+                   size_t len)
+{
+    struct sm_core_reply *r = g_malloc(sizeof(*r) + len);
+    r->guest = *guest;
+    r->peer = *peer;
+    r->len = len;
+    memcpy(r->msg, msg, len);
+    g_queue_push_tail(&core->replies, r);
+}
+
+bool sm_core_record(struct sm_core *core, const struct sm_audit_record *r)
+{
+    if (core->config->mode == SM_MODE_OFF)
+        return true; /* off: nothing is audited */
+    return sm_audit_append(core->audit, r);
+}
+
+void sm_core_note(struct sm_core *core, const struct sm_audit_record *r)
+{
+    if (core->config->mode != SM_MODE_OFF)
+        (void)sm_audit_note(core->audit, r); /* what is lost is counted by the writer and recorded when it can write again */
+}
+
+bool sm_core_commit_now(struct sm_core *core)
+{
+    if (sm_audit_commit(core->audit))
+        return true;
+    core->turn_failed = true;
+    return false;
+}
+
+static void tell_audit_state(struct sm_core *core)
+{
+    bool healthy = sm_audit_healthy(core->audit);
+
+    if (!healthy && !core->audit_down)
+        sm_log_error("no new flow is admitted: the audit log cannot be written: %s", sm_audit_failure(core->audit));
+    else if (healthy && core->audit_down)
+        sm_log_error("the audit log can be written again: flows are admitted");
+    core->audit_down = !healthy;
+}
+
+static void ask_for_file(struct sm_core *core)
+{
+    int64_t now = sm_loop_now(core->loop);
+
+    if (sm_audit_need(core->audit) == SM_AUDIT_NEED_NOTHING)
+        return;
+    if (core->asked_audit && now - core->asked_audit_us < 1000000)
+        return;
+    core->asked_audit = true;
+    core->asked_audit_us = now;
+    (void)sm_link_send(core->link.fd, SM_LINK_WANT, "audit", -1);
+}
+
+bool sm_core_turn_end(void *data)
+{
+    struct sm_core *core = data;
+    bool ok = sm_audit_commit(core->audit) && !core->turn_failed;
+    unsigned n_replies = core->replies.length;
+
+    core->turn_failed = false;
+    tell_audit_state(core);
+    ask_for_file(core);
+    /* What is scheduled from here on waits for the next commit. */
+    g_assert(core->running.length == 0);
+    core->running = core->effects;
+    g_queue_init(&core->effects);
+    for (GList *l = core->running.head; l; l = l->next)
+        ((struct sm_session *)l->data)->effect_in = &core->running;
+    while (core->running.head) {
+        struct sm_session *s = core->running.head->data;
+        sm_effect_fn fn = s->effect;
+        sm_core_effect_cancel(s);
+        fn(s, ok);
+    }
+    while (n_replies-- > 0) {
+        struct sm_core_reply *r = g_queue_pop_head(&core->replies);
+        struct sm_flow_msg m = {
+            .type = SM_FLOW_DATAGRAM, .src = r->guest, .dst = r->peer, .data = r->msg, .data_len = r->len};
+        if (ok)
+            (void)sm_channel_send(core->channel, &m, -1); /* dropped under congestion: the guest asks again */
+        g_free(r);
+    }
+    return core->effects.length > 0 || core->replies.length > 0 || sm_audit_pending(core->audit) > 0;
+}
+
+void sm_core_every_second(struct sm_timer *timer, int64_t now_us)
+{
+    struct sm_core *core = sm_container_of(timer, struct sm_core, second);
+
+    if (!sm_audit_healthy(core->audit))
+        (void)sm_audit_probe(core->audit, sm_clock_wall_us());
+    (void)sm_audit_repeats_flush(core->repeats, core->audit, now_us, sm_clock_wall_us());
+    (void)sm_pins_expire(core->pins, now_us);
+    sm_loop_arm(core->loop, timer, now_us + 1000000);
+}
