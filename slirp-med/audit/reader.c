@@ -59,7 +59,7 @@ void sm_audit_parse_line(const char *text, size_t len, struct sm_audit_line *ret
     json_t *json = NULL;
 
     if (len < SM_AUDIT_LINE_MAX)
-        json = json_loadb(text, len, JSON_REJECT_DUPLICATES, &ignored);
+        json = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &ignored);
     if (json && !json_is_object(json)) {
         json_decref(json);
         json = NULL;

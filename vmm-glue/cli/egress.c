@@ -237,10 +237,15 @@ static bool print_end(struct egress *e, GError **error)
 static bool follow(struct egress *e, GError **error)
 {
     struct sigaction sa = {.sa_handler = on_signal}, old_int, old_term;
+    int watch = sm_audit_reader_watch_fd(e->reader);
     sigset_t block, old_mask;
-    bool ok = true;
+    bool ok;
 
-    /* Blocked but inside ppoll and write: Ctrl-C is never missed between the check and the wait. */
+    if (watch < 0) {
+        sm_error_set_errno(error, errno, "cannot watch the workspace's folder (inotify)");
+        return false;
+    }
+    /* Blocked except inside ppoll: Ctrl-C is not missed between the check and the wait. */
     sigemptyset(&block);
     sigaddset(&block, SIGINT);
     sigaddset(&block, SIGTERM);
@@ -248,11 +253,6 @@ static bool follow(struct egress *e, GError **error)
     (void)sigaction(SIGINT, &sa, &old_int);
     (void)sigaction(SIGTERM, &sa, &old_term);
 
-    int watch = sm_audit_reader_watch_fd(e->reader);
-    if (watch < 0) {
-        sm_error_set_errno(error, errno, "cannot watch the workspace's folder (inotify)");
-        return false;
-    }
     bool running = is_running(e);
     ok = print_available(e, error);
     if (running)
