@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Configuration messages of the children; see messages.h. */
+#include "launch/messages.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+
+/** Put a value that jansson may have refused: a missing one is told apart from null at the end, in finish(). */
+static void put(json_t *o, bool *ok, const char *key, json_t *value)
+{
+    if (!value || json_object_set_new(o, key, value) < 0)
+        *ok = false;
+}
+
+static char *finish(json_t *o, bool ok, const char *what, GError **error)
+{
+    char *dumped = ok ? json_dumps(o, JSON_COMPACT) : NULL;
+    char *text = g_strdup(dumped);
+
+    free(dumped);
+    json_decref(o);
+    if (!text)
+        sm_error_set(error, SM_ERROR_INVALID, "a path or a name for the %s is not UTF-8: rename it", what);
+    return text;
+}
+
+static json_t *strings(GPtrArray *list)
+{
+    json_t *a = json_array();
+    for (guint i = 0; list && i < list->len; i++) {
+        if (json_array_append_new(a, json_string(g_ptr_array_index(list, i))) < 0) {
+            json_decref(a);
+            return NULL;
+        }
+    }
+    return a;
+}
+
+static json_t *entries(const struct sm_lists *lists, enum sm_list_kind kind)
+{
+    char text[SM_ENTRY_STRLEN];
+    json_t *a = json_array();
+
+    for (size_t i = 0; i < sm_lists_count(lists, kind); i++)
+        (void)json_array_append_new(a, json_string(sm_entry_format(sm_lists_get(lists, kind, i), text)));
+    return a;
+}
+
+static json_t *dns_servers(const struct sm_run_options *o)
+{
+    char text[SM_ENDPOINT_STRLEN];
+    json_t *a = json_array();
+
+    for (size_t i = 0; i < o->n_dns; i++)
+        (void)json_array_append_new(a, json_string(sm_endpoint_format(&o->dns[i], text)));
+    return a;
+}
+
+char *sm_message_core(const struct sm_run_options *o, const struct sm_launch_ground *g, GError **error)
+{
+    json_t *m = json_object(), *network = json_object(), *audit = json_object(), *pids = json_object();
+    bool ok = true;
+
+    put(network, &ok, "guest", json_string(SM_NET_GUEST));
+    put(network, &ok, "prefix_len", json_integer(SM_NET_PREFIX_LEN));
+    put(network, &ok, "gateway", json_string(SM_NET_GATEWAY));
+    put(network, &ok, "resolver", json_string(SM_NET_RESOLVER));
+    put(audit, &ok, "sync", json_boolean(o->audit_sync));
+    put(audit, &ok, "max_bytes", json_integer((json_int_t)o->audit_max_bytes));
+    put(audit, &ok, "seq_floor", json_integer((json_int_t)g->seq_floor));
+    put(pids, &ok, "supervisor", json_integer(g->supervisor));
+
+    put(m, &ok, "workspace", json_string(o->name));
+    put(m, &ok, "mode", json_string(sm_mode_name(o->mode)));
+    put(m, &ok, "opaque", json_boolean(o->opaque));
+    put(m, &ok, "allow", entries(o->lists, SM_LIST_ALLOW));
+    put(m, &ok, "passthrough", entries(o->lists, SM_LIST_PASSTHROUGH));
+    put(m, &ok, "deny", entries(o->lists, SM_LIST_DENY));
+    put(m, &ok, "inside", strings(o->inside));
+    put(m, &ok, "dns", dns_servers(o));
+    put(m, &ok, "resolv_conf", json_string(g->resolv_conf));
+    put(m, &ok, "dns_qps", json_integer(o->dns_qps));
+    put(m, &ok, "network", network);
+    put(m, &ok, "audit", audit);
+    put(m, &ok, "pids", pids);
+    return finish(m, ok, "core", error);
+}
+
+char *sm_message_front(const struct sm_run_options *o, GError **error)
+{
+    json_t *m = json_object();
+    bool ok = true;
+
+    put(m, &ok, "workspace", json_string(o->name));
+    put(m, &ok, "mac", json_string(SM_NET_GUEST_MAC));
+    put(m, &ok, "gateway_mac", json_string(SM_NET_GATEWAY_MAC));
+    put(m, &ok, "guest", json_string(SM_NET_GUEST));
+    put(m, &ok, "prefix_len", json_integer(SM_NET_PREFIX_LEN));
+    put(m, &ok, "gateway", json_string(SM_NET_GATEWAY));
+    put(m, &ok, "resolver", json_string(SM_NET_RESOLVER));
+    put(m, &ok, "mtu", json_integer(o->mtu));
+    put(m, &ok, "dns_any", json_boolean(o->mode != SM_MODE_OFF));
+    return finish(m, ok, "front", error);
+}
+
+char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace *ws, const struct sm_launch_ground *g, GError **error)
+{
+    json_t *m = json_object(), *argv = json_array(), *masks = json_array();
+    bool ok = true;
+
+    for (size_t i = 0; o->argv[i]; i++)
+        ok = json_array_append_new(argv, json_string(o->argv[i])) == 0 && ok;
+    if (g->default_base && strcmp(g->default_base, ws->base) != 0)
+        ok = json_array_append_new(masks, json_string(g->default_base)) == 0 && ok;
+
+    put(m, &ok, "name", json_string(o->name));
+    put(m, &ok, "argv", argv);
+    put(m, &ok, "cwd", json_string(g->cwd));
+    put(m, &ok, "network", json_string(sm_network_mode_name(o->network)));
+    if (o->network == SM_NETWORK_USER) {
+        put(m, &ok, "mac", json_string(SM_NET_GUEST_MAC));
+        put(m, &ok, "ip", json_string(SM_NET_GUEST));
+        put(m, &ok, "prefix_len", json_integer(SM_NET_PREFIX_LEN));
+        put(m, &ok, "gateway", json_string(SM_NET_GATEWAY));
+        put(m, &ok, "resolver", json_string(SM_NET_RESOLVER));
+        put(m, &ok, "mtu", json_integer(o->mtu));
+    }
+    put(m, &ok, "umask", json_integer(g->umask));
+    put(m, &ok, "nofile", json_integer(g->nofile));
+    put(m, &ok, "core", json_integer(g->core));
+    put(m, &ok, "state_dir", json_string(ws->base));
+    put(m, &ok, "masks", masks);
+    put(m, &ok, "ro", json_boolean(o->ro));
+    if (o->rootfs)
+        put(m, &ok, "rootfs", json_string(o->rootfs));
+    put(m, &ok, "binds", strings(o->binds));
+    return finish(m, ok, "command", error);
+}
+
+json_t *sm_message_facts(const struct sm_run_options *o)
+{
+    json_t *facts = json_object(), *network = json_object(), *dns = dns_servers(o);
+    bool ok = true;
+
+    put(network, &ok, "mode", json_string(sm_network_mode_name(o->network)));
+    if (o->network == SM_NETWORK_USER) {
+        put(network, &ok, "ip", json_string(SM_NET_GUEST));
+        put(network, &ok, "subnet", json_string(SM_NET_SUBNET));
+        put(network, &ok, "gateway", json_string(SM_NET_GATEWAY));
+        put(network, &ok, "resolver", json_string(SM_NET_RESOLVER));
+        put(network, &ok, "mac", json_string(SM_NET_GUEST_MAC));
+        put(network, &ok, "mtu", json_integer(o->mtu));
+        put(network, &ok, "dns", json_incref(dns));
+    }
+    put(facts, &ok, "mode", json_string(sm_mode_name(o->mode)));
+    put(facts, &ok, "opaque", json_boolean(o->opaque));
+    put(facts, &ok, "datapath", json_string("slirp"));
+    put(facts, &ok, "network", network);
+    json_decref(dns);
+    return facts;
+}
+
+char *sm_message_settings(const struct sm_run_options *o, GError **error)
+{
+    json_t *m = sm_message_facts(o), *command = json_array();
+    bool ok = true;
+
+    for (size_t i = 0; o->argv[i]; i++)
+        ok = json_array_append_new(command, json_string(o->argv[i])) == 0 && ok;
+    put(m, &ok, "schema", json_integer(1));
+    put(m, &ok, "name", json_string(o->name));
+    put(m, &ok, "dns_qps", json_integer(o->dns_qps));
+    put(m, &ok, "audit_sync", json_boolean(o->audit_sync));
+    put(m, &ok, "audit_max_bytes", json_integer((json_int_t)o->audit_max_bytes));
+    put(m, &ok, "inside", strings(o->inside));
+    put(m, &ok, "ro", json_boolean(o->ro));
+    put(m, &ok, "rootfs", o->rootfs ? json_string(o->rootfs) : json_null());
+    put(m, &ok, "binds", strings(o->binds));
+    return finish(m, ok, "settings", error);
+}

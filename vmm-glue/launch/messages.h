@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The configuration messages (descriptor 4) of the three children, the settings kept in workspace.json, and the facts that `status` shows:
+ * all composed in one place from the options of a start. What each key means stands with its reader: core/config.h, nat/config.h,
+ * paths/guest_init.h. Pure: what must be asked of the system comes in as struct sm_launch_ground.
+ */
+#ifndef SM_LAUNCH_MESSAGES_H
+#define SM_LAUNCH_MESSAGES_H
+
+#include <jansson.h>
+
+#include "launch/options.h"
+#include "launch/state.h"
+
+/* The reference network (spec section 9). */
+#define SM_NET_SUBNET "10.0.2.0/24"
+#define SM_NET_PREFIX_LEN 24
+#define SM_NET_GATEWAY "10.0.2.2"
+#define SM_NET_RESOLVER "10.0.2.3"
+#define SM_NET_GUEST "10.0.2.15"
+/* Locally administered, as slirp has always had them: 52:55 and the address. */
+#define SM_NET_GATEWAY_MAC "52:55:0a:00:02:02"
+#define SM_NET_GUEST_MAC "52:55:0a:00:02:0f"
+
+/** What the machine and the caller's process add to the options. */
+struct sm_launch_ground {
+    const char *resolv_conf; /* text of the host's; "" when it cannot be read or --dns is given */
+    uint64_t seq_floor;      /* from sm_audit_open() */
+    pid_t supervisor;
+    const char *cwd;
+    const char *default_base; /* where other workspaces may be when --state-dir is given; NULL: nowhere */
+    unsigned umask;
+    int64_t nofile, core; /* soft limits of CMD, -1: unlimited */
+};
+
+/** All return text for g_free(), or NULL with error when a value cannot be put into JSON (a path that is not UTF-8). */
+char *sm_message_core(const struct sm_run_options *o, const struct sm_launch_ground *g, GError **error);
+char *sm_message_front(const struct sm_run_options *o, GError **error);
+char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace *ws, const struct sm_launch_ground *g, GError **error);
+/** sm_message_settings() - workspace.json. */
+char *sm_message_settings(const struct sm_run_options *o, GError **error);
+/** sm_message_facts() - mode, datapath and the network record; a new reference. */
+json_t *sm_message_facts(const struct sm_run_options *o);
+
+#endif

@@ -1,0 +1,537 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The flags of `run`; see options.h. */
+#include "launch/options.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "audit/writer.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "launch/state.h"
+#include "policy/file.h"
+#include "ports/tap.h"
+
+static const char *const network_names[] = {[SM_NETWORK_USER] = "user", [SM_NETWORK_ISOLATED] = "isolated"};
+SM_NAME_TABLE_COVERS(network_names, SM_NETWORK_MODES);
+
+const char *sm_network_mode_name(enum sm_network_mode mode)
+{
+    return (unsigned)mode < SM_NETWORK_MODES ? network_names[mode] : "invalid";
+}
+
+/** What is being filled, beside the result. */
+struct parse {
+    struct sm_run_options o;
+    const char *policy_file; /* the first one, for the check against mode off */
+    char *name_text;
+};
+
+struct flag;
+typedef bool (*take_fn)(struct parse *p, const struct flag *flag, const char *value, GError **error);
+
+struct flag {
+    const char *name;    /* without the dashes */
+    const char *metavar; /* NULL: takes no value */
+    bool repeatable;
+    take_fn take; /* NULL: of a later version */
+    const char *help;
+};
+
+/** "--flag=value: " in front of what a parser said. */
+static bool prefix(const struct flag *flag, const char *value, GError **error)
+{
+    g_autofree char *shown = g_utf8_make_valid(value, -1);
+    g_prefix_error(error, "--%s=%.200s: ", flag->name, shown);
+    return false;
+}
+
+static bool bad(const struct flag *flag, const char *value, GError **error, const char *fix)
+{
+    sm_error_set(error, SM_ERROR_INVALID, "%s", fix);
+    return prefix(flag, value, error);
+}
+
+/** Decimal digits only: no sign, no white space, no hex. */
+static bool number(const char *text, uint64_t min, uint64_t max, uint64_t *ret)
+{
+    char *end;
+    if (!g_ascii_isdigit(text[0]))
+        return false;
+    errno = 0;
+    guint64 v = g_ascii_strtoull(text, &end, 10);
+    if (errno != 0 || *end != '\0' || v < min || v > max)
+        return false;
+    *ret = v;
+    return true;
+}
+
+static bool take_egress(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return sm_mode_parse(v, &p->o.mode, error) || prefix(f, v, error);
+}
+
+static bool take_allow(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return sm_lists_add_text(p->o.lists, SM_LIST_ALLOW, v, error) || prefix(f, v, error);
+}
+
+static bool take_passthrough(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return sm_lists_add_text(p->o.lists, SM_LIST_PASSTHROUGH, v, error) || prefix(f, v, error);
+}
+
+static bool take_deny(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return sm_lists_add_text(p->o.lists, SM_LIST_DENY, v, error) || prefix(f, v, error);
+}
+
+static bool take_policy(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    struct stat st;
+    size_t len;
+    sm_autofd fd = open(v, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+
+    if (fd < 0 || fstat(fd, &st) < 0) {
+        sm_error_set(error, SM_ERROR_INVALID, "cannot be read: %s", strerror(errno));
+        return prefix(f, v, error);
+    }
+    if (!S_ISREG(st.st_mode))
+        return bad(f, v, error, "not a regular file");
+    g_autofree char *data = sm_fd_read_all(fd, SM_POLICY_FILE_MAX, &len, error);
+    if (!data)
+        return prefix(f, v, error);
+    if (!sm_policy_file_parse(v, data, len, p->o.lists, error)) {
+        g_prefix_error(error, "--%s: ", f->name); /* the parser names file and line */
+        return false;
+    }
+    if (!p->policy_file)
+        p->policy_file = v;
+    return true;
+}
+
+static bool take_inside(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    struct sm_prefix prefix_value;
+    char text[SM_PREFIX_STRLEN];
+
+    if (!sm_prefix_parse(v, &prefix_value))
+        return bad(f, v, error, "not a range: write ADDRESS/BITS with zeros behind the prefix, for instance 203.0.113.0/24");
+    g_ptr_array_add(p->o.inside, g_strdup(sm_prefix_format(&prefix_value, text)));
+    return true;
+}
+
+static bool take_opaque(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    p->o.opaque = true;
+    return true;
+}
+
+static bool take_qps(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    uint64_t n;
+    if (!number(v, 0, SM_OPTIONS_DNS_QPS_MAX, &n))
+        return bad(f, v, error, "not a number of queries a second: write 0 (no limit) to 1000000");
+    p->o.dns_qps = (unsigned)n;
+    return true;
+}
+
+static bool take_dns(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    static const struct sm_addr any4 = {.family = SM_FAMILY_V4}, any6 = {.family = SM_FAMILY_V6};
+    struct sm_endpoint e;
+
+    if (!sm_endpoint_parse(v, 53, &e) || e.port == 0 || sm_addr_equal(&e.addr, &any4) || sm_addr_equal(&e.addr, &any6))
+        return bad(f, v, error, "not a DNS server: write ADDRESS or ADDRESS:PORT ([v6]:PORT), for instance 192.0.2.53");
+    if (p->o.n_dns == SM_OPTIONS_DNS_MAX)
+        return bad(f, v, error, "too many DNS servers: at most 8");
+    p->o.dns[p->o.n_dns++] = e;
+    return true;
+}
+
+static bool take_mtu(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    uint64_t n;
+    if (!number(v, SM_TAP_MTU_MIN, SM_TAP_MTU_MAX, &n))
+        return bad(f, v, error, "not an MTU: write 576 to 65520");
+    p->o.mtu = (unsigned)n;
+    return true;
+}
+
+static bool take_network(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    for (unsigned i = 0; i < SM_NETWORK_MODES; i++) {
+        if (strcmp(v, network_names[i]) == 0) {
+            p->o.network = (enum sm_network_mode)i;
+            return true;
+        }
+    }
+    return bad(f, v, error, "no such network: write user or isolated");
+}
+
+static bool take_datapath(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    if (strcmp(v, "slirp") == 0)
+        return true;
+    if (strcmp(v, "tproxy") != 0)
+        return bad(f, v, error, "no such datapath: write slirp or tproxy");
+    sm_error_set(error, SM_ERROR_MISSING,
+                 "egress: UDP mediation (TPROXY) unavailable for workspace %s \xe2\x80\x94 load the TPROXY kernel modules or use --egress off",
+                 p->name_text);
+    return false;
+}
+
+static bool take_name(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    if (!sm_state_name_check(v, error))
+        return prefix(f, v, error);
+    g_free(p->o.name);
+    p->o.name = g_strdup(v);
+    p->o.name_generated = false;
+    return true;
+}
+
+static bool take_state_dir(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    if (v[0] == '\0')
+        return bad(f, v, error, "empty: give a folder");
+    p->o.state_dir = g_canonicalize_filename(v, NULL);
+    if (strcmp(p->o.state_dir, "/") == 0)
+        return bad(f, v, error, "the root folder cannot be hidden from the command: give a folder of its own");
+    return true;
+}
+
+static bool take_audit_sync(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    p->o.audit_sync = true;
+    return true;
+}
+
+static bool take_audit_max(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    static const char units[] = "KMG";
+    g_autofree char *digits = g_strdup(v);
+    size_t len = strlen(digits);
+    unsigned shift = 0;
+    uint64_t n;
+
+    if (len > 0 && strchr(units, digits[len - 1])) {
+        shift = 10 * (unsigned)(strchr(units, digits[len - 1]) - units + 1);
+        digits[len - 1] = '\0';
+    }
+    if (!number(digits, 0, (UINT64_C(1) << 50) >> shift, &n) || (n << shift) < SM_AUDIT_MAX_BYTES_MIN)
+        return bad(f, v, error, "not a size: write a number of bytes, or with K, M or G (powers of 1024), from 1M to 1048576G");
+    p->o.audit_max_bytes = n << shift;
+    return true;
+}
+
+static bool take_ro(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    p->o.ro = true;
+    return true;
+}
+
+static bool take_rootfs(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    struct stat st;
+    if (v[0] == '\0' || stat(v, &st) < 0 || !S_ISDIR(st.st_mode))
+        return bad(f, v, error, "no such folder: give the folder that is to be the root");
+    p->o.rootfs = g_canonicalize_filename(v, NULL);
+    return true;
+}
+
+static bool take_bind(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    const char *colon = strchr(v, ':');
+    g_autofree char *given = colon ? g_strndup(v, (gsize)(colon - v)) : g_strdup(v);
+    struct stat st;
+
+    if (given[0] == '\0' || (colon && (colon[1] != '/' || strchr(colon + 1, ':'))))
+        return bad(f, v, error, "write SRC or SRC:DST, DST beginning with '/'");
+    if (stat(given, &st) < 0) {
+        sm_error_set(error, SM_ERROR_INVALID, "%s: %s", given, strerror(errno));
+        return prefix(f, v, error);
+    }
+    g_autofree char *src = g_canonicalize_filename(given, NULL);
+    g_autofree char *dst = g_canonicalize_filename(colon ? colon + 1 : src, NULL);
+    g_ptr_array_add(p->o.binds, g_strconcat(src, ":", dst, NULL));
+    return true;
+}
+
+static const struct flag flags[] = {
+    {"egress", "MODE", false, take_egress, "guarded (default): the public internet, nothing inside; strict: only what is listed; off: no mediation "
+                                           "(also: open, disabled)"},
+    {"egress-allow", "ENTRY", true, take_allow, "list a host, .suffix, address or CIDR, each with :PORT if you like; repeatable"},
+    {"egress-passthrough", "ENTRY", true, take_passthrough, "the same, and never intercept TLS to it; repeatable"},
+    {"egress-deny", "ENTRY", true, take_deny, "refuse it, whatever else allows it; repeatable"},
+    {"egress-policy", "FILE", true, take_policy, "entries from a .yaml, .yml or .json file with the keys allow and passthrough; repeatable"},
+    {"egress-inside", "CIDR", true, take_inside, "one more range that counts as inside; repeatable"},
+    {"egress-opaque", NULL, false, take_opaque, "do not intercept TLS; names are still policed"},
+    {"egress-dns-qps", "N", false, take_qps, "DNS queries a second (default 100; 0: no limit)"},
+    {"dns", "ADDR[:PORT]", true, take_dns, "ask this DNS server instead of those in /etc/resolv.conf; repeatable"},
+    {"network", "MODE", false, take_network, "user (default), or isolated: no network device at all"},
+    {"datapath", "PATH", false, take_datapath, "slirp (default) or tproxy"},
+    {"mtu", "N", false, take_mtu, "MTU of the guest's device, 576 to 65520 (default 1500)"},
+    {"name", "NAME", false, take_name, "name of the workspace (default: generated, and printed)"},
+    {"state-dir", "DIR", false, take_state_dir, "keep workspaces in DIR instead of $XDG_STATE_HOME/slirp-med (~/.local/state/slirp-med)"},
+    {"audit-sync", NULL, false, take_audit_sync, "have every decision on disk (fsync) before it takes effect"},
+    {"audit-max-bytes", "N[K|M|G]", false, take_audit_max, "space for the audit, both its files together (default 1G)"},
+    {"ro", NULL, false, take_ro, "CMD sees the file system read-only, but for /tmp and /run, which are its own"},
+    {"rootfs", "DIR", false, take_rootfs, "DIR is CMD's root folder"},
+    {"bind", "SRC[:DST]", true, take_bind, "SRC stays visible (at DST) and as writable as it is, also with --ro and --rootfs; repeatable"},
+    {"egress-swap-config", "FILE", true, NULL, NULL},
+    {"cred-swap", "PROVIDER", true, NULL, NULL},
+    {"publish", "SPEC", true, NULL, NULL},
+    {"egress-max-bps", "N", false, NULL, NULL},
+    {"egress-max-total-bytes", "N", false, NULL, NULL},
+    {"egress-max-conns", "N", false, NULL, NULL},
+    {"mediation", "SPEC", true, NULL, NULL},
+    {"mediation-optional", NULL, false, NULL, NULL},
+    {"spec", "FILE", false, NULL, NULL},
+    {"keep-ca", NULL, false, NULL, NULL},
+};
+
+/** Optimal string alignment distance: an insertion, deletion, exchange or swap of neighbours costs one. */
+static unsigned distance(const char *a, const char *b)
+{
+    enum { MAX = 40 };
+    unsigned d[MAX + 1][MAX + 1];
+    size_t n = strlen(a), m = strlen(b);
+
+    if (n > MAX || m > MAX)
+        return MAX;
+    for (size_t i = 0; i <= n; i++)
+        d[i][0] = (unsigned)i;
+    for (size_t j = 0; j <= m; j++)
+        d[0][j] = (unsigned)j;
+    for (size_t i = 1; i <= n; i++) {
+        for (size_t j = 1; j <= m; j++) {
+            unsigned best = SM_MIN(d[i - 1][j], d[i][j - 1]) + 1;
+            best = SM_MIN(best, d[i - 1][j - 1] + (a[i - 1] != b[j - 1]));
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+                best = SM_MIN(best, d[i - 2][j - 2] + 1);
+            d[i][j] = best;
+        }
+    }
+    return d[n][m];
+}
+
+const char *sm_option_suggest(const char *text, const char *const *words, size_t n_words)
+{
+    const char *found = NULL;
+    unsigned best = (unsigned)SM_MIN(strlen(text) / 3 + 1, 3u) + 1;
+
+    for (size_t i = 0; i < n_words; i++) {
+        unsigned d = distance(text, words[i]);
+        if (d < best) {
+            best = d;
+            found = words[i];
+        }
+    }
+    return found;
+}
+
+static const struct flag *find_flag(const char *name, GError **error)
+{
+    const char *words[SM_ARRAY_LEN(flags)];
+    size_t n = 0;
+
+    for (size_t i = 0; i < SM_ARRAY_LEN(flags); i++) {
+        if (strcmp(flags[i].name, name) == 0)
+            return &flags[i];
+        if (flags[i].take)
+            words[n++] = flags[i].name;
+    }
+    g_autofree char *shown = g_utf8_make_valid(name, -1);
+    const char *like = sm_option_suggest(name, words, n);
+    if (like)
+        sm_error_set(error, SM_ERROR_INVALID, "--%.100s: unknown flag; did you mean --%s? ('slirp-med run --help' lists all)", shown, like);
+    else
+        sm_error_set(error, SM_ERROR_INVALID, "--%.100s: unknown flag ('slirp-med run --help' lists all; flags of CMD go behind it)", shown);
+    return NULL;
+}
+
+static void parse_clear(struct parse *p)
+{
+    sm_run_options_clear(&p->o);
+    g_free(p->name_text);
+}
+
+/** The name is wanted by an error message of another flag, wherever it stands. */
+static char *name_for_messages(int argc, char **argv)
+{
+    for (int i = 1; i < argc && argv[i][0] == '-' && strcmp(argv[i], "--") != 0; i++) {
+        if (g_str_has_prefix(argv[i], "--name="))
+            return g_strdup(argv[i] + strlen("--name="));
+        if (strcmp(argv[i], "--name") == 0 && i + 1 < argc)
+            return g_strdup(argv[i + 1]);
+        for (size_t f = 0; f < SM_ARRAY_LEN(flags); f++) {
+            if (flags[f].metavar && strcmp(argv[i] + SM_MIN(strlen(argv[i]), 2u), flags[f].name) == 0) {
+                i++;
+                break;
+            }
+        }
+    }
+    return NULL;
+}
+
+/** What can only be said when all flags are known. */
+static bool check_whole(struct parse *p, GError **error)
+{
+    struct sm_run_options *o = &p->o;
+
+    if (o->mode == SM_MODE_OFF && p->policy_file) {
+        sm_error_set(error, SM_ERROR_INVALID,
+                     "--egress-policy=%s: nothing is judged with --egress off: leave the file out, or use --egress guarded or strict", p->policy_file);
+        return false;
+    }
+    if (!o->argv || !o->argv[0]) {
+        sm_error_set(error, SM_ERROR_INVALID, "no command: write it behind the flags, as in 'slirp-med run --egress strict -- curl https://example.com/'");
+        return false;
+    }
+    if (o->argv[0][0] == '\0') {
+        sm_error_set(error, SM_ERROR_INVALID, "the command is an empty text: write its name or path");
+        return false;
+    }
+    for (size_t i = 0; o->argv[i]; i++) {
+        if (!g_utf8_validate(o->argv[i], -1, NULL)) {
+            sm_error_set(error, SM_ERROR_INVALID, "argument %zu of the command is not UTF-8: put it into a script, and run that", i);
+            return false;
+        }
+    }
+    size_t listed = sm_lists_count(o->lists, SM_LIST_ALLOW) + sm_lists_count(o->lists, SM_LIST_PASSTHROUGH);
+    size_t denied = sm_lists_count(o->lists, SM_LIST_DENY);
+    if (o->mode == SM_MODE_OFF && (listed || denied || o->inside->len || o->opaque))
+        g_ptr_array_add(o->warnings, g_strdup("--egress off: nothing is judged, so the lists do nothing"));
+    if (o->mode == SM_MODE_STRICT && !listed && o->network == SM_NETWORK_USER)
+        g_ptr_array_add(o->warnings, g_strdup("--egress strict with nothing listed: nothing can be reached (list hosts with --egress-allow)"));
+    return true;
+}
+
+int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GError **error)
+{
+    sm_cleanup(parse_clear) struct parse p = {.o = {.name_generated = true,
+                                                    .mode = SM_MODE_GUARDED,
+                                                    .dns_qps = SM_OPTIONS_DNS_QPS_DEFAULT,
+                                                    .mtu = SM_OPTIONS_MTU_DEFAULT,
+                                                    .audit_max_bytes = SM_AUDIT_MAX_BYTES_DEFAULT}};
+    bool seen[SM_ARRAY_LEN(flags)] = {false};
+    int i;
+
+    p.o.name = sm_state_name_new();
+    p.o.lists = sm_lists_new();
+    p.o.inside = g_ptr_array_new_with_free_func(g_free);
+    p.o.binds = g_ptr_array_new_with_free_func(g_free);
+    p.o.warnings = g_ptr_array_new_with_free_func(g_free);
+    p.name_text = name_for_messages(argc, argv);
+    if (!p.name_text)
+        p.name_text = g_strdup(p.o.name);
+
+    for (i = 1; i < argc; i++) {
+        const char *arg = argv[i];
+        if (strcmp(arg, "--") == 0) {
+            i++;
+            break;
+        }
+        if (arg[0] != '-' || arg[1] == '\0')
+            break;
+        if (strcmp(arg, "-h") == 0 || strcmp(arg, "--help") == 0) {
+            p.o.help = true;
+            *ret = p.o;
+            memset(&p.o, 0, sizeof(p.o));
+            return 0;
+        }
+        if (arg[1] != '-') {
+            sm_error_set(error, SM_ERROR_INVALID, "%s: unknown flag ('slirp-med run --help' lists all; flags of CMD go behind it)", arg);
+            return -1;
+        }
+        const char *equals = strchr(arg, '=');
+        g_autofree char *name = equals ? g_strndup(arg + 2, (gsize)(equals - arg - 2)) : g_strdup(arg + 2);
+        const struct flag *flag = find_flag(name, error);
+        if (!flag)
+            return -1;
+        if (!flag->take) {
+            sm_error_set(error, SM_ERROR_INVALID, "--%s: not available in this version (%s): leave it out", flag->name, SM_VERSION);
+            return -1;
+        }
+        const char *value = equals ? equals + 1 : NULL;
+        if (!flag->metavar && value) {
+            sm_error_set(error, SM_ERROR_INVALID, "--%s=%.200s: takes no value: write --%s", flag->name, value, flag->name);
+            return -1;
+        }
+        if (flag->metavar && !value) {
+            if (i + 1 >= argc) {
+                sm_error_set(error, SM_ERROR_INVALID, "--%s: lacks its value: write --%s %s", flag->name, flag->name, flag->metavar);
+                return -1;
+            }
+            value = argv[++i];
+        }
+        if (seen[flag - flags] && !flag->repeatable) {
+            sm_error_set(error, SM_ERROR_INVALID, "--%s%s%.200s: given twice: give it once", flag->name, value ? "=" : "", value ? value : "");
+            return -1;
+        }
+        seen[flag - flags] = true;
+        if (!flag->take(&p, flag, value, error))
+            return -1;
+    }
+    if (i < argc)
+        p.o.argv = argv + i;
+    if (!check_whole(&p, error))
+        return -1;
+    *ret = p.o;
+    memset(&p.o, 0, sizeof(p.o)); /* handed over */
+    return 0;
+}
+
+void sm_run_options_clear(struct sm_run_options *o)
+{
+    g_clear_pointer(&o->name, g_free);
+    g_clear_pointer(&o->state_dir, g_free);
+    g_clear_pointer(&o->lists, sm_lists_free);
+    g_clear_pointer(&o->inside, g_ptr_array_unref);
+    g_clear_pointer(&o->binds, g_ptr_array_unref);
+    g_clear_pointer(&o->warnings, g_ptr_array_unref);
+    g_clear_pointer(&o->rootfs, g_free);
+    o->argv = NULL;
+}
+
+/** Append text, broken between words into lines of at most width columns, each after the first indented. */
+static void append_wrapped(GString *out, const char *text, size_t indent, size_t width)
+{
+    size_t column = indent;
+    g_auto(GStrv) words = g_strsplit(text, " ", -1);
+
+    for (size_t i = 0; words[i]; i++) {
+        size_t len = strlen(words[i]);
+        if (i > 0 && column + 1 + len > width) {
+            g_string_append_printf(out, "\n%*s", (int)indent, "");
+            column = indent;
+        } else if (i > 0) {
+            g_string_append_c(out, ' ');
+            column++;
+        }
+        g_string_append(out, words[i]);
+        column += len;
+    }
+    g_string_append_c(out, '\n');
+}
+
+char *sm_run_options_help(void)
+{
+    enum { INDENT = 32, WIDTH = 100 };
+    GString *out = g_string_new(NULL);
+
+    for (size_t i = 0; i < SM_ARRAY_LEN(flags); i++) {
+        if (!flags[i].take)
+            continue;
+        g_autofree char *left = g_strdup_printf("  --%s%s%s", flags[i].name, flags[i].metavar ? " " : "", flags[i].metavar ? flags[i].metavar : "");
+        g_string_append_printf(out, "%-*s", INDENT, left);
+        append_wrapped(out, flags[i].help, INDENT, WIDTH);
+    }
+    g_string_append_printf(out, "%-*s", INDENT, "  -h, --help");
+    append_wrapped(out, "print this and exit", INDENT, WIDTH);
+    return g_string_free(out, FALSE);
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The command line of `slirp-med run`: one table of flags from which parsing, errors and help come.
+ *
+ * "--flag value" and "--flag=value" are the same; "--" ends the flags, as does the first argument that is none; the rest is CMD. A flag that
+ * holds one value may be given once: two values for one question are a mistake, and in a policy a dangerous one. Everything is validated here,
+ * before anything is made on disk or started. Errors begin with the flag and the value and say what to write instead.
+ *
+ * Errors: SM_ERROR_INVALID (exit status 2), and SM_ERROR_MISSING for what this machine or version cannot do (exit status 125).
+ */
+#ifndef SM_LAUNCH_OPTIONS_H
+#define SM_LAUNCH_OPTIONS_H
+
+#include <glib.h>
+
+#include "base/addr.h"
+#include "policy/decide.h"
+#include "policy/list.h"
+
+#define SM_OPTIONS_MTU_DEFAULT 1500
+/** As many as the core's resolver takes (SM_RESOLVER_SERVERS_MAX). */
+#define SM_OPTIONS_DNS_MAX 8
+#define SM_OPTIONS_DNS_QPS_DEFAULT 100
+#define SM_OPTIONS_DNS_QPS_MAX 1000000
+
+enum sm_network_mode { SM_NETWORK_USER, SM_NETWORK_ISOLATED, SM_NETWORK_MODES };
+const char *sm_network_mode_name(enum sm_network_mode mode);
+
+struct sm_run_options {
+    char *name; /* generated when --name was absent */
+    bool name_generated;
+    char *state_dir; /* NULL: the default */
+    enum sm_mode mode;
+    bool opaque;
+    struct sm_lists *lists; /* flags and files */
+    GPtrArray *inside;      /* char *: canonical CIDRs */
+    unsigned dns_qps;       /* 0: no budget */
+    struct sm_endpoint dns[SM_OPTIONS_DNS_MAX];
+    size_t n_dns;
+    unsigned mtu;
+    bool audit_sync;
+    uint64_t audit_max_bytes;
+    enum sm_network_mode network;
+    bool ro;
+    char *rootfs;     /* absolute, or NULL */
+    GPtrArray *binds; /* char *: "SRC:DST", absolute */
+    char **argv;      /* CMD, NULL-terminated; points into the caller's argv */
+    bool help;        /* --help was given: nothing else was looked at */
+    GPtrArray *warnings; /* char *: what was given and will do nothing */
+};
+
+/** sm_run_options_parse() - argv[0] is "run". Returns 0 and *ret, or -1 with error set and *ret untouched. Reads policy files. */
+int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GError **error);
+void sm_run_options_clear(struct sm_run_options *o);
+
+/** sm_run_options_help() - the table of flags as text, for --help; g_free(). */
+char *sm_run_options_help(void);
+
+/** sm_option_suggest() - the word of the list that text is most likely a misspelling of, or NULL. */
+const char *sm_option_suggest(const char *text, const char *const *words, size_t n_words);
+
+#endif

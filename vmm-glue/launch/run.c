@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The start of a workspace, step by step, and its undoing; see run.h. */
+#include "launch/run.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "audit/file.h"
+#include "base/error.h"
+#include "launch/messages.h"
+#include "launch/state.h"
+#include "sandbox/sandbox.h"
+#include "supervisor/resolv.h"
+#include "supervisor/spawn.h"
+#include "supervisor/supervisor.h"
+
+extern char **environ;
+
+static int64_t soft_limit(int resource)
+{
+    struct rlimit limit;
+    if (getrlimit((__rlimit_resource_t)resource, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur > INT32_MAX)
+        return -1;
+    return (int64_t)limit.rlim_cur;
+}
+
+/** The whole environment of core and front: the log level, and in sanitizer builds what tells them where to report. */
+static char **service_environment(void)
+{
+    static const char *const kept[] = {
+        "SLIRP_MED_LOG",
+#if defined(__SANITIZE_ADDRESS__) || defined(SM_SANDBOX_SANITIZED)
+        "ASAN_OPTIONS",
+        "UBSAN_OPTIONS",
+        "LSAN_OPTIONS",
+#endif
+    };
+    GPtrArray *env = g_ptr_array_new();
+
+    for (size_t i = 0; i < SM_ARRAY_LEN(kept); i++) {
+        const char *value = getenv(kept[i]);
+        if (value)
+            g_ptr_array_add(env, g_strconcat(kept[i], "=", value, NULL));
+    }
+    g_ptr_array_add(env, NULL);
+    return (char **)g_ptr_array_free(env, FALSE);
+}
+
+static void supervisor_freep(struct sm_supervisor **s)
+{
+    sm_supervisor_free(*s);
+}
+
+static void json_freep(json_t **j)
+{
+    json_decref(*j);
+}
+
+static int say(int status, const GError *error)
+{
+    fprintf(stderr, "slirp-med: %s\n", error->message);
+    return status;
+}
+
+static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, struct sm_launch_ground *ground, bool *ret_started)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *settings = NULL;
+    g_autofree char *core_config = NULL;
+    g_autofree char *front_config = NULL;
+    g_autofree char *guest_config = NULL;
+    g_autofree char *resolv_conf = NULL;
+    g_auto(GStrv) service_env = service_environment();
+    sm_autofd audit_fd = -1;
+    bool networked = o->network == SM_NETWORK_USER;
+
+    if (networked) {
+        audit_fd = sm_audit_open(ws->dirfd, &ground->seq_floor, &error);
+        if (audit_fd < 0)
+            return say(SM_SUPERVISOR_FAILED, error);
+        resolv_conf = o->n_dns > 0 ? NULL : sm_resolv_read(SM_RESOLV_PATH, NULL);
+        if (resolv_conf && !g_utf8_validate(resolv_conf, -1, NULL))
+            g_clear_pointer(&resolv_conf, g_free);
+    }
+    ground->resolv_conf = resolv_conf ? resolv_conf : "";
+
+    if (!(settings = sm_message_settings(o, &error)) || !(core_config = sm_message_core(o, ground, &error)) ||
+        !(front_config = sm_message_front(o, &error)) || !(guest_config = sm_message_guest(o, ws, ground, &error)) ||
+        sm_workspace_write_settings(ws, settings, &error) < 0)
+        return say(SM_SUPERVISOR_FAILED, error);
+
+    char self[] = "slirp-med", core[] = "core", front[] = "nat", guest[] = "guest-init";
+    char *core_argv[] = {self, core, NULL}, *front_argv[] = {self, front, NULL}, *guest_argv[] = {self, guest, NULL};
+    sm_cleanup(json_freep) json_t *facts = sm_message_facts(o);
+    struct sm_supervisor_spec spec = {
+        .exe = SM_SPAWN_SELF,
+        .name = o->name,
+        .dirfd = ws->dirfd,
+        .audit_fd = audit_fd,
+        .audit_max_bytes = o->audit_max_bytes,
+        .resolv_path = networked && o->n_dns == 0 ? SM_RESOLV_PATH : NULL,
+        .resolv_text = ground->resolv_conf,
+        .facts = facts,
+        .take_signals = true,
+    };
+    spec.children[SM_CHILD_CORE] = (struct sm_child_spec){networked, core_argv, service_env, core_config, strlen(core_config)};
+    spec.children[SM_CHILD_FRONT] = (struct sm_child_spec){networked, front_argv, service_env, front_config, strlen(front_config)};
+    spec.children[SM_CHILD_GUEST] = (struct sm_child_spec){true, guest_argv, environ, guest_config, strlen(guest_config)};
+
+    sm_cleanup(supervisor_freep) struct sm_supervisor *supervisor = sm_supervisor_new(&spec, &error);
+    if (!supervisor)
+        return say(SM_SUPERVISOR_FAILED, error);
+    struct sm_supervisor_result result;
+    sm_supervisor_run(supervisor, &result);
+    if (result.reason)
+        fprintf(stderr, "slirp-med: %s\n", result.reason);
+    g_free(result.reason);
+    *ret_started = result.started;
+    return result.status;
+}
+
+int sm_launch_run(const struct sm_run_options *o)
+{
+    g_autoptr(GError) error = NULL;
+    sm_cleanup(sm_workspace_close) struct sm_workspace ws = SM_WORKSPACE_INIT;
+    g_autofree char *cwd = NULL;
+    g_autofree char *default_base = NULL;
+    struct sm_launch_ground ground = {0};
+
+    mode_t mask = umask(077);
+    (void)umask(mask);
+    ground.umask = mask;
+    ground.nofile = soft_limit(RLIMIT_NOFILE);
+    ground.core = soft_limit(RLIMIT_CORE);
+    ground.supervisor = getpid();
+    char *here = getcwd(NULL, 0);
+    cwd = g_strdup(here);
+    free(here);
+    if (!cwd) {
+        fprintf(stderr, "slirp-med: the current folder cannot be named (%s): cd to another one\n", strerror(errno));
+        return SM_SUPERVISOR_FAILED;
+    }
+    ground.cwd = cwd;
+    if (o->state_dir) {
+        g_autofree char *wanted = sm_state_default_base(NULL);
+        char *real = wanted ? realpath(wanted, NULL) : NULL;
+        default_base = g_strdup(real);
+        free(real);
+        ground.default_base = default_base;
+    }
+
+    if (sm_sandbox_enter(SM_ROLE_SUPERVISOR, &(struct sm_sandbox_spec){.parent_fd = -1}, &error) < 0)
+        return say(SM_SUPERVISOR_FAILED, error);
+    if (sm_workspace_open(o->state_dir, o->name, true, &ws, &error) < 0)
+        return say(SM_SUPERVISOR_FAILED, error);
+    if (sm_workspace_lock(&ws, &error) < 0)
+        return say(SM_SUPERVISOR_FAILED, error);
+    if (o->name_generated)
+        fprintf(stderr, "slirp-med: workspace %s\n", o->name);
+    bool started = false;
+    int status = run_locked(o, &ws, &ground, &started);
+    if (!started)
+        sm_workspace_undo(&ws);
+    return status;
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * `slirp-med run`, from valid options to an exit status: this process becomes the workspace's supervisor.
+ *
+ *   1 the caller's umask and limits are noted for CMD; supervisor's sandbox stage
+ *   2 state folder, lock            (a second start of one name ends here and names the first one's pid)
+ *   3 audit file, workspace.json
+ *   4 control socket, core and guest-init at once; the front as soon as the tap has come
+ *   5 all ready: GO; until the end
+ *
+ * A step that fails undoes those before it. Exit status: CMD's; 128+n when it ended by signal n; 125 when slirp-med itself failed, 126 and 127
+ * when CMD could not be executed or was not found.
+ */
+#ifndef SM_LAUNCH_RUN_H
+#define SM_LAUNCH_RUN_H
+
+#include "launch/options.h"
+
+/** sm_launch_run() - returns the exit status; what failed has been said on stderr. */
+int sm_launch_run(const struct sm_run_options *o);
+
+#endif

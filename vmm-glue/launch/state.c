@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* A workspace's folder, lock and settings; see state.h. */
+#include "launch/state.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "audit/event.h"
+#include "audit/file.h"
+#include "base/error.h"
+#include "supervisor/control.h"
+
+#define LOCK_TRIES 5
+#define LOCK_PAUSE_US 5000
+#define SETTINGS_NEW SM_STATE_SETTINGS ".new"
+
+bool sm_state_name_check(const char *name, GError **error)
+{
+    if (sm_audit_name_valid(name))
+        return true;
+    g_autofree char *shown = g_strescape(name, NULL);
+    sm_error_set(error, SM_ERROR_INVALID, "'%.80s' is no workspace name: use 1 to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit",
+                 shown);
+    return false;
+}
+
+char *sm_state_name_new(void)
+{
+    guint32 r;
+    if (getrandom(&r, sizeof(r), 0) != (ssize_t)sizeof(r))
+        r = g_random_int(); /* a name, not a secret */
+    return g_strdup_printf("run-%08x", r);
+}
+
+char *sm_state_default_base(GError **error)
+{
+    const char *xdg = getenv("XDG_STATE_HOME");
+    const char *home = getenv("HOME");
+
+    if (xdg && xdg[0] == '/') /* the XDG specification: a relative one is to be ignored */
+        return g_build_filename(xdg, "slirp-med", NULL);
+    if (!home || home[0] != '/') {
+        const struct passwd *pw = getpwuid(geteuid());
+        home = pw ? pw->pw_dir : NULL;
+    }
+    if (!home || home[0] != '/') {
+        sm_error_set(error, SM_ERROR_MISSING, "there is no home folder to keep workspaces in: set HOME or XDG_STATE_HOME, or give --state-dir DIR");
+        return NULL;
+    }
+    return g_build_filename(home, ".local", "state", "slirp-med", NULL);
+}
+
+/** Could another user put something else in place of what lies in this folder? */
+static int check_base(int fd, const char *path, GError **error)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) < 0) {
+        sm_error_set_errno(error, errno, "state folder %s", path);
+        return -1;
+    }
+    if (st.st_uid != geteuid() && st.st_uid != 0) {
+        sm_error_set(error, SM_ERROR_INVALID, "state folder %s belongs to another user (uid %u): give --state-dir a folder of your own", path,
+                     (unsigned)st.st_uid);
+        return -1;
+    }
+    if ((st.st_mode & 022) && !(st.st_mode & S_ISVTX)) {
+        sm_error_set(error, SM_ERROR_INVALID, "others can write to state folder %s: chmod go-w %s, or give --state-dir another folder", path, path);
+        return -1;
+    }
+    return 0;
+}
+
+static int check_workspace(int fd, const char *base, const char *name, GError **error)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) < 0) {
+        sm_error_set_errno(error, errno, "workspace folder %s/%s", base, name);
+        return -1;
+    }
+    if (st.st_uid != geteuid()) {
+        sm_error_set(error, SM_ERROR_INVALID, "workspace folder %s/%s belongs to another user (uid %u): choose another --name", base, name,
+                     (unsigned)st.st_uid);
+        return -1;
+    }
+    if (st.st_mode & 077) {
+        sm_error_set(error, SM_ERROR_INVALID, "workspace folder %s/%s is open to others (mode %04o): chmod 700 it if you trust what is in it", base,
+                     name, (unsigned)st.st_mode & 07777);
+        return -1;
+    }
+    return 0;
+}
+
+int sm_workspace_open(const char *state_dir, const char *name, bool create, struct sm_workspace *ret, GError **error)
+{
+    g_autofree char *wanted = state_dir ? g_canonicalize_filename(state_dir, NULL) : sm_state_default_base(error);
+    bool created = false;
+
+    if (!wanted || !sm_state_name_check(name, error))
+        return -1;
+    if (create && g_mkdir_with_parents(wanted, 0700) < 0) {
+        sm_error_set_errno(error, errno, "make the state folder %s", wanted);
+        return -1;
+    }
+    char *real = realpath(wanted, NULL);
+    if (!real) {
+        if (errno == ENOENT)
+            sm_error_set(error, SM_ERROR_INVALID, "there is no workspace '%s': no folder %s", name, wanted);
+        else
+            sm_error_set_errno(error, errno, "state folder %s", wanted);
+        return -1;
+    }
+    g_autofree char *base = g_strdup(real);
+    free(real);
+    sm_autofd base_fd = open(base, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (base_fd < 0) {
+        sm_error_set_errno(error, errno, "open state folder %s", base);
+        return -1;
+    }
+    if (check_base(base_fd, base, error) < 0)
+        return -1;
+    if (create) {
+        created = mkdirat(base_fd, name, 0700) == 0;
+        if (!created && errno != EEXIST) {
+            sm_error_set_errno(error, errno, "make workspace folder %s/%s", base, name);
+            return -1;
+        }
+    }
+    sm_autofd dirfd = openat(base_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (dirfd < 0) {
+        if (errno == ENOENT)
+            sm_error_set(error, SM_ERROR_INVALID, "there is no workspace '%s' in %s", name, base);
+        else if (errno == ENOTDIR || errno == ELOOP)
+            sm_error_set(error, SM_ERROR_INVALID, "%s/%s is not a folder: remove it or choose another --name", base, name);
+        else
+            sm_error_set_errno(error, errno, "open workspace folder %s/%s", base, name);
+        return -1;
+    }
+    if (check_workspace(dirfd, base, name, error) < 0)
+        return -1;
+    *ret = (struct sm_workspace){.name = g_strdup(name),
+                                 .base = g_steal_pointer(&base),
+                                 .base_fd = sm_steal_fd(&base_fd),
+                                 .dirfd = sm_steal_fd(&dirfd),
+                                 .lock_fd = -1,
+                                 .created = created};
+    return 0;
+}
+
+void sm_workspace_close(struct sm_workspace *ws)
+{
+    if (ws->lock_fd >= 0)
+        (void)!ftruncate(ws->lock_fd, 0); /* before the lock goes: the next holder's pid must stay */
+    sm_fd_close(&ws->lock_fd);
+    sm_fd_close(&ws->dirfd);
+    sm_fd_close(&ws->base_fd);
+    g_clear_pointer(&ws->name, g_free);
+    g_clear_pointer(&ws->base, g_free);
+}
+
+static int open_lock(const struct sm_workspace *ws, int flags)
+{
+    return openat(ws->dirfd, SM_STATE_LOCK, flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0600);
+}
+
+static pid_t read_pid(int fd)
+{
+    char text[16] = "";
+    ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+    if (n <= 0)
+        return 0;
+    return (pid_t)strtol(text, NULL, 10);
+}
+
+/** Those who only ask whether it runs hold the lock shared for microseconds: do not take one of them for a holder. */
+static int lock_exclusively(int fd)
+{
+    for (int i = 0; i < LOCK_TRIES; i++) {
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+            return 0;
+        if (errno != EWOULDBLOCK)
+            return -1;
+        g_usleep(LOCK_PAUSE_US);
+    }
+    errno = EWOULDBLOCK;
+    return -1;
+}
+
+int sm_workspace_lock(struct sm_workspace *ws, GError **error)
+{
+    char text[16];
+    sm_autofd fd = open_lock(ws, O_RDWR | O_CREAT);
+
+    if (fd < 0) {
+        sm_error_set_errno(error, errno, "open %s/%s/" SM_STATE_LOCK, ws->base, ws->name);
+        return -1;
+    }
+    if (lock_exclusively(fd) < 0) {
+        if (errno != EWOULDBLOCK) {
+            sm_error_set_errno(error, errno, "lock workspace '%s'", ws->name);
+            return -1;
+        }
+        pid_t pid = read_pid(fd);
+        g_autofree char *holder = pid > 0 ? g_strdup_printf("pid %d", (int)pid) : g_strdup("a process that is starting");
+        sm_error_set(error, SM_ERROR_BUSY, "workspace '%s' is already running (%s): choose another --name, or end it with 'slirp-med stop %s'",
+                     ws->name, holder, ws->name);
+        return -1;
+    }
+    int n = snprintf(text, sizeof(text), "%d\n", (int)getpid());
+    if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)n, 0) != n) {
+        sm_error_set_errno(error, errno, "write %s/%s/" SM_STATE_LOCK, ws->base, ws->name);
+        return -1;
+    }
+    ws->lock_fd = sm_steal_fd(&fd);
+    return 0;
+}
+
+int sm_workspace_holder(const struct sm_workspace *ws, pid_t *ret_pid)
+{
+    sm_autofd fd = open_lock(ws, O_RDONLY);
+
+    *ret_pid = 0;
+    if (fd < 0)
+        return errno == ENOENT ? 0 : -1;
+    if (flock(fd, LOCK_SH | LOCK_NB) == 0)
+        return 0; /* given back by close */
+    if (errno != EWOULDBLOCK)
+        return -1;
+    *ret_pid = read_pid(fd);
+    return 1;
+}
+
+int sm_workspace_write_settings(const struct sm_workspace *ws, const char *text, GError **error)
+{
+    (void)unlinkat(ws->dirfd, SETTINGS_NEW, 0);
+    sm_autofd fd = openat(ws->dirfd, SETTINGS_NEW, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+    if (fd < 0 || sm_fd_write_all(fd, text, strlen(text)) < 0 || renameat(ws->dirfd, SETTINGS_NEW, ws->dirfd, SM_STATE_SETTINGS) < 0) {
+        sm_error_set_errno(error, errno, "write %s/%s/" SM_STATE_SETTINGS, ws->base, ws->name);
+        (void)unlinkat(ws->dirfd, SETTINGS_NEW, 0);
+        return -1;
+    }
+    return 0;
+}
+
+char *sm_workspace_read_settings(const struct sm_workspace *ws, GError **error)
+{
+    struct stat st;
+    sm_autofd fd = openat(ws->dirfd, SM_STATE_SETTINGS, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+
+    if (fd < 0 || fstat(fd, &st) < 0) {
+        sm_error_set_errno(error, errno, "open %s/%s/" SM_STATE_SETTINGS, ws->base, ws->name);
+        return NULL;
+    }
+    if (!S_ISREG(st.st_mode)) {
+        sm_error_set(error, SM_ERROR_INVALID, "%s/%s/" SM_STATE_SETTINGS " is not a regular file", ws->base, ws->name);
+        return NULL;
+    }
+    char *text = sm_fd_read_all(fd, SM_STATE_SETTINGS_MAX, NULL, error);
+    if (!text)
+        g_prefix_error(error, "%s/%s/" SM_STATE_SETTINGS ": ", ws->base, ws->name);
+    return text;
+}
+
+void sm_workspace_undo(struct sm_workspace *ws)
+{
+    struct stat st;
+
+    if (!ws->created || ws->dirfd < 0)
+        return;
+    if (fstatat(ws->dirfd, SM_AUDIT_FILE, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+        if (st.st_size > 0)
+            return;
+        (void)unlinkat(ws->dirfd, SM_AUDIT_FILE, 0);
+    }
+    sm_control_remove_stale(ws->dirfd);
+    (void)unlinkat(ws->dirfd, SM_STATE_SETTINGS, 0);
+    (void)unlinkat(ws->dirfd, SM_STATE_LOCK, 0);
+    (void)unlinkat(ws->base_fd, ws->name, AT_REMOVEDIR);
+}

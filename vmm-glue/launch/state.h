@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A workspace's place on disk: <base>/NAME/, where base is --state-dir, else $XDG_STATE_HOME/slirp-med, else ~/.local/state/slirp-med.
+ *
+ *   egress.jsonl, egress.jsonl.1   the audit (audit/file.h); kept
+ *   workspace.json                 the settings of the last start, one JSON object, replaced atomically
+ *   lock                           flock(2)ed by the supervisor while it runs; holds its pid as text; never removed while in use
+ *   control.sock                   while it runs (supervisor/control.h)
+ *
+ * The folder is 0700 and the caller's, the files 0600. Opening is distrustful: no symbolic link in place of the folder or a file, the
+ * caller's own, no access for group and others; and nobody else may be able to put another folder in its place.
+ */
+#ifndef SM_LAUNCH_STATE_H
+#define SM_LAUNCH_STATE_H
+
+#include <glib.h>
+
+#include "base/fd.h"
+
+#define SM_STATE_LOCK "lock"
+#define SM_STATE_SETTINGS "workspace.json"
+/** Largest workspace.json: the lists are not in it. */
+#define SM_STATE_SETTINGS_MAX (256u << 10)
+
+struct sm_workspace {
+    char *name;
+    char *base; /* absolute, no symbolic links in it */
+    int base_fd;
+    int dirfd;
+    int lock_fd;  /* -1: not locked by us */
+    bool created; /* the folder is from this sm_workspace_open() */
+};
+
+/** sm_state_name_check() - the name rule [A-Za-z0-9][A-Za-z0-9._-]{0,62}; false with error that says it. */
+bool sm_state_name_check(const char *name, GError **error) SM_WARN_UNUSED;
+/** sm_state_name_new() - "run-" and eight random hex digits; g_free(). */
+char *sm_state_name_new(void);
+
+/** sm_state_default_base() - where workspaces are without --state-dir; g_free(). NULL with error when there is no home. */
+char *sm_state_default_base(GError **error);
+
+/**
+ * sm_workspace_open() - open the folder of a workspace.
+ * @state_dir: --state-dir, or NULL.
+ * @create: make it (and the base) if it is not there; otherwise a missing one is SM_ERROR_INVALID that says where was looked.
+ * Returns 0, or -1 with error set and nothing made that was not there.
+ */
+int sm_workspace_open(const char *state_dir, const char *name, bool create, struct sm_workspace *ret, GError **error);
+/** sm_workspace_close() - also unlocks. Fit for sm_cleanup(); a zeroed struct is not: begin with SM_WORKSPACE_INIT. */
+void sm_workspace_close(struct sm_workspace *ws);
+#define SM_WORKSPACE_INIT {.base_fd = -1, .dirfd = -1, .lock_fd = -1}
+
+/** sm_workspace_lock() - become the one that runs it. 0, or -1: SM_ERROR_BUSY (names the holder's pid), SM_ERROR_SYSTEM. */
+int sm_workspace_lock(struct sm_workspace *ws, GError **error);
+/** sm_workspace_holder() - 1 and the pid (0: not written yet) when somebody runs it, 0 when nobody does, -1 with errno. */
+int sm_workspace_holder(const struct sm_workspace *ws, pid_t *ret_pid);
+
+/** sm_workspace_write_settings() - replace workspace.json. 0, or -1 with error set and the old one in place. */
+int sm_workspace_write_settings(const struct sm_workspace *ws, const char *text, GError **error);
+/** sm_workspace_read_settings() - its text (g_free()), or NULL with error set. */
+char *sm_workspace_read_settings(const struct sm_workspace *ws, GError **error);
+
+/**
+ * sm_workspace_undo() - after a start that failed before anything was recorded: remove the folder if this start made it and nothing was
+ * written to the audit. Call it under the lock.
+ */
+void sm_workspace_undo(struct sm_workspace *ws);
+
+#endif
