@@ -1,11 +1,109 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The one binary: picks the subcommand. Roles (core, nat, guest-init) are subcommands that the supervisor starts, not users. */
+/* The one binary: picks the subcommand out of one table. Roles (core, nat, guest-init) are started by the supervisor, not by users. */
 #include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#include "base/defs.h"
+#include "cli/cli.h"
+#include "cli/egress.h"
+#include "launch/options.h"
+
+struct command {
+    const char *name;
+    int (*main)(int argc, char **argv);
+    const char *help;    /* NULL: hidden */
+    const char *process; /* hidden roles: name of the process in ps(1), at most 15 bytes */
+};
+
+static int help_main(int argc, char **argv);
+
+static const struct command commands[] = {
+    {"run", sm_cli_run, "run a command whose only network is the mediator", NULL},
+    {"egress", sm_cli_egress, "print what a workspace tried to reach and how it was judged", NULL},
+    {"status", sm_cli_status, "show whether a workspace runs, and its settings", NULL},
+    {"stop", sm_cli_stop, "end a running workspace", NULL},
+    {"help", help_main, "print this, or the help of a command", NULL},
+};
+
+static void print_help(FILE *to)
+{
+    fputs("slirp-med " SM_VERSION ": a command, a policy, and a record of every connection\n"
+          "\n"
+          "usage: slirp-med COMMAND ...\n"
+          "\n",
+          to);
+    for (size_t i = 0; i < SM_ARRAY_LEN(commands); i++)
+        if (commands[i].help)
+            fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].help);
+    fputs("\n"
+          "  slirp-med run --egress strict --egress-allow example.com -- curl https://example.com/\n"
+          "\n"
+          "'slirp-med COMMAND --help' explains a command, 'slirp-med --version' prints the version.\n",
+          to);
+}
+
+static const struct command *find_command(const char *name)
+{
+    for (size_t i = 0; i < SM_ARRAY_LEN(commands); i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+static int unknown(const char *name)
+{
+    const char *words[SM_ARRAY_LEN(commands)];
+    size_t n = 0;
+
+    for (size_t i = 0; i < SM_ARRAY_LEN(commands); i++)
+        if (commands[i].help)
+            words[n++] = commands[i].name;
+    const char *like = sm_option_suggest(name, words, n);
+    g_autofree char *shown = g_utf8_make_valid(name, -1);
+    if (like)
+        fprintf(stderr, "slirp-med: '%.80s' is no command; did you mean '%s'? ('slirp-med help' lists all)\n", shown, like);
+    else
+        fprintf(stderr, "slirp-med: '%.80s' is no command ('slirp-med help' lists all)\n", shown);
+    return SM_CLI_USAGE;
+}
+
+static int help_main(int argc, char **argv)
+{
+    if (argc < 2 || argv[1][0] == '-') {
+        print_help(stdout);
+        return 0;
+    }
+    const struct command *c = find_command(argv[1]);
+    if (!c || !c->help)
+        return unknown(argv[1]);
+    if (c->main == help_main) {
+        print_help(stdout);
+        return 0;
+    }
+    char flag[] = "--help";
+    char *args[] = {argv[1], flag, NULL};
+    return c->main(2, args);
+}
 
 int main(int argc, char **argv)
 {
-    (void)argc;
-    (void)argv;
-    fprintf(stderr, "slirp-med: no command\n");
-    return 2;
+    if (argc < 2) {
+        fputs("slirp-med: no command ('slirp-med help' lists all)\n", stderr);
+        return SM_CLI_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        print_help(stdout);
+        return 0;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        puts("slirp-med " SM_VERSION);
+        return 0;
+    }
+    const struct command *c = find_command(argv[1]);
+    if (!c)
+        return unknown(argv[1]);
+    if (c->process)
+        (void)prctl(PR_SET_NAME, c->process, 0, 0, 0);
+    return c->main(argc - 1, argv + 1);
 }

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The subcommands that need no header of their own. Each gets argv[0] = its name and returns the exit status: 0, 1 when what was asked for
+ * could not be had, SM_CLI_USAGE for wrong flags (a message on stderr that names the flag, the value and the fix); `run`: see launch/run.h.
+ */
+#ifndef SM_CLI_CLI_H
+#define SM_CLI_CLI_H
+
+#include <glib.h>
+
+#include "base/defs.h"
+
+#define SM_CLI_USAGE 2
+
+/** `slirp-med run [FLAGS] [--] CMD...` */
+int sm_cli_run(int argc, char **argv);
+/** `slirp-med status NAME [--json] [--state-dir DIR]` */
+int sm_cli_status(int argc, char **argv);
+/** `slirp-med stop NAME [--state-dir DIR]` */
+int sm_cli_stop(int argc, char **argv);
+
+/** What a subcommand about one workspace was given. */
+struct sm_cli_named {
+    const char *name;
+    const char *state_dir; /* NULL: the default */
+    bool json, help;
+};
+/** sm_cli_named_parse() - NAME, --json (if may_json), --state-dir, --help, in any order. False with error set. */
+bool sm_cli_named_parse(int argc, char **argv, bool may_json, struct sm_cli_named *ret, GError **error);
+
+/** sm_cli_fail() - print the error and return the exit status that fits its code: SM_CLI_USAGE for SM_ERROR_INVALID, otherwise `otherwise`. */
+int sm_cli_fail(const GError *error, int otherwise);
+
+#endif

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* `slirp-med run`: options, then launch/run.c. */
+#include "launch/run.h"
+
+#include <stdio.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "cli/cli.h"
+#include "supervisor/supervisor.h"
+
+static void print_help(void)
+{
+    g_autofree char *flags = sm_run_options_help();
+
+    printf("usage: slirp-med run [FLAGS] [--] CMD [ARG...]\n"
+           "\n"
+           "Run CMD in namespaces of its own. Its only way out is a network device whose frames slirp-med reads: every connection is judged,\n"
+           "dialled by slirp-med itself, and recorded (see 'slirp-med egress').\n"
+           "\n"
+           "%s"
+           "\n"
+           "A flag may be written '--flag value' or '--flag=value'. The first argument that is no flag begins CMD.\n"
+           "\n"
+           "Exit status: CMD's; 128+n when signal n ended it; 125 when slirp-med itself failed; 126 when CMD could not be executed;\n"
+           "127 when CMD was not found; 2 when a flag is wrong.\n",
+           flags);
+}
+
+int sm_cli_run(int argc, char **argv)
+{
+    g_autoptr(GError) error = NULL;
+    sm_cleanup(sm_run_options_clear) struct sm_run_options o = {0};
+
+    sm_log_init("supervisor");
+    if (sm_run_options_parse(argc, argv, &o, &error) < 0) {
+        if (g_error_matches(error, SM_ERROR, SM_ERROR_MISSING)) {
+            fprintf(stderr, "%s\n", error->message); /* the spec's words, as they are */
+            return SM_SUPERVISOR_FAILED;
+        }
+        return sm_cli_fail(error, SM_CLI_USAGE);
+    }
+    if (o.help) {
+        print_help();
+        return 0;
+    }
+    for (guint i = 0; i < o.warnings->len; i++)
+        fprintf(stderr, "slirp-med: warning: %s\n", (const char *)g_ptr_array_index(o.warnings, i));
+    return sm_launch_run(&o);
+}
