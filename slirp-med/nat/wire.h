@@ -59,6 +59,15 @@ static inline uint32_t sm_link_broadcast(const struct sm_link *link)
     return link->gateway | ~sm_link_mask(link);
 }
 
+/** sm_mix64() - a bijective 64-bit mixer (the finaliser of splitmix64); XOR a secret in first when a guest chooses the
+ * input. */
+static inline uint64_t sm_mix64(uint64_t x)
+{
+    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+    return x ^ x >> 31;
+}
+
 /** sm_csum_add() - add bytes to a running one's complement sum (RFC 1071); every part but the last has an even length.
  */
 static inline uint32_t sm_csum_add(uint32_t sum, const uint8_t *p, size_t n)

@@ -1,0 +1,584 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The hub: frames in through the guard, messages in from the core, time, and what must be paused when something is
+ * full. See front.h.
+ */
+#include "nat/front.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "nat/front_priv.h"
+
+#define TICK_US 1000000
+/* How soon a flow that was stalled looks again; the port's own readiness usually comes first. */
+#define RETRY_US 20000
+
+/* --- small services for tcp.c and udp.c
+ * ------------------------------------------------------------------------------------------ */
+
+int64_t sm_front_now(const struct sm_front *front)
+{
+    return front->cfg.clock_us ? front->cfg.clock_us(front->cfg.clock_data) : sm_loop_now(front->loop);
+}
+
+void sm_front_fail(struct sm_front *front, const char *text)
+{
+    if (front->dead)
+        return;
+    front->dead = true;
+    front->failed(text, front->failed_data);
+}
+
+void sm_front_emit(struct sm_front *front, const void *data, size_t len)
+{
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)data, .iov_len = len};
+    struct sm_frame_out out = {.iov = &iov, .n_iov = 1};
+    if (sm_port_send(front->port, &out) < 0)
+        sm_front_fail(front, "the guest's network device is gone");
+}
+
+void sm_front_tell(struct sm_front *front, enum sm_flow_type type, uint64_t id, enum sm_flow_why why)
+{
+    struct sm_flow_msg m = {.type = type, .id = id, .why = why};
+    if (type == SM_FLOW_GONE)
+        front->stats.gone++;
+    (void)sm_channel_send(front->channel, &m, -1);
+}
+
+bool sm_front_may_ask(const struct sm_front *front)
+{
+    return front->stats.asked_now < SM_FRONT_ASKED_MAX;
+}
+
+bool sm_front_ask(struct sm_front *front, struct sm_front_flow *flow)
+{
+    const struct sm_hold_key *k = &flow->key;
+    struct sm_flow_msg m = {.type = SM_FLOW_OPEN,
+                            .id = front->next_id,
+                            .proto = (enum sm_flow_proto)k->proto,
+                            .src = {.addr = sm_addr_from_u32(front->cfg.net.link.guest), .port = k->src_port},
+                            .dst = {.addr = sm_addr_from_u32(k->dst), .port = k->dst_port}};
+    if (!sm_channel_send(front->channel, &m, -1)) {
+        front->stats.opens_dropped++;
+        return false;
+    }
+    flow->id = front->next_id++;
+    flow->state = SM_FRONT_ASKED;
+    g_hash_table_insert(front->ids, &flow->id, flow);
+    front->stats.opens++;
+    front->stats.asked_now++;
+    return true;
+}
+
+void sm_front_set_state(struct sm_front_flow *flow, enum sm_front_state state)
+{
+    if (flow->state == SM_FRONT_ASKED && state != SM_FRONT_ASKED)
+        flow->front->stats.asked_now--;
+    flow->state = state;
+}
+
+void sm_front_forget(struct sm_front_flow *flow)
+{
+    (void)g_hash_table_remove(flow->front->ids, &flow->id);
+}
+
+void sm_front_close_fd(struct sm_front_flow *flow)
+{
+    if (flow->watch.fd < 0)
+        return;
+    sm_loop_unwatch(flow->front->loop, &flow->watch);
+    sm_fd_close(&flow->watch.fd);
+}
+
+void sm_front_unlist(struct sm_front_flow *flow)
+{
+    if (!flow->waiting)
+        return;
+    g_queue_unlink(flow->runnable ? &flow->front->ready : &flow->front->stalled, &flow->link);
+    flow->waiting = false;
+}
+
+static void enlist(struct sm_front_flow *flow, bool runnable)
+{
+    if (flow->waiting && flow->runnable == runnable)
+        return;
+    sm_front_unlist(flow);
+    flow->waiting = true;
+    flow->runnable = runnable;
+    g_queue_push_tail_link(runnable ? &flow->front->ready : &flow->front->stalled, &flow->link);
+}
+
+void sm_front_ready(struct sm_front_flow *flow)
+{
+    enlist(flow, true);
+}
+
+void sm_front_stall(struct sm_front_flow *flow)
+{
+    struct sm_front *front = flow->front;
+    enlist(flow, false);
+    if (!sm_timer_armed(&front->retry_timer))
+        sm_loop_arm(front->loop, &front->retry_timer, sm_loop_now(front->loop) + RETRY_US);
+}
+
+void sm_front_bury(struct sm_front_flow *flow)
+{
+    if (flow->dead)
+        return;
+    sm_front_unlist(flow);
+    sm_front_close_fd(flow);
+    flow->dead = true;
+    g_queue_push_tail_link(&flow->front->graveyard, &flow->grave);
+}
+
+void sm_front_want_tick(struct sm_front *front)
+{
+    if (!sm_timer_armed(&front->tick_timer))
+        sm_loop_arm(front->loop, &front->tick_timer, sm_loop_now(front->loop) + TICK_US);
+}
+
+static void run_flow(struct sm_front_flow *flow)
+{
+    switch (flow->proto) {
+    case SM_FRONT_TCP:
+        sm_front_tcp_run(flow);
+        break;
+    case SM_FRONT_UDP:
+        sm_front_udp_run(flow);
+        break;
+    }
+}
+
+/* --- counts for the audit
+ * -------------------------------------------------------------------------------------------------------- */
+
+static bool report_repeated(const struct sm_hold_key *key, uint32_t count, void *data)
+{
+    struct sm_front *front = data;
+    struct sm_flow_msg m = {.type = SM_FLOW_REPEATED,
+                            .proto = (enum sm_flow_proto)key->proto,
+                            .dst = {.addr = sm_addr_from_u32(key->dst), .port = key->dst_port},
+                            .count = count};
+    return sm_channel_send(front->channel, &m, -1);
+}
+
+static bool report_other(enum sm_flow_other kind, uint8_t proto, const struct sm_addr *dst, uint32_t count, void *data)
+{
+    struct sm_front *front = data;
+    struct sm_flow_msg m = {
+        .type = SM_FLOW_OTHER, .other = kind, .ip_proto = proto, .dst = {.addr = *dst}, .count = count};
+    return sm_channel_send(front->channel, &m, -1);
+}
+
+static void add_other(struct sm_front *front, enum sm_flow_other kind, uint8_t proto, const struct sm_addr *dst)
+{
+    front->stats.others++;
+    sm_others_add(&front->others, kind, proto, dst, report_other, front);
+    sm_front_want_tick(front);
+}
+
+bool sm_front_held(struct sm_front *front, const struct sm_hold_key *key, enum sm_flow_how *ret_how)
+{
+    if (!sm_holds_match(&front->holds, key, sm_front_now(front), ret_how))
+        return false;
+    front->stats.repeated++;
+    sm_front_want_tick(front);
+    return true;
+}
+
+void sm_front_tick(struct sm_front *front)
+{
+    sm_holds_report(&front->holds, report_repeated, front);
+    sm_others_tick(&front->others, report_other, front);
+    sm_front_udp_expire(front, sm_front_now(front));
+}
+
+static void on_tick(struct sm_timer *timer, int64_t now_us)
+{
+    struct sm_front *front = sm_container_of(timer, struct sm_front, tick_timer);
+    sm_front_tick(front);
+    if (front->holds.untold > 0 || front->stats.udp_now > 0 || !sm_others_idle(&front->others))
+        sm_front_want_tick(front);
+}
+
+/* --- frames
+ * ----------------------------------------------------------------------------------------------------------------------
+ */
+
+void sm_front_input(struct sm_front *front, const struct sm_frame *frame)
+{
+    int64_t now_us = sm_front_now(front);
+    struct sm_guard_verdict v = sm_guard_judge(&front->guard, frame, now_us);
+    size_t n = 0;
+
+    switch (v.action) {
+    case SM_GUARD_DROP:
+        break;
+    case SM_GUARD_REPORT:
+        add_other(front, v.other, v.proto, &v.dst);
+        break;
+    case SM_GUARD_PASS_IP:
+        slirp_flow_input(front->slirp, frame->data, v.frame_len);
+        break;
+    case SM_GUARD_PASS_ARP:
+        n = sm_arp_answer(&front->cfg.net.link, frame->data, v.frame_len, front->read_buf);
+        break;
+    case SM_GUARD_PASS_DHCP:
+        n = sm_dhcp_answer(&front->dhcp, frame->data + v.l4, v.frame_len - v.l4, NULL, front->read_buf);
+        break;
+    case SM_GUARD_PASS_ECHO:
+        n = sm_echo_answer(&front->echo, &front->cfg.net.link, frame->data, v.frame_len, now_us, front->read_buf,
+                           SM_FLOW_UDP_BATCH_MAX);
+        break;
+    case SM_GUARD_ACTIONS:
+        break;
+    }
+    if (n > 0)
+        sm_front_emit(front, front->read_buf, n);
+}
+
+static void watch_port(struct sm_front *front)
+{
+    uint32_t events = (front->reading ? EPOLLIN : 0) | (sm_port_waiting(front->port) ? EPOLLOUT : 0);
+    /* A device that is gone must not wake us for ever, so with nothing wanted it is not watched. */
+    if (events == 0)
+        sm_loop_unwatch(front->loop, &front->port_watch);
+    else if (sm_loop_watch(front->loop, &front->port_watch, events) < 0)
+        sm_front_fail(front, "the guest's network device cannot be watched");
+}
+
+static void on_port(struct sm_watch *watch, uint32_t events)
+{
+    struct sm_front *front = sm_container_of(watch, struct sm_front, port_watch);
+
+    if ((events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) && sm_port_waiting(front->port) && sm_port_flush(front->port) < 0) {
+        sm_front_fail(front, "the guest's network device is gone");
+        return;
+    }
+    if (!front->reading || !(events & (EPOLLIN | EPOLLERR | EPOLLHUP)))
+        return;
+    int n = sm_port_read(front->port, front->frames, SM_PORT_BATCH);
+    if (n < 0) {
+        sm_front_fail(front, "the guest's network device is gone");
+        return;
+    }
+    for (int i = 0; i < n && !front->dead; i++)
+        sm_front_input(front, &front->frames[i]);
+    sm_front_udp_flush(front);
+}
+
+/* --- the stack's callbacks
+ * ------------------------------------------------------------------------------------------------------- */
+
+static int64_t stack_clock(void *opaque)
+{
+    return sm_front_now(opaque) * 1000;
+}
+
+static void stack_send(const void *frame, size_t len, void *opaque)
+{
+    sm_front_emit(opaque, frame, len);
+}
+
+static void stack_other(uint8_t proto, struct in_addr src, struct in_addr dst, void *opaque)
+{
+    struct sm_addr a = sm_addr_from_in(dst);
+    add_other(opaque, proto == SM_IPPROTO_ICMP ? SM_OTHER_ICMP : SM_OTHER_PROTO, proto, &a);
+}
+
+static SlirpFlowVerdict stack_open(const SlirpFlowAddr *addr, void **cookie, void *opaque)
+{
+    return sm_front_tcp.open(addr, cookie, opaque);
+}
+
+static void stack_opened(SlirpFlow *flow, void *cookie, void *opaque)
+{
+    sm_front_tcp.opened(flow, cookie, opaque);
+}
+
+static size_t stack_data(void *cookie, const struct iovec *iov, int cnt, void *opaque)
+{
+    return sm_front_tcp.data(cookie, iov, cnt, opaque);
+}
+
+static void stack_eof(void *cookie, void *opaque)
+{
+    sm_front_tcp.eof(cookie, opaque);
+}
+
+static void stack_writable(void *cookie, size_t room, void *opaque)
+{
+    sm_front_tcp.writable(cookie, room, opaque);
+}
+
+static void stack_closed(void *cookie, SlirpFlowEnd how, void *opaque)
+{
+    sm_front_tcp.closed(cookie, how, opaque);
+}
+
+static const SlirpFlowOps stack_ops = {
+    .clock_ns = stack_clock,
+    .send_packet = stack_send,
+    .tcp_open = stack_open,
+    .tcp_opened = stack_opened,
+    .tcp_data = stack_data,
+    .tcp_eof = stack_eof,
+    .tcp_writable = stack_writable,
+    .tcp_closed = stack_closed,
+    .udp_input = sm_front_udp_input,
+    .other = stack_other,
+};
+
+static void on_stack_timer(struct sm_timer *timer, int64_t now_us)
+{
+    struct sm_front *front = sm_container_of(timer, struct sm_front, stack_timer);
+    (void)slirp_flow_timer(front->slirp);
+}
+
+/* --- messages of the core
+ * -------------------------------------------------------------------------------------------------------- */
+
+static void on_flow_message(struct sm_front *front, const struct sm_flow_msg *msg, int *fd)
+{
+    struct sm_front_flow *flow = g_hash_table_lookup(front->ids, &msg->id);
+
+    if (flow) {
+        if (msg->type == SM_FLOW_REFUSE) {
+            sm_holds_add(&front->holds, &flow->key, msg->scope, msg->how, msg->hold_ms, sm_front_now(front),
+                         report_repeated, front);
+        }
+        switch (flow->proto) {
+        case SM_FRONT_TCP:
+            sm_front_tcp_message(flow, msg, fd);
+            break;
+        case SM_FRONT_UDP:
+            sm_front_udp_message(flow, msg, fd);
+            break;
+        }
+    }
+    if (msg->type == SM_FLOW_ATTACH)
+        sm_front_tell(front, SM_FLOW_ATTACHED, msg->id, SM_WHY_CLOSED);
+}
+
+static void on_message(const struct sm_flow_msg *msg, const int *fds, size_t n_fds, void *data)
+{
+    struct sm_front *front = data;
+    sm_autofd fd = n_fds > 0 ? fds[0] : -1;
+
+    if (front->dead)
+        return;
+    switch (msg->type) {
+    case SM_FLOW_REFUSE:
+    case SM_FLOW_ACCEPT:
+    case SM_FLOW_ATTACH:
+    case SM_FLOW_ABORT:
+        on_flow_message(front, msg, &fd);
+        break;
+    case SM_FLOW_INBOUND:
+        if ((msg->id & SM_FLOW_ID_CORE) && !g_hash_table_contains(front->ids, &msg->id))
+            sm_front_tcp_inbound(front, msg, &fd);
+        sm_front_tell(front, SM_FLOW_ATTACHED, msg->id, SM_WHY_CLOSED);
+        break;
+    case SM_FLOW_DATAGRAM:
+        sm_front_udp_datagram(front, msg);
+        break;
+    case SM_FLOW_RELEASE:
+        sm_holds_release(&front->holds);
+        break;
+    case SM_FLOW_OPEN:
+    case SM_FLOW_BYTES:
+    case SM_FLOW_ATTACHED:
+    case SM_FLOW_GONE:
+    case SM_FLOW_OTHER:
+    case SM_FLOW_REPEATED:
+    case SM_FLOW_EOF:
+    case SM_FLOW_TYPES:
+        sm_front_fail(front, "the core sent a message that only a front may send");
+        break;
+    }
+}
+
+static void on_channel_failed(const char *text, void *data)
+{
+    sm_log_info("channel: %s", text);
+    sm_front_fail(data, "the channel to the core is gone");
+}
+
+static void on_channel_drained(void *data)
+{
+    struct sm_front *front = data;
+    front->reading = true;
+}
+
+/* --- the turn
+ * --------------------------------------------------------------------------------------------------------------------
+ */
+
+/* Everything that waits in a list now is looked at once; what lists itself again waits for the next turn. */
+static void run_list(struct sm_front *front, GQueue *list)
+{
+    for (guint n = list->length; n > 0 && !front->dead && list->head; n--) {
+        struct sm_front_flow *flow = list->head->data;
+        sm_front_unlist(flow);
+        run_flow(flow);
+    }
+}
+
+static void on_retry(struct sm_timer *timer, int64_t now_us)
+{
+    struct sm_front *front = sm_container_of(timer, struct sm_front, retry_timer);
+    run_list(front, &front->stalled);
+}
+
+static void free_dead_flows(struct sm_front *front)
+{
+    GList *l;
+    while ((l = g_queue_pop_head_link(&front->graveyard))) {
+        struct sm_front_flow *flow = l->data;
+        switch (flow->proto) {
+        case SM_FRONT_TCP:
+            sm_front_tcp_free(flow);
+            break;
+        case SM_FRONT_UDP:
+            sm_front_udp_free(flow);
+            break;
+        }
+    }
+}
+
+static bool on_turn_end(void *data)
+{
+    struct sm_front *front = data;
+
+    run_list(front, &front->ready);
+    if (front->stalled.length > 0 && !sm_port_congested(front->port) &&
+        front->stats.queued_now <= SM_FRONT_QUEUED_TOTAL)
+        run_list(front, &front->stalled);
+    sm_front_udp_flush(front);
+    free_dead_flows(front);
+    if (front->dead)
+        return false;
+    if (sm_channel_congested(front->channel))
+        front->reading = false; /* until on_channel_drained */
+    watch_port(front);
+    int ms = slirp_flow_timeout(front->slirp);
+    if (ms >= 0)
+        sm_loop_arm(front->loop, &front->stack_timer, sm_loop_now(front->loop) + (int64_t)ms * 1000);
+    else
+        sm_loop_disarm(front->loop, &front->stack_timer);
+    return front->ready.length > 0;
+}
+
+/* --- life
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
+
+static const struct sm_channel_ops channel_ops = {
+    .message = on_message, .failed = on_channel_failed, .drained = on_channel_drained};
+
+struct sm_front *sm_front_new(struct sm_loop *loop, const struct sm_front_config *cfg, struct sm_port *port,
+                              int channel_fd, void (*failed)(const char *text, void *data), void *data, GError **error)
+{
+    const struct sm_link *link = &cfg->net.link;
+    struct sm_front *front = g_new0(struct sm_front, 1);
+    uint64_t secrets[3];
+
+    front->loop = loop;
+    front->cfg = *cfg;
+    front->port = port;
+    front->failed = failed;
+    front->failed_data = data;
+    front->next_id = 1;
+    sm_timer_init(&front->stack_timer, on_stack_timer);
+    sm_timer_init(&front->tick_timer, on_tick);
+    sm_timer_init(&front->retry_timer, on_retry);
+    sm_watch_init(&front->port_watch, port->fd, on_port);
+    g_queue_init(&front->lru);
+    g_queue_init(&front->ready);
+    g_queue_init(&front->stalled);
+    g_queue_init(&front->graveyard);
+    front->ids = g_hash_table_new(g_int64_hash, g_int64_equal);
+    front->tuples = g_hash_table_new(g_int64_hash, g_int64_equal);
+
+    /* Different uses, different keys: the tables' secrets are taken through the mixer, libslirp's is not. */
+    memcpy(secrets, cfg->secret, sizeof(secrets));
+    for (size_t i = 0; i < SM_ARRAY_LEN(secrets); i++)
+        secrets[i] = sm_mix64(secrets[i] + i + 1);
+    sm_holds_init(&front->holds, secrets);
+    front->tuple_secret = secrets[2];
+
+    sm_guard_init(&front->guard, link, port->offloads);
+    front->dhcp.link = *link;
+    g_strlcpy(front->dhcp.hostname, cfg->net.hostname, sizeof(front->dhcp.hostname));
+
+    size_t cap = port->max_frame + 1;
+    front->frame_buf = g_malloc(cap * SM_PORT_BATCH);
+    for (size_t i = 0; i < SM_PORT_BATCH; i++)
+        front->frames[i] = (struct sm_frame){.data = front->frame_buf + i * cap, .cap = cap};
+    front->batch_buf = g_malloc(SM_FLOW_UDP_BATCH_MAX);
+    front->read_buf = g_malloc(SM_FLOW_UDP_BATCH_MAX);
+
+    SlirpFlowConfig sc = {.gateway = sm_front_in(link->gateway),
+                          .resolver = sm_front_in(link->resolver),
+                          .guest = sm_front_in(link->guest),
+                          .mtu = link->mtu,
+                          .max_flows = SM_FRONT_TCP_MAX};
+    memcpy(sc.gateway_mac, link->our_mac, SM_ETH_ALEN);
+    memcpy(sc.guest_mac, link->guest_mac, SM_ETH_ALEN);
+    memcpy(sc.secret, cfg->secret, sizeof(sc.secret));
+    front->slirp = slirp_flow_new(&sc, &stack_ops, front);
+    if (!front->slirp) {
+        sm_error_set(error, SM_ERROR_INVALID, "front: the network stack refuses its configuration");
+        (void)close(channel_fd);
+        sm_front_free(front);
+        return NULL;
+    }
+    front->channel = sm_channel_new(loop, channel_fd, false, &channel_ops, front);
+    front->reading = true;
+    sm_loop_set_turn_end(loop, on_turn_end, front);
+    watch_port(front);
+    return front;
+}
+
+void sm_front_free(struct sm_front *front)
+{
+    if (!front)
+        return;
+    front->dead = true;
+    /* The core learns of our end from the channel's; what the flows still say on the way goes nowhere. */
+    if (front->slirp)
+        slirp_flow_free(front->slirp);
+    GHashTableIter it;
+    gpointer flow;
+    g_hash_table_iter_init(&it, front->ids);
+    while (g_hash_table_iter_next(&it, NULL, &flow)) {
+        struct sm_front_flow *f = flow;
+        g_hash_table_iter_remove(&it);
+        sm_front_bury(f);
+    }
+    free_dead_flows(front);
+    sm_loop_set_turn_end(front->loop, NULL, NULL);
+    sm_loop_disarm(front->loop, &front->stack_timer);
+    sm_loop_disarm(front->loop, &front->tick_timer);
+    sm_loop_disarm(front->loop, &front->retry_timer);
+    sm_loop_unwatch(front->loop, &front->port_watch);
+    sm_channel_free(front->channel);
+    sm_port_free(front->port);
+    g_hash_table_destroy(front->ids);
+    g_hash_table_destroy(front->tuples);
+    g_free(front->frame_buf);
+    g_free(front->batch_buf);
+    g_free(front->read_buf);
+    g_free(front);
+}
+
+void sm_front_stats(const struct sm_front *front, struct sm_front_stats *ret)
+{
+    *ret = front->stats;
+    if (front->channel)
+        ret->channel_dropped = sm_channel_dropped(front->channel);
+}

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The slirp front: frames of one guest on one side, the handoff channel to the core on the other (design.md section 1).
+ *
+ *   port --frames--> guard --+--> arp, dhcp, echo --> port
+ *                            +--> libslirp (flow ops) --> tcp.c, udp.c --> channel: OPEN BYTES EOF GONE DATAGRAM OTHER
+ * REPEATED ATTACHED
+ *                                                             ^--------- channel: REFUSE ACCEPT ATTACH ABORT INBOUND
+ * DATAGRAM RELEASE
+ *
+ * The front decides nothing: it asks about each new flow, repeats a refusal for as long as it was told to (holds.h),
+ * and moves bytes between libslirp's buffers and the descriptors that it was given. A flow's life, as the front sees it
+ * (docs/ARCHITECTURE.md has the whole table):
+ *
+ *   state     entered by            bytes from the guest                          leaves by
+ *   ASKED     OPEN sent             TCP: none yet; UDP: held, bounded             REFUSE, ACCEPT (TCP), ATTACH, ABORT;
+ * GONE HELD      ACCEPT (TCP only)     kept, bounded; copied to the core (BYTES)     ATTACH, ABORT; GONE ATTACHED
+ * ATTACH or INBOUND     written to the descriptor                     REFUSE (UDP), ABORT; GONE CLOSING   the id is
+ * dead        -                                             libslirp lets go of the connection
+ *
+ * Any other message of the core for an id that is not live is dropped, its descriptor closed; every ATTACH and INBOUND
+ * is acknowledged all the same, since the acknowledgement says that the descriptor is out of flight.
+ *
+ * Back-pressure: upstream full -> libslirp keeps the bytes and closes the guest's window; guest full -> libslirp has no
+ * room and upstream is not read; port full -> no upstream is read; channel full -> no frames are read. Memory is
+ * bounded by the maxima below.
+ *
+ * One thread, one loop; nothing blocks. After start the only calls on descriptors are read, readv, recvmsg, write,
+ * writev, epoll_*, close and shutdown. SIGPIPE must be ignored.
+ */
+#ifndef SM_NAT_FRONT_H
+#define SM_NAT_FRONT_H
+
+#include <glib.h>
+
+#include "base/loop.h"
+#include "nat/config.h"
+#include "nat/port.h"
+
+/** TCP connections at once, libslirp's TIME-WAIT included; a SYN above it is dropped. Design goal: 10,000 open ones. */
+#define SM_FRONT_TCP_MAX 16384
+/** UDP 4-tuples at once. When full, the one that was quiet longest makes room if it was quiet for
+ * SM_FRONT_UDP_QUIET_US. */
+#define SM_FRONT_UDP_MAX 16384
+#define SM_FRONT_UDP_QUIET_US (10 * INT64_C(1000000))
+/** OPENs without an answer, TCP and UDP together: the guest sends again, and the core's table of pending dials stays
+ * short. */
+#define SM_FRONT_ASKED_MAX 1024
+/** A UDP flow that nobody answered for so long is forgotten (GONE timeout). For TCP libslirp does it, after 75 s. */
+#define SM_FRONT_ASKED_US (75 * INT64_C(1000000))
+/** Datagrams held for one UDP flow before its verdict: a QUIC client's first flight and its retransmissions. */
+#define SM_FRONT_UDP_HELD_DATAGRAMS 16
+#define SM_FRONT_UDP_HELD_BYTES (32u << 10)
+/** All held datagrams together. */
+#define SM_FRONT_UDP_HELD_TOTAL (8u << 20)
+/** Guest TCP bytes that wait for the core or for upstream, in libslirp or here, all flows: past it the flow that grew
+ * is aborted (GONE limit). */
+#define SM_FRONT_HELD_TOTAL (256u << 20)
+/** Upstream TCP bytes that wait for the guest, all flows: past it a flow is read only while it has less than
+ * SM_FRONT_QUEUED_LOW waiting. */
+#define SM_FRONT_QUEUED_TOTAL (256u << 20)
+#define SM_FRONT_QUEUED_LOW (16u << 10)
+
+struct sm_front_config {
+    struct sm_nat_config net;
+    uint8_t secret[32];              /* random: initial sequence numbers and table keys */
+    int64_t (*clock_us)(void *data); /* NULL: the loop's time of this turn */
+    void *clock_data;
+};
+
+/** All counters since the start, except those that say "now". */
+struct sm_front_stats {
+    uint64_t opens, opens_dropped; /* asked; a bound or a full channel made us ignore the guest's packet */
+    uint64_t repeated;             /* answered from a hold */
+    uint64_t attached, gone;
+    uint64_t dns_in, dns_out;
+    uint64_t udp_dropped; /* datagrams: held too many, or the pair was full */
+    uint64_t others;      /* frames refused by the guard or by libslirp and reported */
+    uint64_t channel_dropped;
+    size_t tcp_now, udp_now, asked_now;
+    size_t held_now, queued_now; /* bytes, TCP */
+};
+
+struct sm_front;
+
+/**
+ * sm_front_new() - start serving: watches are registered, nothing is read before the loop runs.
+ * @port, @channel_fd: taken, also on failure. The front uses the loop's turn-end hook.
+ * @failed: called once when the port or the channel is dead; text is static. The owner then quits.
+ * Returns NULL with error set.
+ */
+struct sm_front *sm_front_new(struct sm_loop *loop, const struct sm_front_config *cfg, struct sm_port *port,
+                              int channel_fd, void (*failed)(const char *text, void *data), void *data, GError **error);
+void sm_front_free(struct sm_front *front);
+
+void sm_front_stats(const struct sm_front *front, struct sm_front_stats *ret);
+
+/** sm_front_input() - judge and handle one frame as if the port had read it (harnesses and fuzzing; the loop does this
+ * itself). */
+void sm_front_input(struct sm_front *front, const struct sm_frame *frame);
+/** sm_front_tick() - what is done once a second: counts are reported, UDP flows that nobody answered end. The loop
+ * calls it by itself. */
+void sm_front_tick(struct sm_front *front);
+
+/** sm_nat_main() - the subcommand `slirp-med nat`: descriptors as in base/link.h, then the sandbox, then the loop.
+ * Returns an exit status. */
+int sm_nat_main(int argc, char **argv);
+
+#endif

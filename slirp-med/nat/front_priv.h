@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What front.c (the hub), tcp.c and udp.c share, and nobody else includes.
+ *
+ * Lifetime: a flow's memory outlives its end by the rest of the turn. Calls into libslirp may end the very flow that
+ * they are made for (tcp_closed runs before they return), so an ended flow goes to the graveyard, and the code behind
+ * such a call looks at `dead`.
+ */
+#ifndef SM_NAT_FRONT_PRIV_H
+#define SM_NAT_FRONT_PRIV_H
+
+#include <slirp-flow.h>
+
+#include "flow/channel.h"
+#include "flow/udpbatch.h"
+#include "nat/arp.h"
+#include "nat/dhcp.h"
+#include "nat/echo.h"
+#include "nat/front.h"
+#include "nat/guard.h"
+#include "nat/holds.h"
+#include "nat/others.h"
+
+enum sm_front_state { SM_FRONT_ASKED, SM_FRONT_HELD, SM_FRONT_ATTACHED, SM_FRONT_CLOSING, SM_FRONT_STATES };
+
+/** What TCP and UDP flows have in common. First member of both. */
+struct sm_front_flow {
+    uint64_t id;
+    struct sm_front *front;
+    enum sm_front_proto { SM_FRONT_TCP, SM_FRONT_UDP } proto;
+    enum sm_front_state state;
+    bool dead;    /* in the graveyard */
+    bool waiting; /* in one of the two lists below */
+    bool runnable;
+    GList link;            /* member of front->ready or front->stalled */
+    GList grave;           /* member of front->graveyard */
+    struct sm_watch watch; /* fd -1 until attached */
+    struct sm_hold_key key;
+};
+
+struct sm_front {
+    struct sm_loop *loop;
+    struct sm_front_config cfg;
+    struct sm_port *port;
+    struct sm_channel *channel;
+    Slirp *slirp;
+    void (*failed)(const char *text, void *data);
+    void *failed_data;
+    bool dead;
+    bool reading; /* the port is watched for input */
+
+    struct sm_watch port_watch;
+    struct sm_timer stack_timer; /* libslirp's next wish */
+    struct sm_timer tick_timer;  /* once a second while there is something to tell or to expire */
+    struct sm_timer retry_timer; /* stalled flows look again */
+
+    struct sm_guard guard;
+    struct sm_dhcp dhcp;
+    struct sm_echo echo;
+    struct sm_holds holds;
+    struct sm_others others;
+
+    uint64_t next_id;
+    GHashTable *ids;    /* live ids: &flow->id -> struct sm_front_flow */
+    GHashTable *tuples; /* UDP: &flow->hash -> struct sm_udp_flow */
+    GQueue lru;         /* UDP flows, quiet ones first */
+    GQueue ready;       /* flows with more to read than their turn allowed */
+    GQueue stalled;     /* flows that wait for the port or for memory */
+    GQueue graveyard;
+    uint64_t tuple_secret;
+    size_t udp_held;
+
+    struct sm_front_flow *batch_flow; /* whose datagrams are in batch */
+    struct sm_wr batch;
+    uint8_t *batch_buf; /* SM_FLOW_UDP_BATCH_MAX */
+    uint8_t *read_buf;  /* SM_FLOW_UDP_BATCH_MAX: a packet from a UDP pair; also frames that we build */
+
+    uint8_t *frame_buf;
+    struct sm_frame frames[SM_PORT_BATCH];
+
+    struct sm_front_stats stats;
+};
+
+/* front.c */
+int64_t sm_front_now(const struct sm_front *front);
+void sm_front_fail(struct sm_front *front, const char *text);
+/** A frame of ours to the guest. */
+void sm_front_emit(struct sm_front *front, const void *data, size_t len);
+/** A message without fields beside its id and why. */
+void sm_front_tell(struct sm_front *front, enum sm_flow_type type, uint64_t id, enum sm_flow_why why);
+/** Ask the core about a new flow: false when a bound or the channel says no, and then nothing has changed. On true the
+ * id is set and live. */
+bool sm_front_ask(struct sm_front *front, struct sm_front_flow *flow);
+/** Whether a hold refuses this attempt; counts it. */
+bool sm_front_held(struct sm_front *front, const struct sm_hold_key *key, enum sm_flow_how *ret_how);
+/** Room for one more flow that waits for its verdict? */
+bool sm_front_may_ask(const struct sm_front *front);
+void sm_front_set_state(struct sm_front_flow *flow, enum sm_front_state state);
+/** The id dies: no message for it has an effect from now on. */
+void sm_front_forget(struct sm_front_flow *flow);
+/** Free at the end of the turn. Also takes it out of the lists and closes its descriptor. */
+void sm_front_bury(struct sm_front_flow *flow);
+void sm_front_close_fd(struct sm_front_flow *flow);
+/** Look at this flow again: at the end of this turn, or when the port or memory has room. */
+void sm_front_ready(struct sm_front_flow *flow);
+void sm_front_stall(struct sm_front_flow *flow);
+void sm_front_unlist(struct sm_front_flow *flow);
+void sm_front_want_tick(struct sm_front *front);
+
+static inline struct in_addr sm_front_in(uint32_t host_order)
+{
+    return (struct in_addr){.s_addr = htonl(host_order)};
+}
+
+/* tcp.c */
+extern const struct sm_front_tcp_ops {
+    SlirpFlowVerdict (*open)(const SlirpFlowAddr *, void **, void *);
+    void (*opened)(SlirpFlow *, void *, void *);
+    size_t (*data)(void *, const struct iovec *, int, void *);
+    void (*eof)(void *, void *);
+    void (*writable)(void *, size_t, void *);
+    void (*closed)(void *, SlirpFlowEnd, void *);
+} sm_front_tcp;
+void sm_front_tcp_message(struct sm_front_flow *flow, const struct sm_flow_msg *msg, int *fd);
+void sm_front_tcp_inbound(struct sm_front *front, const struct sm_flow_msg *msg, int *fd);
+/** Move what can be moved from upstream to the guest. */
+void sm_front_tcp_run(struct sm_front_flow *flow);
+
+/* udp.c */
+void sm_front_udp_input(const SlirpFlowAddr *addr, const uint8_t *data, size_t len, void *opaque);
+void sm_front_udp_message(struct sm_front_flow *flow, const struct sm_flow_msg *msg, int *fd);
+void sm_front_udp_run(struct sm_front_flow *flow);
+void sm_front_udp_flush(struct sm_front *front);
+void sm_front_udp_expire(struct sm_front *front, int64_t now_us);
+void sm_front_udp_datagram(struct sm_front *front, const struct sm_flow_msg *msg);
+void sm_front_udp_free(struct sm_front_flow *flow);
+void sm_front_tcp_free(struct sm_front_flow *flow);
+
+#endif

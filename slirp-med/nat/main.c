@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The process `slirp-med nat`: descriptors and configuration in, sandbox on, then the loop until one of the three
+ * others goes away. After the sandbox the link is written with write(2) only, since sendmsg(2) is not on the front's
+ * list.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/link.h"
+#include "base/log.h"
+#include "nat/front.h"
+#include "sandbox/sandbox.h"
+
+struct process {
+    struct sm_loop *loop;
+    struct sm_front *front;
+    struct sm_watch link;
+};
+
+static void on_front_failed(const char *text, void *data)
+{
+    struct process *p = data;
+    char line[256];
+    int n = g_snprintf(line, sizeof(line), "%s %s", sm_link_verb_name(SM_LINK_FAIL), text);
+
+    sm_log_info("%s", text);
+    (void)!write(p->link.fd, line, (size_t)n);
+    sm_loop_quit(p->loop, 1);
+}
+
+static void send_status(struct process *p)
+{
+    struct sm_front_stats s;
+    sm_front_stats(p->front, &s);
+    json_t *j = json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "opens", (json_int_t)s.opens,
+                          "opens_dropped", (json_int_t)s.opens_dropped, "repeated", (json_int_t)s.repeated, "attached",
+                          (json_int_t)s.attached, "gone", (json_int_t)s.gone, "dns", (json_int_t)s.dns_in,
+                          "udp_dropped", (json_int_t)s.udp_dropped, "others", (json_int_t)s.others, "channel_dropped",
+                          (json_int_t)s.channel_dropped, "tcp_now", (json_int_t)s.tcp_now, "udp_now",
+                          (json_int_t)s.udp_now, "asked_now", (json_int_t)s.asked_now, "held_now",
+                          (json_int_t)s.held_now, "queued_now", (json_int_t)s.queued_now);
+    char *text = json_dumps(j, JSON_COMPACT);
+    if (text) {
+        g_autofree char *line = g_strdup_printf("%s %s", sm_link_verb_name(SM_LINK_STATUS), text);
+        (void)!write(p->link.fd, line, strlen(line));
+    }
+    free(text);
+    json_decref(j);
+}
+
+static void on_link(struct sm_watch *watch, uint32_t events)
+{
+    struct process *p = sm_container_of(watch, struct process, link);
+    struct sm_link_msg msg;
+    int got = sm_link_recv(watch->fd, &msg);
+
+    if (got < 0 && errno == EAGAIN)
+        return;
+    if (got <= 0) {
+        sm_log_info("the supervisor is gone");
+        sm_loop_quit(p->loop, 1);
+        return;
+    }
+    sm_fd_close(&msg.fd);
+    if (msg.verb == SM_LINK_STATUS)
+        send_status(p);
+    else if (msg.verb == SM_LINK_STOP)
+        sm_loop_quit(p->loop, 0);
+}
+
+static bool read_config(struct sm_front_config *ret, GError **error)
+{
+    size_t len = 0;
+    g_autofree char *json = sm_fd_read_all(SM_CONFIG_FD, SM_NAT_CONFIG_MAX, &len, error);
+    if (!json || !sm_nat_config_parse(json, len, &ret->net, error))
+        return false;
+    if (getrandom(ret->secret, sizeof(ret->secret), 0) != (ssize_t)sizeof(ret->secret)) {
+        sm_error_set_errno(error, errno, "front: getrandom");
+        return false;
+    }
+    return true;
+}
+
+static bool start(struct process *p, const struct sm_sandbox_spec *spec, GError **error)
+{
+    struct sm_front_config cfg = {0};
+
+    if (sm_sandbox_early(SM_ROLE_FRONT, spec, error) < 0 || !read_config(&cfg, error))
+        return false;
+    (void)close(SM_CONFIG_FD);
+    if (sm_fd_set_nonblock(SM_LINK_FD) < 0 || sm_fd_set_nonblock(SM_CHANNEL_FD) < 0 ||
+        sm_fd_set_nonblock(SM_ROLE_FD) < 0) {
+        sm_error_set_errno(error, errno, "front: a descriptor of the supervisor is missing");
+        return false;
+    }
+    p->loop = sm_loop_new(error);
+    if (!p->loop)
+        return false;
+    struct sm_port *port = sm_port_tap_new(SM_ROLE_FD, cfg.net.link.mtu);
+    p->front = sm_front_new(p->loop, &cfg, port, SM_CHANNEL_FD, on_front_failed, p, error);
+    if (!p->front)
+        return false;
+    sm_watch_init(&p->link, SM_LINK_FD, on_link);
+    if (sm_loop_watch(p->loop, &p->link, EPOLLIN) < 0) {
+        sm_error_set_errno(error, errno, "front: epoll_ctl");
+        return false;
+    }
+    return sm_sandbox_enter(SM_ROLE_FRONT, spec, error) == 0;
+}
+
+int sm_nat_main(int argc, char **argv)
+{
+    static const int keep[] = {SM_LINK_FD, SM_CONFIG_FD, SM_CHANNEL_FD, SM_ROLE_FD};
+    struct sm_sandbox_spec spec = {.keep_fds = keep, .n_keep_fds = SM_ARRAY_LEN(keep), .parent_fd = SM_LINK_FD};
+    struct process p = {0};
+    g_autoptr(GError) error = NULL;
+
+    sm_log_init("nat");
+    if (!start(&p, &spec, &error)) {
+        sm_log_error("%s", error->message);
+        g_autofree char *line = g_strdup_printf("%s %s", sm_link_verb_name(SM_LINK_FAIL), error->message);
+        (void)!write(SM_LINK_FD, line, strlen(line));
+        return 1;
+    }
+    const char *ready = sm_link_verb_name(SM_LINK_READY);
+    if (write(SM_LINK_FD, ready, strlen(ready)) < 0)
+        return 1;
+    int status = sm_loop_run(p.loop);
+    /* The kernel frees everything; closing the descriptors by ending is what the core waits for. */
+    return status < 0 ? 1 : status;
+}
