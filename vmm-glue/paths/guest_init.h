@@ -1,23 +1,24 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * `slirp-med guest-init`: makes the namespaces that CMD lives in, the tap that is its only way out, masks what leads around it, and runs CMD.
+ * `slirp-med guest-init`: makes the namespaces that CMD lives in, the tap that is its only way out, masks what leads
+ * around it, and runs CMD.
  *
- * Processes: A (this program, outside the new PID namespace) -> B (PID 1 inside: mounts, then a small init) -> C (CMD). A dies with the
- * supervisor, B with A, everything inside with B. All three keep the caller's process group, session and terminal: a Ctrl-C reaches CMD
- * straight from the terminal; a signal that was sent to A with kill(2) (HUP INT QUIT TERM USR1 USR2 WINCH CONT TSTP ...) is passed on to
- * CMD, once.
+ * Processes: A (this program, outside the new PID namespace) -> B (PID 1 inside: mounts, then a small init) -> C (CMD).
+ * A dies with the supervisor, B with A, everything inside with B. All three keep the caller's process group, session
+ * and terminal: a Ctrl-C reaches CMD straight from the terminal; a signal that was sent to A with kill(2) (HUP INT QUIT
+ * TERM USR1 USR2 WINCH CONT TSTP ...) is passed on to CMD, once.
  *
- * Descriptors at start: 0 1 2 become CMD's; 3 SOCK_SEQPACKET to the supervisor; 4 memfd with the configuration. All others are closed.
- * The environment at start is the caller's; CMD gets it less the variables named below.
+ * Descriptors at start: 0 1 2 become CMD's; 3 SOCK_SEQPACKET to the supervisor; 4 memfd with the configuration. All
+ * others are closed. The environment at start is the caller's; CMD gets it less the variables named below.
  *
  * Messages on 3 (base/link.h):
- *   A -> TAP +fd       namespaces and device stand; the fd is the tap (non-blocking, close-on-exec). Without fd when network is "isolated".
- *   S -> GO            the front and the core are ready: mount, mask, start CMD. (Closing the link instead ends guest-init, status 125.)
- *   S -> SIGNAL n      pass signal n to CMD (the same as kill(2) on guest-init)
- *   S -> STOP          end everything inside with SIGKILL
- *   A -> EXIT n        CMD ended, n = its status, 128+signal, 126 (not executable) or 127 (not found); guest-init then exits with n too
- *   A -> FAIL text     something before CMD failed; text names the step and the fix, in one line; guest-init then exits with 125.
- *                      The supervisor prints it. guest-init writes to stderr itself only where it cannot send, and for 126 and 127.
+ *   A -> TAP +fd       namespaces and device stand; the fd is the tap (non-blocking, close-on-exec). Without fd when
+ * network is "isolated". S -> GO            the front and the core are ready: mount, mask, start CMD. (Closing the link
+ * instead ends guest-init, status 125.) S -> SIGNAL n      pass signal n to CMD (the same as kill(2) on guest-init) S
+ * -> STOP          end everything inside with SIGKILL A -> EXIT n        CMD ended, n = its status, 128+signal, 126
+ * (not executable) or 127 (not found); guest-init then exits with n too A -> FAIL text     something before CMD failed;
+ * text names the step and the fix, in one line; guest-init then exits with 125. The supervisor prints it. guest-init
+ * writes to stderr itself only where it cannot send, and for 126 and 127.
  *
  * Configuration (JSON object; * = required; unknown keys are an error):
  *   name*        string     workspace, for messages
@@ -32,24 +33,25 @@
  *   mtu          int        576-65520
  *   vnet_hdr     bool       tap with a virtio-net header (default false)
  *   hostname     string     default: name
- *   uid, gid     int        must equal the effective ids of guest-init (a check against a mixed-up caller); default: those
- *   umask        int        CMD's; default: as inherited
- *   nofile, core int        CMD's soft RLIMIT_NOFILE and RLIMIT_CORE (-1: unlimited); default: as inherited
- *   state_dir    string     our state folder (all workspaces): CMD sees an empty, unreadable folder
- *   masks        [string]   files and folders that CMD must not read (`file:` references); those that do not exist are skipped
- *   unset_env    [string]   variables to remove (`env:` references)
- *   ro           bool       all mounts read-only, but for /dev, /proc and the following: /run and /tmp are private and writable; binds stay
- *                           as they are
- *   rootfs       string     folder that becomes the root; missing /proc /dev /sys /run /tmp /etc are made in it
- *   binds        [string]   "SRC" or "SRC:DST", absolute; SRC is looked up in the caller's view; a SRC in state_dir or masks is refused
+ *   uid, gid     int        must equal the effective ids of guest-init (a check against a mixed-up caller); default:
+ * those umask        int        CMD's; default: as inherited nofile, core int        CMD's soft RLIMIT_NOFILE and
+ * RLIMIT_CORE (-1: unlimited); default: as inherited state_dir    string     our state folder (all workspaces): CMD
+ * sees an empty, unreadable folder masks        [string]   files and folders that CMD must not read (`file:`
+ * references); those that do not exist are skipped unset_env    [string]   variables to remove (`env:` references) ro
+ * bool       all mounts read-only, but for /dev, /proc and the following: /run and /tmp are private and writable; binds
+ * stay as they are rootfs       string     folder that becomes the root; missing /proc /dev /sys /run /tmp /etc are
+ * made in it binds        [string]   "SRC" or "SRC:DST", absolute; SRC is looked up in the caller's view; a SRC in
+ * state_dir or masks is refused
  *
- * What CMD sees: new user (its own ids only), net, mount, PID, IPC and UTS namespaces. New /proc (kernel settings read-only), /sys
- * read-only, a minimal /dev (null zero full random urandom tty ptmx pts kvm shm fd), private /run, empty $XDG_RUNTIME_DIR, /etc/resolv.conf
- * and /etc/hosts of ours. Over every pathname Unix socket that the kernel lists or that lies in /tmp, /var/tmp or the home folder, in each place where
- * the same file is visible, lies an empty file. Removed from the environment: unset_env, DBUS_*_ADDRESS, SSH_AUTH_SOCK, SSH_AGENT_PID,
- * DOCKER_HOST, CONTAINER_HOST, GPG_AGENT_INFO, XDG_RUNTIME_DIR, WAYLAND_DISPLAY, WAYLAND_SOCKET, DISPLAY, PULSE_SERVER, NOTIFY_SOCKET, LISTEN_*,
- * SLIRP_MED_*, and each variable whose value contains the path of a masked socket. IPv6 is off, ping and ports below 1024 need no
- * privilege. No capability in any set, no_new_privs, the filter of sandbox.h's sm_sandbox_guest_filter(), only descriptors 0, 1, 2.
+ * What CMD sees: new user (its own ids only), net, mount, PID, IPC and UTS namespaces. New /proc (kernel settings
+ * read-only), /sys read-only, a minimal /dev (null zero full random urandom tty ptmx pts kvm shm fd), private /run,
+ * empty $XDG_RUNTIME_DIR, /etc/resolv.conf and /etc/hosts of ours. Over every pathname Unix socket that the kernel
+ * lists or that lies in /tmp, /var/tmp or the home folder, in each place where the same file is visible, lies an empty
+ * file. Removed from the environment: unset_env, DBUS_*_ADDRESS, SSH_AUTH_SOCK, SSH_AGENT_PID, DOCKER_HOST,
+ * CONTAINER_HOST, GPG_AGENT_INFO, XDG_RUNTIME_DIR, WAYLAND_DISPLAY, WAYLAND_SOCKET, DISPLAY, PULSE_SERVER,
+ * NOTIFY_SOCKET, LISTEN_*, SLIRP_MED_*, and each variable whose value contains the path of a masked socket. IPv6 is
+ * off, ping and ports below 1024 need no privilege. No capability in any set, no_new_privs, the filter of sandbox.h's
+ * sm_sandbox_guest_filter(), only descriptors 0, 1, 2.
  */
 #ifndef SM_PATHS_GUEST_INIT_H
 #define SM_PATHS_GUEST_INIT_H

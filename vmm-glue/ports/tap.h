@@ -2,8 +2,8 @@
 /*
  * A tap device in the current network namespace: made, addressed and routed by ioctls (no ip(8) needed).
  *
- * The device lives as long as its descriptor: whoever holds the last copy ends the guest's network by closing it. Needs CAP_NET_ADMIN in the
- * user namespace that owns the network namespace, and permission to open /dev/net/tun.
+ * The device lives as long as its descriptor: whoever holds the last copy ends the guest's network by closing it. Needs
+ * CAP_NET_ADMIN in the user namespace that owns the network namespace, and permission to open /dev/net/tun.
  */
 #ifndef SM_PORTS_TAP_H
 #define SM_PORTS_TAP_H
@@ -29,7 +29,8 @@ struct sm_tap_spec {
 /** sm_tap_open() - attach to (make) the device. Returns a descriptor (CLOEXEC, non-blocking) or -1 with error set. */
 int sm_tap_open(const char *name, bool vnet_hdr, GError **error);
 
-/** sm_tap_configure() - MAC, MTU, address, up, default route, in this order, for a device that sm_tap_open() made. 0 or -1 with error. */
+/** sm_tap_configure() - MAC, MTU, address, up, default route, in this order, for a device that sm_tap_open() made. 0 or
+ * -1 with error. */
 int sm_tap_configure(const struct sm_tap_spec *spec, GError **error);
 
 /** sm_tap_loopback_up() - bring lo up. 0 or -1 with error. */

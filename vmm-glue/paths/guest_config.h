@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The configuration of guest-init as a struct: parsed strictly (unknown keys, wrong types and values out of range are
+ * errors that name the key). Keys and meaning: guest_init.h. Pure: no file, no clock.
+ */
+#ifndef SM_PATHS_GUEST_CONFIG_H
+#define SM_PATHS_GUEST_CONFIG_H
+
+#include <glib.h>
+
+#include "base/addr.h"
+#include "base/defs.h"
+#include "ports/tap.h"
+
+/** Most entries of a list of paths, binds or variables: far above use, so that a mistake cannot eat the machine. */
+#define SM_GUEST_LIST_MAX 1024
+
+struct sm_guest_bind {
+    char *src, *dst;
+};
+
+struct sm_guest_config {
+    char *name;
+    char **argv;
+    char *cwd;
+    bool isolated;
+    struct sm_tap_spec tap; /* name is a static string */
+    struct sm_addr resolver;
+    char *hostname;
+    int64_t uid, gid;     /* -1: not given */
+    int64_t umask;        /* -1: as inherited */
+    int64_t nofile, core; /* soft limits; -1 unlimited, -2: as inherited */
+    char *state_dir;      /* or NULL */
+    char **masks;
+    char **unset_env;
+    bool ro;
+    char *rootfs; /* or NULL */
+    struct sm_guest_bind *binds;
+    size_t n_binds;
+};
+
+/** sm_guest_config_parse() - text is JSON of len bytes. Returns a config for sm_guest_config_free(), or NULL with error
+ * set. */
+struct sm_guest_config *sm_guest_config_parse(const char *text, size_t len, GError **error);
+void sm_guest_config_free(struct sm_guest_config *config);
+
+#endif
