@@ -280,7 +280,7 @@ void sodrop(struct socket *so, int num)
 {
     Slirp *slirp = so->slirp;
 
-    if (sbdrop(&so->so_snd, num) && so->fl.taken && !so->fl.eof_out)
+    if (num > 0 && sbdrop(&so->so_snd, num) && so->fl.taken && !so->fl.eof_out)
         ops(slirp)->tcp_writable(so->fl.cookie, sbspace(&so->so_snd),
                                  slirp->opaque);
 }
