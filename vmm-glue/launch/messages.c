@@ -60,7 +60,7 @@ static json_t *dns_servers(const struct sm_run_options *o)
 
 char *sm_message_core(const struct sm_run_options *o, const struct sm_launch_ground *g, GError **error)
 {
-    json_t *m = json_object(), *network = json_object(), *audit = json_object(), *pids = json_object();
+    json_t *m = json_object(), *network = json_object(), *audit = json_object();
     bool ok = true;
 
     put(network, &ok, "guest", json_string(SM_NET_GUEST));
@@ -70,7 +70,6 @@ char *sm_message_core(const struct sm_run_options *o, const struct sm_launch_gro
     put(audit, &ok, "sync", json_boolean(o->audit_sync));
     put(audit, &ok, "max_bytes", json_integer((json_int_t)o->audit_max_bytes));
     put(audit, &ok, "seq_floor", json_integer((json_int_t)g->seq_floor));
-    put(pids, &ok, "supervisor", json_integer(g->supervisor));
 
     put(m, &ok, "workspace", json_string(o->name));
     put(m, &ok, "mode", json_string(sm_mode_name(o->mode)));
@@ -84,7 +83,6 @@ char *sm_message_core(const struct sm_run_options *o, const struct sm_launch_gro
     put(m, &ok, "dns_qps", json_integer(o->dns_qps));
     put(m, &ok, "network", network);
     put(m, &ok, "audit", audit);
-    put(m, &ok, "pids", pids);
     return finish(m, ok, "core", error);
 }
 
