@@ -494,11 +494,12 @@ struct sm_audit_writer *sm_audit_writer_new(int fd, const struct sm_audit_option
 /* Done with a file: give back what is reserved behind its end. */
 static void let_go(int fd, uint64_t reserved_to)
 {
-    sm_autofd owned = fd;
     struct stat st;
-    if (fd >= 0 && reserved_to > 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_size < reserved_to &&
-        ftruncate(fd, st.st_size) < 0)
-        return; /* nothing is lost by it but space, until the file is removed */
+    if (fd < 0)
+        return;
+    if (reserved_to > 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_size < reserved_to)
+        (void)!ftruncate(fd, st.st_size); /* should it fail: nothing is lost but space, until the file is removed */
+    (void)close(fd);
 }
 
 void sm_audit_writer_free(struct sm_audit_writer *w)

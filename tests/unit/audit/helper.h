@@ -89,6 +89,13 @@ static inline char *slurp(struct folder *f, const char *name, size_t *ret_len)
     return text;
 }
 
+static inline size_t file_len(struct folder *f, const char *name)
+{
+    struct stat st;
+    assert_int_equal(fstatat(f->fd, name, &st, AT_SYMLINK_NOFOLLOW), 0);
+    return (size_t)st.st_size;
+}
+
 static inline void spit(struct folder *f, const char *name, const char *text, size_t len)
 {
     sm_autofd fd = openat(f->fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);

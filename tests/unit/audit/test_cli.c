@@ -287,6 +287,7 @@ static void test_follow_until_interrupted(void **state)
     for (size_t i = 0; i < SM_ARRAY_LEN(signals); i++) {
         struct run r = start(ARGS((char *)"demo", (char *)"-f", (char *)"--state-dir", s->base.path));
         g_autofree char *heading = read_line(&r), *first = read_line(&r);
+        assert_true(g_str_has_prefix(heading, "TIME"));
         assert_non_null(strstr(first, "egress_start"));
         assert_int_equal(kill(r.pid, signals[i]), 0);
         assert_int_equal(finish(&r, NULL, NULL), 0);
@@ -304,6 +305,8 @@ static void test_follow_into_a_closed_pipe(void **state)
     put_event(w, SM_AUDIT_EGRESS_START, 1);
     struct run r = start(ARGS((char *)"demo", (char *)"-f", (char *)"--state-dir", s->base.path));
     g_autofree char *heading = read_line(&r), *first = read_line(&r);
+    assert_true(g_str_has_prefix(heading, "TIME"));
+    assert_non_null(strstr(first, "egress_start"));
     (void)close(r.out);
     r.out = open("/dev/null", O_RDONLY | O_CLOEXEC);
     assert_int_equal(finish(&r, NULL, NULL), 0);
