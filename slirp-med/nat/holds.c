@@ -103,9 +103,9 @@ void sm_holds_report(struct sm_holds *holds, sm_holds_report_fn *report, void *d
 
 void sm_holds_release(struct sm_holds *holds)
 {
-    /* 1 is a time long past, and not "never used": the entry's count is still to be told. */
+    /* A time long past, and not "never used": the count is still to be told. */
     for (size_t s = 0; s < SM_HOLDS_SETS; s++)
         for (size_t i = 0; i < SM_HOLDS_WAYS; i++)
             if (holds->entries[s][i].until_us != 0)
-                holds->entries[s][i].until_us = 1;
+                holds->entries[s][i].until_us = -1;
 }
