@@ -8,6 +8,8 @@
 #include "cli/cli.h"
 #include "cli/egress.h"
 #include "launch/options.h"
+#include "nat/front.h"
+#include "paths/guest_init.h"
 
 struct command {
     const char *name;
@@ -24,6 +26,8 @@ static const struct command commands[] = {
     {"status", sm_cli_status, "show whether a workspace runs, and its settings", NULL},
     {"stop", sm_cli_stop, "end a running workspace", NULL},
     {"help", help_main, "print this, or the help of a command", NULL},
+    {"nat", sm_nat_main, NULL, "slirp-med-front"},
+    {"guest-init", sm_guest_init_main, NULL, "slirp-med-guest"},
 };
 
 static void print_help(FILE *to)

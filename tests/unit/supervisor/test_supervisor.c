@@ -1,0 +1,524 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The monitor with tiny children: this program, started again with "child" and a script. Each scenario gives a script to each child and says
+ * how the workspace must end; after each, no process and no descriptor may be left.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "audit/file.h"
+#include "base/loop.h"
+#include "supervisor/control.h"
+#include "supervisor/spawn.h"
+#include "supervisor/supervisor.h"
+
+/* ---- the child ---- */
+
+/** Say what is wrong in the way that ends the workspace with our text as its reason. */
+static void child_complain(const char *text)
+{
+    (void)sm_link_send(SM_LINK_FD, SM_LINK_FAIL, text, -1);
+    _exit(99);
+}
+
+static unsigned count_fds(char *list, size_t cap)
+{
+    DIR *d = opendir("/proc/self/fd");
+    unsigned n = 0;
+    list[0] = '\0';
+    for (struct dirent *e; (e = readdir(d));) {
+        if (e->d_name[0] == '.' || atoi(e->d_name) == dirfd(d))
+            continue;
+        n++;
+        g_strlcat(list, e->d_name, cap);
+        g_strlcat(list, " ", cap);
+    }
+    closedir(d);
+    return n;
+}
+
+static void child_step(const char *step)
+{
+    static struct sm_link_msg msg;
+    g_auto(GStrv) w = g_strsplit(step, " ", 2);
+    const char *arg = w[1] ? w[1] : "";
+    char text[512];
+    sigset_t set;
+    int got;
+
+    if (strcmp(w[0], "send") == 0) { /* raw, so that nonsense can be sent too */
+        (void)sm_fd_send(SM_LINK_FD, arg, strlen(arg), NULL, 0);
+    } else if (strcmp(w[0], "sendfd") == 0) {
+        int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+        (void)sm_fd_send(SM_LINK_FD, arg, strlen(arg), &fd, 1);
+        close(fd);
+    } else if (strcmp(w[0], "recv") == 0) { /* "VERB text" */
+        if (sm_link_recv(SM_LINK_FD, &msg) <= 0)
+            _exit(98);
+        g_snprintf(text, sizeof(text), "%s%s%s%s", sm_link_verb_name(msg.verb), msg.text[0] ? " " : "", msg.text, msg.fd >= 0 ? " +fd" : "");
+        if (strcmp(text, arg) != 0)
+            child_complain(text);
+        if (msg.fd >= 0)
+            close(msg.fd);
+    } else if (strcmp(w[0], "exit") == 0) {
+        _exit(atoi(arg));
+    } else if (strcmp(w[0], "kill") == 0) {
+        (void)kill(getpid(), atoi(arg));
+    } else if (strcmp(w[0], "hang") == 0) {
+        for (;;)
+            pause();
+    } else if (strcmp(w[0], "close") == 0) {
+        close(SM_LINK_FD);
+    } else if (strcmp(w[0], "ignore") == 0) {
+        (void)signal(atoi(arg), SIG_IGN);
+    } else if (strcmp(w[0], "block") == 0) {
+        (void)sigemptyset(&set);
+        (void)sigaddset(&set, atoi(arg));
+        (void)sigprocmask(SIG_BLOCK, &set, NULL);
+    } else if (strcmp(w[0], "await") == 0) { /* blocked before */
+        (void)sigemptyset(&set);
+        (void)sigaddset(&set, atoi(arg));
+        (void)sigwait(&set, &got);
+    } else if (strcmp(w[0], "fds") == 0) {
+        if (count_fds(text, sizeof(text)) != (unsigned)atoi(arg) || fcntl(2 + atoi(arg) - 2, F_GETFD) >= 0)
+            child_complain(text);
+    } else if (strcmp(w[0], "config") == 0) {
+        g_autofree char *config = sm_fd_read_all(SM_CONFIG_FD, 1000, NULL, NULL);
+        if (g_strcmp0(config, arg) != 0 || write(SM_CONFIG_FD, "x", 1) >= 0)
+            child_complain(config ? config : "no config");
+    } else if (strcmp(w[0], "env") == 0) {
+        extern char **environ;
+        g_autofree char *env = g_strjoinv(",", environ);
+        if (strcmp(env, arg) != 0)
+            child_complain(env);
+    } else if (strcmp(w[0], "own-session") == 0) {
+        if ((getsid(0) == getpid()) != (atoi(arg) != 0))
+            child_complain("wrong session");
+    } else if (strcmp(w[0], "channel") == 0) { /* core and front: a message across it */
+        char buf[8] = "";
+        struct timeval tv = {.tv_sec = 10};
+        (void)fcntl(SM_CHANNEL_FD, F_SETFL, 0);
+        (void)setsockopt(SM_CHANNEL_FD, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+        if (write(SM_CHANNEL_FD, "hello", 5) != 5 || read(SM_CHANNEL_FD, buf, 8) != 5)
+            child_complain("no channel");
+    } else {
+        child_complain("unknown step");
+    }
+}
+
+static int child_main(const char *script)
+{
+    g_auto(GStrv) steps = g_strsplit(script, "; ", -1);
+    for (size_t i = 0; steps[i]; i++)
+        child_step(steps[i]);
+    _exit(0);
+}
+
+/* ---- scenarios ---- */
+
+static char workdir[64];
+static int dirfd_;
+
+struct scenario {
+    const char *core, *front, *guest; /* core NULL: guest alone */
+    int start_ms, grace_ms, stop_ms;
+    uint64_t audit_max;
+    bool take_signals;
+    void *(*client)(void *); /* runs beside it */
+};
+
+#define SERVE "send READY; recv STOP; exit 0"
+#define SERVE_ASKED "send READY; recv STATUS; send STATUS {}; recv STOP; exit 0"
+#define GUEST_OK "sendfd TAP; recv GO; "
+
+static struct sm_supervisor_result play(const struct scenario *sc)
+{
+    char test[] = "test", child[] = "child";
+    char none_config[] = "{\"config\": 1}";
+    char *env[] = {(char[]){"A=1"}, NULL};
+    char before[512], after[512];
+    g_autoptr(GError) error = NULL;
+    int audit_fd = sm_audit_open(dirfd_, NULL, NULL);
+    struct sm_supervisor_spec spec = {
+        .exe = SM_SPAWN_SELF,
+        .name = "t",
+        .dirfd = dirfd_,
+        .audit_fd = audit_fd,
+        .audit_max_bytes = sc->audit_max,
+        .start_ms = sc->start_ms ? sc->start_ms : 20000,
+        .grace_ms = sc->grace_ms,
+        .stop_ms = sc->stop_ms,
+        .take_signals = sc->take_signals,
+    };
+    const char *scripts[SM_CHILDREN] = {sc->core, sc->front, sc->guest};
+    char *argvs[SM_CHILDREN][4];
+    pid_t pids[SM_CHILDREN];
+    pthread_t thread;
+
+    assert_true(audit_fd >= 0);
+    unsigned n_before = count_fds(before, sizeof(before));
+    for (int i = 0; i < SM_CHILDREN; i++) {
+        argvs[i][0] = test;
+        argvs[i][1] = child;
+        argvs[i][2] = (char *)(uintptr_t)scripts[i];
+        argvs[i][3] = NULL;
+        spec.children[i] = (struct sm_child_spec){scripts[i] != NULL, argvs[i], env, none_config, strlen(none_config)};
+    }
+    struct sm_supervisor *s = sm_supervisor_new(&spec, &error);
+    if (!s)
+        fail_msg("%s", error->message);
+    for (int i = 0; i < SM_CHILDREN; i++)
+        pids[i] = sm_supervisor_pid(s, (enum sm_child_role)i);
+    if (sc->client)
+        assert_int_equal(pthread_create(&thread, NULL, sc->client, s), 0);
+    struct sm_supervisor_result r;
+    sm_supervisor_run(s, &r);
+    sm_supervisor_free(s);
+    if (sc->client) {
+        void *ok;
+        assert_int_equal(pthread_join(thread, &ok), 0);
+        if (ok)
+            fail_msg("client: %s", (const char *)ok);
+    }
+    for (int i = 0; i < SM_CHILDREN; i++)
+        if (pids[i] > 0)
+            assert_int_equal(kill(pids[i], 0), -1);
+    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1); /* nothing unreaped, nothing running */
+    assert_int_equal(errno, ECHILD);
+    assert_int_equal(faccessat(dirfd_, SM_CONTROL_SOCKET, F_OK, 0), -1);
+    if (count_fds(after, sizeof(after)) != n_before)
+        fail_msg("descriptors before: %s after: %s", before, after);
+    close(audit_fd);
+    return r;
+}
+
+static void expect(struct sm_supervisor_result r, int status, const char *reason)
+{
+    if (!reason && r.reason)
+        fail_msg("unexpected reason: %s", r.reason);
+    if (reason && (!r.reason || !strstr(r.reason, reason)))
+        fail_msg("reason '%s' lacks '%s'", r.reason ? r.reason : "(none)", reason);
+    assert_int_equal(r.status, status);
+    g_free(r.reason);
+}
+
+static void test_whole_life(void **state)
+{
+    struct sm_supervisor_result r = play(&(struct scenario){
+        .core = "own-session 1; fds 7; env A=1; config {\"config\": 1}; channel; " SERVE,
+        .front = "own-session 1; fds 7; channel; " SERVE,
+        .guest = "own-session 0; fds 5; config {\"config\": 1}; " GUEST_OK "send READY; send EXIT 7; exit 7",
+    });
+    assert_true(r.started);
+    expect(r, 7, NULL);
+}
+
+static void test_guest_alone(void **state)
+{
+    expect(play(&(struct scenario){.guest = "send TAP; recv GO; send EXIT 0; exit 0"}), 0, NULL);
+    expect(play(&(struct scenario){.guest = "sendfd TAP; recv GO; send EXIT 0; exit 0"}), 125, "there is to be no network");
+}
+
+/** The last words of a guest that is gone already still count. */
+static void test_exit_without_ado(void **state)
+{
+    expect(play(&(struct scenario){.core = SERVE, .front = SERVE, .guest = GUEST_OK "send EXIT 3; kill 9"}), 3, NULL);
+}
+
+static void *ask_status(void *data);
+
+static void test_any_death_ends_it(void **state)
+{
+    static const struct {
+        const char *core, *front, *guest, *reason;
+        bool started;
+    } cases[] = {
+        {"kill 9", SERVE, GUEST_OK "hang", "the core ended unexpectedly (signal 9", false},
+        {"exit 1", SERVE, GUEST_OK "hang", "the core ended unexpectedly (exit status 1)", false},
+        {SERVE, "kill 11", GUEST_OK "hang", "the front ended unexpectedly (signal 11", false},
+        {SERVE, SERVE, "kill 9", "the guest ended unexpectedly (signal 9", false},
+        {SERVE, SERVE, "sendfd TAP; exit 0", "the guest ended unexpectedly (exit status 0)", false},
+        {SERVE, SERVE, GUEST_OK "kill 9", "the guest ended unexpectedly (signal 9", true},
+        {SERVE, SERVE, GUEST_OK "exit 0", "the guest ended unexpectedly (exit status 0)", true},
+        {"send READY; recv STATUS; kill 9", SERVE_ASKED, GUEST_OK "hang", "the core ended unexpectedly (signal 9", true},
+        {SERVE_ASKED, "send READY; recv STATUS; kill 9", GUEST_OK "hang", "the front ended unexpectedly (signal 9", true},
+        {"send FAIL no libcares\n", SERVE, "hang", "core: no libcares?", false},
+        {SERVE, SERVE, "send FAIL no /dev/net/tun; exit 125", "guest: no /dev/net/tun", false},
+        {"send READY; recv STATUS; send FAIL lost; exit 1", SERVE_ASKED, GUEST_OK "hang", "the core failed: lost; the workspace was stopped", true},
+        {"send READY; close; hang", SERVE, GUEST_OK "hang", "the core ended unexpectedly (signal 9", true},
+        {SERVE, SERVE, GUEST_OK "close; hang", "the guest ended unexpectedly (signal 9", true},
+    };
+    for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
+        /* "recv STATUS" makes a child wait until everything runs: a client asks */
+        bool asks = strstr(cases[i].core, "STATUS") || strstr(cases[i].front, "STATUS");
+        struct sm_supervisor_result r = play(&(struct scenario){.core = cases[i].core,
+                                                                .front = cases[i].front,
+                                                                .guest = cases[i].guest,
+                                                                .stop_ms = 3000,
+                                                                .client = asks ? ask_status : NULL});
+        if (!r.reason || r.started != cases[i].started)
+            fail_msg("case %zu: reason %s, started %d", i, r.reason ? r.reason : "(none)", r.started);
+        expect(r, 125, cases[i].reason);
+    }
+}
+
+static void test_protocol_is_held_to(void **state)
+{
+    static const struct {
+        const char *core, *front, *guest, *reason;
+    } cases[] = {
+        {SERVE, "send WANT audit; hang", GUEST_OK "hang", "front broke the protocol and was ended: WANT is not its to say"},
+        {"send WANT audit; hang", SERVE, GUEST_OK "hang", "core broke the protocol and was ended: WANT comes at the wrong time (started)"},
+        {"send READY; send WANT passwd; hang", SERVE, "hang", "core broke the protocol and was ended: WANT of something that there is not"},
+        {"send READY; send READY; hang", SERVE, "hang", "core broke the protocol and was ended: READY comes at the wrong time (serving)"},
+        {"sendfd READY; hang", SERVE, "hang", "core broke the protocol and was ended: READY has a descriptor"},
+        {"send STATUS {}; hang", SERVE, "hang", "core broke the protocol and was ended: STATUS comes at the wrong time"},
+        {"send READY; send STATUS {}; hang", SERVE, "hang", "core broke the protocol and was ended: STATUS was not asked for"},
+        {"send nonsense; hang", SERVE, "hang", "core broke the protocol and was ended: a message that does not decode"},
+        {SERVE, SERVE, "send EXIT 0; hang", "guest broke the protocol and was ended: EXIT comes at the wrong time"},
+        {SERVE, SERVE, GUEST_OK "send EXIT 300; hang", "guest broke the protocol and was ended: EXIT with a text that is no status"},
+        {SERVE, SERVE, "send TAP; hang", "guest broke the protocol and was ended: TAP without a descriptor"},
+        {SERVE, SERVE, "sendfd TAP; sendfd TAP; hang", "guest broke the protocol and was ended: TAP comes at the wrong time"},
+        {SERVE, SERVE, "send GO; hang", "guest broke the protocol and was ended: GO is not its to say"},
+    };
+    for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++)
+        expect(play(&(struct scenario){.core = cases[i].core, .front = cases[i].front, .guest = cases[i].guest, .stop_ms = 3000}), 125,
+               cases[i].reason);
+}
+
+static void test_start_time_out(void **state)
+{
+    struct sm_supervisor_result r = play(&(struct scenario){.core = "hang", .front = SERVE, .guest = GUEST_OK "hang", .start_ms = 300, .stop_ms = 200});
+    assert_false(r.started);
+    expect(r, 125, "not ready within 0 s: core");
+}
+
+static void test_who_does_not_stop_is_killed(void **state)
+{
+    int64_t begin = sm_clock_us();
+    expect(play(&(struct scenario){.core = "send READY; hang", .front = "send READY; hang", .guest = GUEST_OK "send EXIT 4; exit 4", .stop_ms = 200}), 4,
+           NULL);
+    assert_true(sm_clock_us() - begin < 5000000);
+}
+
+/* ---- with a client beside it ---- */
+
+static int connect_control(void)
+{
+    return sm_control_connect(dirfd_, 20000);
+}
+
+static void *ask_status(void *data)
+{
+    int fd = connect_control();
+    if (fd < 0)
+        return "cannot connect";
+    /* Before all run, children are not asked: ask until one was (it then ends the workspace, so the answer may not come). */
+    for (int i = 0; i < 10000; i++) {
+        g_autofree char *line = sm_control_ask(fd, SM_CONTROL_STATUS, NULL);
+        if (!line)
+            break;
+        if (!strstr(line, "\"state\":\"running\""))
+            g_usleep(1000);
+    }
+    close(fd);
+    return NULL;
+}
+
+static void *status_then_stop(void *data)
+{
+    int fd = connect_control();
+    if (fd < 0)
+        return "cannot connect";
+    g_autofree char *line = NULL;
+    do {
+        g_free(line);
+        line = sm_control_ask(fd, SM_CONTROL_STATUS, NULL);
+    } while (line && !strstr(line, "\"state\":\"running\""));
+    json_t *o = line ? json_loads(line, 0, NULL) : NULL;
+    const char *name, *report, *core_state;
+    int pid = 0;
+    if (json_unpack(o, "{s:s, s:{s:s}, s:{s:s}, s:{s:i}}", "name", &name, "reports", "core", &report, "states", "core", &core_state, "pids",
+                    "supervisor", &pid) < 0)
+        return line ? g_strdup(line) : g_strdup("no answer");
+    if (strcmp(name, "t") != 0 || strcmp(report, "{\"flows\": \"1\xef\xbf\xbd\"}") != 0 || pid != getpid())
+        return g_strdup(line);
+    json_decref(o);
+    g_autofree char *answer = sm_control_ask(fd, SM_CONTROL_STOP, NULL);
+    char c;
+    if (!answer || recv(fd, &c, 1, 0) != 0) /* the end of the stream is the end of the workspace */
+        return g_strdup("stop");
+    close(fd);
+    return NULL;
+}
+
+/** Reports are passed on as they are (an invalid byte replaced), and `stop` gives CMD a SIGTERM and waits. */
+static void test_status_and_stop(void **state)
+{
+#define REPORTS "recv STATUS; send STATUS {\"flows\": \"1\xff\"}; "
+    struct sm_supervisor_result r = play(&(struct scenario){
+        .core = "send READY; " REPORTS "recv STOP; exit 0",
+        .front = SERVE_ASKED,
+        .guest = "block 15; " GUEST_OK "await 15; send EXIT 33; exit 33",
+        .client = status_then_stop,
+    });
+    expect(r, 33, NULL);
+}
+
+static void *just_stop(void *data)
+{
+    int fd = connect_control();
+    g_autofree char *line = NULL;
+    do {
+        g_free(line);
+        line = sm_control_ask(fd, SM_CONTROL_STATUS, NULL);
+    } while (line && !strstr(line, "\"state\":\"running\""));
+    g_autofree char *answer = sm_control_ask(fd, SM_CONTROL_STOP, NULL);
+    close(fd);
+    return answer ? NULL : "no answer";
+}
+
+static void test_deaf_command_is_killed_after_the_grace(void **state)
+{
+    expect(play(&(struct scenario){.core = SERVE_ASKED,
+                                   .front = SERVE_ASKED,
+                                   .guest = "ignore 15; " GUEST_OK "hang",
+                                   .grace_ms = 300,
+                                   .client = just_stop}),
+           128 + SIGTERM, "did not end within");
+}
+
+static void *stop_at_once(void *data)
+{
+    int fd = connect_control();
+    g_autofree char *answer = sm_control_ask(fd, SM_CONTROL_STOP, NULL);
+    close(fd);
+    return answer ? NULL : "no answer";
+}
+
+static void test_stop_before_all_are_ready(void **state)
+{
+    struct sm_supervisor_result r = play(&(struct scenario){.core = "recv STOP; send READY; exit 0", .front = SERVE, .guest = "hang", .client = stop_at_once});
+    assert_false(r.started);
+    expect(r, 128 + SIGTERM, "stopped before the start was complete");
+}
+
+static void *signal_us(void *data)
+{
+    g_autofree char *line = NULL;
+    int fd = connect_control();
+    do {
+        g_free(line);
+        line = sm_control_ask(fd, SM_CONTROL_STATUS, NULL);
+    } while (line && !strstr(line, "\"state\":\"running\""));
+    close(fd);
+    (void)kill(getpid(), SIGINT);  /* passed on */
+    (void)kill(getpid(), SIGUSR1); /* passed on */
+    (void)kill(getpid(), SIGHUP);  /* passed on, and the beginning of the end */
+    return NULL;
+}
+
+static void test_signals_are_passed_on(void **state)
+{
+    expect(play(&(struct scenario){.core = SERVE_ASKED,
+                                   .front = SERVE_ASKED,
+                                   .guest = "block 2; block 10; block 1; " GUEST_OK "await 2; await 10; await 1; send EXIT 5; exit 5",
+                                   .take_signals = true,
+                                   .client = signal_us}),
+           5, NULL);
+}
+
+/* ---- open by role ---- */
+
+static void test_audit_rotation(void **state)
+{
+    /* Not full: refused, the record stays. */
+    (void)unlinkat(dirfd_, SM_AUDIT_FILE_ROTATED, 0);
+    expect(play(&(struct scenario){.core = "send READY; send WANT audit; recv GIVE audit; recv STOP; exit 0",
+                                   .front = SERVE,
+                                   .guest = "sendfd TAP; recv GO; send EXIT 0; exit 0",
+                                   .audit_max = 1 << 20}),
+           0, NULL);
+    assert_int_equal(faccessat(dirfd_, SM_AUDIT_FILE_ROTATED, F_OK, 0), -1);
+    /* Full enough: rotated, once; the new one is empty, so a second request is refused. */
+    int fd = openat(dirfd_, SM_AUDIT_FILE, O_WRONLY | O_APPEND);
+    char block[1000];
+    memset(block, 'x', sizeof(block));
+    assert_int_equal(write(fd, block, sizeof(block)), sizeof(block));
+    close(fd);
+    expect(play(&(struct scenario){.core = "send READY; send WANT audit; recv GIVE audit +fd; send WANT audit; recv GIVE audit; recv STOP; exit 0",
+                                   .front = SERVE,
+                                   .guest = "sendfd TAP; recv GO; send EXIT 0; exit 0",
+                                   .audit_max = 8000}),
+           0, NULL);
+    struct stat st;
+    assert_int_equal(fstatat(dirfd_, SM_AUDIT_FILE_ROTATED, &st, 0), 0);
+    assert_int_equal(st.st_size, sizeof(block));
+}
+
+static void test_resolv_without_a_path(void **state)
+{
+    expect(play(&(struct scenario){.core = "send READY; send WANT resolv; recv GIVE resolv; recv STOP; exit 0",
+                                   .front = SERVE,
+                                   .guest = "sendfd TAP; recv GO; send EXIT 0; exit 0"}),
+           0, NULL);
+}
+
+static void test_no_such_executable(void **state)
+{
+    char *argv[] = {(char[]){"x"}, (char[]){"core"}, NULL}, *env[] = {NULL};
+    g_autoptr(GError) error = NULL;
+    struct sm_supervisor_spec spec = {.exe = "/nonexistent", .name = "t", .dirfd = dirfd_, .audit_fd = -1};
+    spec.children[SM_CHILD_GUEST] = (struct sm_child_spec){true, argv, env, "{}", 2};
+    assert_null(sm_supervisor_new(&spec, &error));
+    assert_non_null(strstr(error->message, "/nonexistent"));
+    assert_int_equal(faccessat(dirfd_, SM_CONTROL_SOCKET, F_OK, 0), -1);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 3 && strcmp(argv[1], "child") == 0)
+        return child_main(argv[2]);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_whole_life),
+        cmocka_unit_test(test_guest_alone),
+        cmocka_unit_test(test_exit_without_ado),
+        cmocka_unit_test(test_any_death_ends_it),
+        cmocka_unit_test(test_protocol_is_held_to),
+        cmocka_unit_test(test_start_time_out),
+        cmocka_unit_test(test_who_does_not_stop_is_killed),
+        cmocka_unit_test(test_status_and_stop),
+        cmocka_unit_test(test_deaf_command_is_killed_after_the_grace),
+        cmocka_unit_test(test_stop_before_all_are_ready),
+        cmocka_unit_test(test_signals_are_passed_on),
+        cmocka_unit_test(test_audit_rotation),
+        cmocka_unit_test(test_resolv_without_a_path),
+        cmocka_unit_test(test_no_such_executable),
+    };
+    g_strlcpy(workdir, "/tmp/sm-test-supervisor-XXXXXX", sizeof(workdir));
+    if (!mkdtemp(workdir) || (dirfd_ = open(workdir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+        return 1;
+    (void)signal(SIGPIPE, SIG_IGN);
+    int r = cmocka_run_group_tests(tests, NULL, NULL);
+    (void)unlinkat(dirfd_, SM_AUDIT_FILE, 0);
+    (void)unlinkat(dirfd_, SM_AUDIT_FILE_ROTATED, 0);
+    close(dirfd_);
+    (void)rmdir(workdir);
+    return r;
+}
