@@ -47,6 +47,18 @@ def find_bin():
     return None
 
 
+@pytest.fixture(autouse=True)
+def bound():
+    """No test waits for ever, whatever the product does."""
+    def late(*_):
+        raise TimeoutError("the test took more than 200 s")
+    old = signal.signal(signal.SIGALRM, late)
+    signal.alarm(200)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, old)
+
+
 @pytest.fixture(scope="session")
 def world():
     return worldlib.World()
@@ -228,6 +240,8 @@ class Sm:
 
     @staticmethod
     def guest_cmd(code):
+        code = code.strip()
+        compile(code, "<guest>", "exec")  # a slip in a test is not to look like a failure of the guest
         return ["/usr/bin/python3", "-B", "-S", os.path.join(HERE, "guestlib.py"), code]
 
     def guest(self, code, *flags, rc=0, **kw):

@@ -26,13 +26,13 @@ def err(e):
     return errno.errorcode.get(e.errno, str(e))
 
 
-def dial(host, port, timeout=15.0):
+def dial(host, port, timeout=8.0):
     s = socket.create_connection((host, port), timeout=timeout)
     s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return s
 
 
-def read(s, n=None, timeout=15.0):
+def read(s, n=None, timeout=8.0):
     """Bytes up to n, or to the end; and how it ended: fin, full, timeout or an errno's name."""
     s.settimeout(timeout)
     got = b""
@@ -47,7 +47,7 @@ def read(s, n=None, timeout=15.0):
         return got, err(e)
 
 
-def attempt(host, port, data=b"", n=None, timeout=15.0, pause=0, shut=False, pieces=None):
+def attempt(host, port, data=b"", n=None, timeout=8.0, pause=0, shut=False, pieces=None):
     """One connection from dial to end, told as a dict."""
     t = time.monotonic()
     r = {}
@@ -88,7 +88,7 @@ def hello(name):
     return o.read()
 
 
-def https(sni, addr=None, port=443, path="/", pause=0, timeout=15.0, host=None):
+def https(sni, addr=None, port=443, path="/", pause=0, timeout=8.0, host=None):
     """A request over TLS under the test CA; sni None sends none."""
     t = time.monotonic()
     try:

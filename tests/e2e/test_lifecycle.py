@@ -10,7 +10,7 @@ import time
 
 import pytest
 import worldlib as w
-from conftest import USER, alive, processes, read_audit_now
+from conftest import USER, alive
 
 G = ("--egress", "guarded")
 
