@@ -25,6 +25,7 @@ ROLES = ("run", "core", "nat", "guest-init")
 
 def pytest_configure(config):
     if os.environ.get("SM_WORLD"):
+        config.option.basetemp = config.option.basetemp or os.path.join(os.environ["SM_WORLD_DIR"], "tmp", "pytest")
         return
     cap = config.pluginmanager.getplugin("capturemanager")
     if cap:

@@ -55,7 +55,8 @@ def test_servers_that_speak_first_or_last(world, mark):
     data = os.urandom(100000)
     r = g.attempt(w.PROTO, w.HALFCLOSE, data, shut=True)
     assert r["reply"] == f"100000 {hashlib.sha256(data).hexdigest()}\n" and r["end"] == "fin"
-    assert g.attempt(w.PROTO, w.RST_ON_ACCEPT)["end"] == "ECONNRESET"
+    r = g.attempt(w.PROTO, w.RST_ON_ACCEPT)
+    assert "ECONNRESET" in (r["connect"], r["end"])
     r = g.attempt(w.PROTO, w.RST_MID, b"x")
     assert len(r["reply"]) == 1000 and r["end"] == "ECONNRESET"
     assert g.attempt(w.PROTO, w.FIN_ON_ACCEPT)["end"] == "fin"

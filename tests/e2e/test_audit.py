@@ -110,7 +110,7 @@ attempt("{EVIL}", 443, h, timeout=3)
 
 @pytest.mark.core
 def test_reader_columns_and_json(sm):
-    r = sm.guest(f'http("ok.test"); attempt("10.0.0.5", 80)', *STRICT, name="reader")
+    r = sm.guest('http("ok.test"); attempt("10.0.0.5", 80)', *STRICT, name="reader")
     p = sm.cli("egress", "reader", "--json")
     assert p.returncode == 0 and json.loads(p.stdout) == r.audit, p
     p = sm.cli("egress", "reader")

@@ -5,7 +5,6 @@ import socket
 import subprocess
 
 import pytest
-import worldlib as w
 from conftest import audit_file
 
 G = ("--egress", "guarded")
@@ -19,7 +18,7 @@ def test_rights_and_descriptors(sm):
         g = sm.guest("""
 out["st"] = {k: v.strip() for k, v in (l.split(":", 1) for l in open("/proc/self/status"))}
 out["fds"] = sorted(int(x) for x in os.listdir("/proc/self/fd"))
-out["kinds"] = [os.readlink("/proc/1/fd/" + f) for f in os.listdir("/proc/1/fd")] if os.access("/proc/1/fd", os.R_OK) else []
+out["kinds"] = [os.readlink("/proc/self/fd/" + f) for f in ("0", "1", "2")]
 """, *G, pass_fds=[wr])
     finally:
         os.close(r)
