@@ -212,13 +212,14 @@ static void deny(const struct sm_question *q, struct sm_verdict *v, enum sm_reas
     v->action = SM_ACTION_DENY;
     v->reason = reason;
     v->refuse = q->proto == SM_PROTO_UDP ? SM_REFUSAL_ICMP_ADMIN : SM_REFUSAL_RST;
-    v->passthrough = v->intercept = false;
+    v->passthrough = v->intercept = v->unlisted = false;
+    set_rule(v, NULL);
 }
 
 static void deny_listed(const struct sm_question *q, struct sm_verdict *v, const struct sm_entry *entry)
 {
-    set_rule(v, entry);
     deny(q, v, SM_REASON_DENY_LIST);
+    set_rule(v, entry);
 }
 
 /* The only way to a positive verdict. rule: the entry with proof that stands behind it, or none. */

@@ -292,7 +292,9 @@ static bool is_listener(const struct sm_ground *ground, const struct sm_addr *ad
         const struct sm_endpoint *l = &ground->listeners[i];
         if (l->port != 0 && l->port != port)
             continue;
-        if (sm_addr_equal(&l->addr, addr) || is_unspecified(addr))
+        if (sm_addr_equal(&l->addr, addr))
+            return true;
+        if (is_unspecified(addr) && table_kind(&l->addr) == SM_INSIDE_LOOPBACK)
             return true;
         if (is_unspecified(&l->addr) &&
             (fixed == SM_INSIDE_LOOPBACK || fixed == SM_INSIDE_THIS_NETWORK || is_own(ground, addr)))

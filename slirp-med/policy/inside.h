@@ -115,8 +115,8 @@ bool sm_ground_add_inside(struct sm_ground *ground, const struct sm_prefix *rang
 bool sm_ground_set_workspaces(struct sm_ground *ground, const struct sm_prefix *ranges, size_t n) SM_WARN_UNUSED;
 /**
  * sm_ground_set_listeners() - our own listening endpoints. An unspecified address (0.0.0.0, ::, family none) means the
- * port on loopback, this_network and every own address; a destination of 0.0.0.0 or :: meets every listener on that
- * port. Port 0 means every port of the address. False when too many.
+ * port on loopback, this_network and every own address; a destination of 0.0.0.0 or :: meets every listener on
+ * loopback. Port 0 means every port of the address. False when too many.
  */
 bool sm_ground_set_listeners(struct sm_ground *ground, const struct sm_endpoint *listeners, size_t n) SM_WARN_UNUSED;
 

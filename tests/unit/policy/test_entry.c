@@ -22,7 +22,9 @@ static void good_entries(void **state)
         {"api.openai.com:443", SM_ENTRY_HOST, "api.openai.com:443"},
         {"localhost:8080", SM_ENTRY_HOST, "localhost:8080"},
         {"com", SM_ENTRY_HOST, "com"}, /* an exact host, not a suffix */
-        {"b\xc3\xbc" "cher.example:1", SM_ENTRY_HOST, "xn--bcher-kva.example:1"},
+        {"b\xc3\xbc"
+         "cher.example:1",
+         SM_ENTRY_HOST, "xn--bcher-kva.example:1"},
         {".pypi.org", SM_ENTRY_SUFFIX, ".pypi.org"},
         {".PyPI.org.", SM_ENTRY_SUFFIX, ".pypi.org"},
         {".pypi.org:65535", SM_ENTRY_SUFFIX, ".pypi.org:65535"},
@@ -172,11 +174,11 @@ static void specificity(void **state)
         const char *a, *b;
         int cmp;
     } rows[] = {
-        {"a.pypi.org", ".pypi.org", 1},    {".a.pypi.org", ".pypi.org", 1},     {"10.0.0.5", "10.0.0.0/8", 1},
-        {"10.0.0.0/16", "10.0.0.0/8", 1},  {"a.test:443", "a.test", 1},         {"a.test", ".a.test:443", 1},
-        {".a.test:443", ".a.test", 1},     {"10.0.0.0/8:80", "10.0.0.0/8", 1},  {"10.0.0.0/9", "10.0.0.0/8:80", 1},
-        {"a.test", "a.test", 0},           {"a.test", "10.0.0.5", 0},           {".a.test", "10.0.0.0/8", 0},
-        {"a.test", "10.0.0.0/8", 1},       {"10.0.0.5", ".a.test", 1},          {"a.test:80", "10.0.0.5", 1},
+        {"a.pypi.org", ".pypi.org", 1},   {".a.pypi.org", ".pypi.org", 1},    {"10.0.0.5", "10.0.0.0/8", 1},
+        {"10.0.0.0/16", "10.0.0.0/8", 1}, {"a.test:443", "a.test", 1},        {"a.test", ".a.test:443", 1},
+        {".a.test:443", ".a.test", 1},    {"10.0.0.0/8:80", "10.0.0.0/8", 1}, {"10.0.0.0/9", "10.0.0.0/8:80", 1},
+        {"a.test", "a.test", 0},          {"a.test", "10.0.0.5", 0},          {".a.test", "10.0.0.0/8", 0},
+        {"a.test", "10.0.0.0/8", 1},      {"10.0.0.5", ".a.test", 1},         {"a.test:80", "10.0.0.5", 1},
     };
     for (size_t i = 0; i < SM_ARRAY_LEN(rows); i++) {
         struct sm_entry a, b;

@@ -34,7 +34,10 @@ static void good_files(void **state)
         {"p.yaml", "{}", ""},
         {"p.yaml", "--- {allow: [a.test]}\n...\n", "allow a.test"},
         {"p.yaml", "%YAML 1.1\n---\nallow:\n- 'true'\n- \"2001:db8::1\"\n", "allow true, allow 2001:db8::1"},
-        {"p.yaml", "\xef\xbb\xbf" "allow: [a.test]\r\n", "allow a.test"},
+        {"p.yaml",
+         "\xef\xbb\xbf"
+         "allow: [a.test]\r\n",
+         "allow a.test"},
         {"p.yaml", "allow: [a.test, A.test]\npassthrough: [a.test]", "allow a.test, passthrough a.test"},
         {"p.json", "{\"allow\": [\"api.openai.com\", \".pypi.org:443\"],\n \"passthrough\": [\".corp.example\"]}",
          "allow api.openai.com, allow .pypi.org:443, passthrough .corp.example"},
@@ -126,7 +129,10 @@ static void bad_files(void **state)
         {"p.yaml", "allow: [a.test\n", 2, "not YAML"},
         {"p.yaml", "allow: []\n\tx: []\n", 2, "not YAML"},
         {"p.yaml", "allow: []\n\xff\n", 2, "not YAML"},
-        {"p.yaml", "\xff\xfe" "a", 1, "not YAML"},
+        {"p.yaml",
+         "\xff\xfe"
+         "a",
+         1, "not YAML"},
         {"p.json", "allow: []\n", 1, "not JSON"},
         {"p.json", "{\"allow\": [\"a.test\",\n]}", 2, "not JSON"},
         {"p.json", "{\"allow\": [\"\xff\"]}", 1, "not JSON"},

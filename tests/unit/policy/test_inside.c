@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The inside table: each range at both ends and just outside, what is embedded in IPv6, and the facts of this machine. */
+/* The inside table: each range at both ends and just outside, what is embedded in IPv6, and the facts of this machine.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -51,26 +52,44 @@ static void every_range(void **state)
     } rows[] = {
         {NULL, 0, "0.0.0.0", "0.255.255.255", SM_INSIDE_THIS_NETWORK, "1.0.0.0", SM_INSIDE_NONE},
         {"9.255.255.255", SM_INSIDE_NONE, "10.0.0.0", "10.255.255.255", SM_INSIDE_PRIVATE, "11.0.0.0", SM_INSIDE_NONE},
-        {"100.63.255.255", SM_INSIDE_NONE, "100.64.0.0", "100.127.255.255", SM_INSIDE_SHARED, "100.128.0.0", SM_INSIDE_NONE},
-        {"100.100.100.199", SM_INSIDE_SHARED, "100.100.100.200", "100.100.100.200", SM_INSIDE_METADATA, "100.100.100.201", SM_INSIDE_SHARED},
-        {"126.255.255.255", SM_INSIDE_NONE, "127.0.0.0", "127.255.255.255", SM_INSIDE_LOOPBACK, "128.0.0.0", SM_INSIDE_NONE},
-        {"168.63.129.15", SM_INSIDE_NONE, "168.63.129.16", "168.63.129.16", SM_INSIDE_METADATA, "168.63.129.17", SM_INSIDE_NONE},
-        {"169.253.255.255", SM_INSIDE_NONE, "169.254.0.0", "169.254.255.255", SM_INSIDE_LINK_LOCAL, "169.255.0.0", SM_INSIDE_NONE},
-        {"169.254.169.253", SM_INSIDE_LINK_LOCAL, "169.254.169.254", "169.254.169.254", SM_INSIDE_METADATA, "169.254.169.255", SM_INSIDE_LINK_LOCAL},
-        {"172.15.255.255", SM_INSIDE_NONE, "172.16.0.0", "172.31.255.255", SM_INSIDE_PRIVATE, "172.32.0.0", SM_INSIDE_NONE},
-        {"191.255.255.255", SM_INSIDE_NONE, "192.0.0.0", "192.0.0.255", SM_INSIDE_PROTOCOL, "192.0.1.0", SM_INSIDE_NONE},
-        {"192.167.255.255", SM_INSIDE_NONE, "192.168.0.0", "192.168.255.255", SM_INSIDE_PRIVATE, "192.169.0.0", SM_INSIDE_NONE},
-        {"198.17.255.255", SM_INSIDE_NONE, "198.18.0.0", "198.19.255.255", SM_INSIDE_BENCHMARK, "198.20.0.0", SM_INSIDE_NONE},
-        {"223.255.255.255", SM_INSIDE_NONE, "224.0.0.0", "239.255.255.255", SM_INSIDE_MULTICAST, "240.0.0.0", SM_INSIDE_RESERVED},
-        {"239.255.255.255", SM_INSIDE_MULTICAST, "240.0.0.0", "255.255.255.254", SM_INSIDE_RESERVED, "255.255.255.255", SM_INSIDE_BROADCAST},
+        {"100.63.255.255", SM_INSIDE_NONE, "100.64.0.0", "100.127.255.255", SM_INSIDE_SHARED, "100.128.0.0",
+         SM_INSIDE_NONE},
+        {"100.100.100.199", SM_INSIDE_SHARED, "100.100.100.200", "100.100.100.200", SM_INSIDE_METADATA,
+         "100.100.100.201", SM_INSIDE_SHARED},
+        {"126.255.255.255", SM_INSIDE_NONE, "127.0.0.0", "127.255.255.255", SM_INSIDE_LOOPBACK, "128.0.0.0",
+         SM_INSIDE_NONE},
+        {"168.63.129.15", SM_INSIDE_NONE, "168.63.129.16", "168.63.129.16", SM_INSIDE_METADATA, "168.63.129.17",
+         SM_INSIDE_NONE},
+        {"169.253.255.255", SM_INSIDE_NONE, "169.254.0.0", "169.254.255.255", SM_INSIDE_LINK_LOCAL, "169.255.0.0",
+         SM_INSIDE_NONE},
+        {"169.254.169.253", SM_INSIDE_LINK_LOCAL, "169.254.169.254", "169.254.169.254", SM_INSIDE_METADATA,
+         "169.254.169.255", SM_INSIDE_LINK_LOCAL},
+        {"172.15.255.255", SM_INSIDE_NONE, "172.16.0.0", "172.31.255.255", SM_INSIDE_PRIVATE, "172.32.0.0",
+         SM_INSIDE_NONE},
+        {"191.255.255.255", SM_INSIDE_NONE, "192.0.0.0", "192.0.0.255", SM_INSIDE_PROTOCOL, "192.0.1.0",
+         SM_INSIDE_NONE},
+        {"192.167.255.255", SM_INSIDE_NONE, "192.168.0.0", "192.168.255.255", SM_INSIDE_PRIVATE, "192.169.0.0",
+         SM_INSIDE_NONE},
+        {"198.17.255.255", SM_INSIDE_NONE, "198.18.0.0", "198.19.255.255", SM_INSIDE_BENCHMARK, "198.20.0.0",
+         SM_INSIDE_NONE},
+        {"223.255.255.255", SM_INSIDE_NONE, "224.0.0.0", "239.255.255.255", SM_INSIDE_MULTICAST, "240.0.0.0",
+         SM_INSIDE_RESERVED},
+        {"239.255.255.255", SM_INSIDE_MULTICAST, "240.0.0.0", "255.255.255.254", SM_INSIDE_RESERVED, "255.255.255.255",
+         SM_INSIDE_BROADCAST},
         {NULL, 0, "::", "::", SM_INSIDE_THIS_NETWORK, "::1", SM_INSIDE_LOOPBACK},
         {"::", SM_INSIDE_THIS_NETWORK, "::1", "::1", SM_INSIDE_LOOPBACK, "::2", SM_INSIDE_THIS_NETWORK},
-        {"fbff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", SM_INSIDE_NONE, "fc00::", "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", SM_INSIDE_UNIQUE_LOCAL, "fe00::", SM_INSIDE_NONE},
-        {"fd00:ec2::253", SM_INSIDE_UNIQUE_LOCAL, "fd00:ec2::254", "fd00:ec2::254", SM_INSIDE_METADATA, "fd00:ec2::255", SM_INSIDE_UNIQUE_LOCAL},
-        {"fd20:ce::253", SM_INSIDE_UNIQUE_LOCAL, "fd20:ce::254", "fd20:ce::254", SM_INSIDE_METADATA, "fd20:ce::255", SM_INSIDE_UNIQUE_LOCAL},
-        {"fe7f:ffff:ffff:ffff:ffff:ffff:ffff:ffff", SM_INSIDE_NONE, "fe80::", "febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff", SM_INSIDE_LINK_LOCAL, "fec0::", SM_INSIDE_SITE_LOCAL},
-        {"febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff", SM_INSIDE_LINK_LOCAL, "fec0::", "feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", SM_INSIDE_SITE_LOCAL, "ff00::", SM_INSIDE_MULTICAST},
-        {"feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", SM_INSIDE_SITE_LOCAL, "ff00::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", SM_INSIDE_MULTICAST, NULL, 0},
+        {"fbff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", SM_INSIDE_NONE, "fc00::", "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+         SM_INSIDE_UNIQUE_LOCAL, "fe00::", SM_INSIDE_NONE},
+        {"fd00:ec2::253", SM_INSIDE_UNIQUE_LOCAL, "fd00:ec2::254", "fd00:ec2::254", SM_INSIDE_METADATA, "fd00:ec2::255",
+         SM_INSIDE_UNIQUE_LOCAL},
+        {"fd20:ce::253", SM_INSIDE_UNIQUE_LOCAL, "fd20:ce::254", "fd20:ce::254", SM_INSIDE_METADATA, "fd20:ce::255",
+         SM_INSIDE_UNIQUE_LOCAL},
+        {"fe7f:ffff:ffff:ffff:ffff:ffff:ffff:ffff", SM_INSIDE_NONE, "fe80::", "febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+         SM_INSIDE_LINK_LOCAL, "fec0::", SM_INSIDE_SITE_LOCAL},
+        {"febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff", SM_INSIDE_LINK_LOCAL,
+         "fec0::", "feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", SM_INSIDE_SITE_LOCAL, "ff00::", SM_INSIDE_MULTICAST},
+        {"feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", SM_INSIDE_SITE_LOCAL,
+         "ff00::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", SM_INSIDE_MULTICAST, NULL, 0},
     };
     for (size_t i = 0; i < SM_ARRAY_LEN(rows); i++) {
         if (rows[i].before)
@@ -85,9 +104,20 @@ static void every_range(void **state)
 static void public_addresses(void **state)
 {
     static const char *const texts[] = {
-        "1.1.1.1", "8.8.8.8", "192.0.2.1", "198.51.100.7", "203.0.113.9", "2606:4700::1111", "2001:4860:4860::8888",
-        "::ffff:8.8.8.8", "::8.8.8.8", "64:ff9b::8.8.8.8", "64:ff9b:1::8.8.8.8", "64:ff9b:1:808:8:800::",
-        "2002:808:808::1", "2001:0:808:808::f7f7:f7f7",
+        "1.1.1.1",
+        "8.8.8.8",
+        "192.0.2.1",
+        "198.51.100.7",
+        "203.0.113.9",
+        "2606:4700::1111",
+        "2001:4860:4860::8888",
+        "::ffff:8.8.8.8",
+        "::8.8.8.8",
+        "64:ff9b::8.8.8.8",
+        "64:ff9b:1::8.8.8.8",
+        "64:ff9b:1:808:8:800::",
+        "2002:808:808::1",
+        "2001:0:808:808::f7f7:f7f7",
     };
     for (size_t i = 0; i < SM_ARRAY_LEN(texts); i++)
         check(texts[i], SM_INSIDE_NONE);
@@ -109,19 +139,19 @@ static void v4_inside_v6(void **state)
         {"64:ff9b::10.0.0.5", SM_INSIDE_PRIVATE},
         {"64:ff9b::169.254.169.254", SM_INSIDE_METADATA},
         {"64:ff9b::0.0.0.0", SM_INSIDE_THIS_NETWORK},
-        {"64:ff9b:1::10.0.0.5", SM_INSIDE_PRIVATE},          /* /96 layout */
-        {"64:ff9b:1:a00:0:500::", SM_INSIDE_PRIVATE},        /* /48 layout: 10.0 | 00 | 0.5 */
-        {"64:ff9b:1:a9fe:a9:fe00::", SM_INSIDE_METADATA},    /* /48 layout: 169.254 | 00 | 169.254 */
+        {"64:ff9b:1::10.0.0.5", SM_INSIDE_PRIVATE},           /* /96 layout */
+        {"64:ff9b:1:a00:0:500::", SM_INSIDE_PRIVATE},         /* /48 layout: 10.0 | 00 | 0.5 */
+        {"64:ff9b:1:a9fe:a9:fe00::", SM_INSIDE_METADATA},     /* /48 layout: 169.254 | 00 | 169.254 */
         {"64:ff9b:1:7f00:0:100:808:808", SM_INSIDE_LOOPBACK}, /* both readings: the stricter */
         {"64:ff9b:1:808:8:800:7f00:1", SM_INSIDE_LOOPBACK},
         {"64:ff9b:1::", SM_INSIDE_THIS_NETWORK},
         {"2002:a00:5::1", SM_INSIDE_PRIVATE},
         {"2002:7f00:1::", SM_INSIDE_LOOPBACK},
         {"2002:a9fe:a9fe::1", SM_INSIDE_METADATA},
-        {"2001:0:a00:5::f7f7:f7f7", SM_INSIDE_PRIVATE},          /* Teredo server 10.0.0.5, client 8.8.8.8 */
-        {"2001:0:808:808::f5ff:fffa", SM_INSIDE_PRIVATE},        /* Teredo client 10.0.0.5 */
-        {"2001:0:808:808::80ff:fffe", SM_INSIDE_LOOPBACK},       /* Teredo client 127.0.0.1 */
-        {"2001:0:a00:5::80ff:fffe", SM_INSIDE_LOOPBACK},         /* the stricter of server and client */
+        {"2001:0:a00:5::f7f7:f7f7", SM_INSIDE_PRIVATE},    /* Teredo server 10.0.0.5, client 8.8.8.8 */
+        {"2001:0:808:808::f5ff:fffa", SM_INSIDE_PRIVATE},  /* Teredo client 10.0.0.5 */
+        {"2001:0:808:808::80ff:fffe", SM_INSIDE_LOOPBACK}, /* Teredo client 127.0.0.1 */
+        {"2001:0:a00:5::80ff:fffe", SM_INSIDE_LOOPBACK},   /* the stricter of server and client */
     };
     for (size_t i = 0; i < SM_ARRAY_LEN(rows); i++)
         check(rows[i].text, rows[i].kind);
@@ -276,6 +306,7 @@ static void own_listeners(void **state)
     check_at(g, "127.0.0.1", 8081, SM_INSIDE_LOOPBACK, SM_INSIDE_CLASS_SMALL_RULE);
     check_at(g, "127.0.0.2", 8080, SM_INSIDE_LOOPBACK, SM_INSIDE_CLASS_SMALL_RULE);
     check_at(g, "0.0.0.0", 8080, SM_INSIDE_LISTENER, SM_INSIDE_CLASS_NEVER); /* Linux: the same as 127.0.0.1 */
+    check_at(g, "0.0.0.0", 7, SM_INSIDE_THIS_NETWORK, SM_INSIDE_CLASS_SMALL_RULE);
     check_at(g, "::", 8080, SM_INSIDE_LISTENER, SM_INSIDE_CLASS_NEVER);
     check_at(g, "::ffff:127.0.0.1", 8080, SM_INSIDE_LISTENER, SM_INSIDE_CLASS_NEVER);
     /* A wildcard listener is met on every address of this host. */
@@ -291,11 +322,11 @@ static void own_listeners(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_range),     cmocka_unit_test(public_addresses),
-        cmocka_unit_test(v4_inside_v6),    cmocka_unit_test(no_address_is_not_public),
-        cmocka_unit_test(classes),         cmocka_unit_test(embedded_is_never_class_pin),
-        cmocka_unit_test(own_addresses),   cmocka_unit_test(virtual_network),
-        cmocka_unit_test(extra_ranges),    cmocka_unit_test(east_west),
+        cmocka_unit_test(every_range),   cmocka_unit_test(public_addresses),
+        cmocka_unit_test(v4_inside_v6),  cmocka_unit_test(no_address_is_not_public),
+        cmocka_unit_test(classes),       cmocka_unit_test(embedded_is_never_class_pin),
+        cmocka_unit_test(own_addresses), cmocka_unit_test(virtual_network),
+        cmocka_unit_test(extra_ranges),  cmocka_unit_test(east_west),
         cmocka_unit_test(own_listeners),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -72,8 +72,10 @@ static void bad_names(void **state)
         {"pypi.org:443", SM_NAME_BAD, ""},
         {"*.pypi.org", SM_NAME_BAD, ""},
         {"%70ypi.org", SM_NAME_BAD, ""},
-        {"b\xc3\xbc" "cher.example", SM_NAME_BAD, ""},
-        {"pypi\xe3\x80\x82org", SM_NAME_BAD, ""},         /* ideographic full stop */
+        {"b\xc3\xbc"
+         "cher.example",
+         SM_NAME_BAD, ""},
+        {"pypi\xe3\x80\x82org", SM_NAME_BAD, ""},          /* ideographic full stop */
         {"\xef\xbc\x91\xef\xbc\x92.org", SM_NAME_BAD, ""}, /* full-width 12 */
         {"pypi.\xff", SM_NAME_BAD, ""},
     };
@@ -196,11 +198,15 @@ static void operator_names(void **state)
         const char *message;
     } rows[] = {
         {"API.OpenAI.com.", "api.openai.com", NULL},
-        {"b\xc3\xbc" "cher.example", "xn--bcher-kva.example", NULL},
-        {"B\xc3\x9c" "CHER.example", "xn--bcher-kva.example", NULL},
-        {"fa\xc3\x9f.de", "xn--fa-hia.de", NULL},        /* non-transitional: the sharp s stays */
-        {"pypi\xe3\x80\x82org", "pypi.org", NULL},       /* UTS 46 maps the ideographic full stop */
-        {"\xef\xbc\x91\x61.org", "1a.org", NULL},        /* full-width digit */
+        {"b\xc3\xbc"
+         "cher.example",
+         "xn--bcher-kva.example", NULL},
+        {"B\xc3\x9c"
+         "CHER.example",
+         "xn--bcher-kva.example", NULL},
+        {"fa\xc3\x9f.de", "xn--fa-hia.de", NULL},             /* non-transitional: the sharp s stays */
+        {"pypi\xe3\x80\x82org", "pypi.org", NULL},            /* UTS 46 maps the ideographic full stop */
+        {"\xef\xbc\x91\x61.org", "1a.org", NULL},             /* full-width digit */
         {"\xef\xbc\x91\xef\xbc\x90.0.0.5", NULL, "10.0.0.5"}, /* becomes an address */
         {"\xef\xbc\x91\xef\xbc\x92\xef\xbc\x97.1", NULL, "ends in a number"},
         {"10.0.0.5", NULL, "is the address"},
@@ -210,7 +216,9 @@ static void operator_names(void **state)
         {"a..b", NULL, "empty label"},
         {"a b.org", NULL, "0x20"},
         {"\xff.org", NULL, "not UTF-8"},
-        {"\xcc\x80" "a.example", NULL, "internationalised"}, /* leading combining mark */
+        {"\xcc\x80"
+         "a.example",
+         NULL, "internationalised"}, /* leading combining mark */
         {"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.org", NULL, "label of 64 bytes"},
     };
     for (size_t i = 0; i < SM_ARRAY_LEN(rows); i++) {
@@ -263,8 +271,8 @@ static void kinds_have_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(canonical_names), cmocka_unit_test(bad_names),     cmocka_unit_test(addresses_in_odd_forms),
-        cmocka_unit_test(lengths),         cmocka_unit_test(host_field),    cmocka_unit_test(operator_names),
+        cmocka_unit_test(canonical_names), cmocka_unit_test(bad_names),       cmocka_unit_test(addresses_in_odd_forms),
+        cmocka_unit_test(lengths),         cmocka_unit_test(host_field),      cmocka_unit_test(operator_names),
         cmocka_unit_test(below_an_apex),   cmocka_unit_test(public_suffixes), cmocka_unit_test(kinds_have_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
