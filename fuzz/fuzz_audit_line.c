@@ -37,9 +37,10 @@ static void check_line(const char *text, size_t len, bool ours)
     struct sm_audit_line line;
     json_t *json = NULL;
     json_error_t error;
-    uint64_t seq;
+    uint64_t seq = 0;
 
-    (void)sm_audit_parse_head(text, len, &seq);
+    if (sm_audit_parse_head(text, len, &seq))
+        CHECK(seq <= SM_AUDIT_SEQ_MAX);
     sm_audit_parse_line(text, len, &line, &json);
     if (ours)
         CHECK(line.kind == SM_AUDIT_LINE_RECORD && line.seq == 7);

@@ -44,12 +44,15 @@ static bool write_file(const char *path, const char *text)
 static void mount_over(struct folder *f, const char *type, const char *options)
 {
     uid_t uid = geteuid();
+    gid_t gid = getegid();
     if (unshare(CLONE_NEWNS | (uid == 0 ? 0 : CLONE_NEWUSER)) < 0)
         _exit(SKIP);
     if (uid != 0) {
         char map[64];
         g_snprintf(map, sizeof(map), "%u %u 1", (unsigned)uid, (unsigned)uid);
-        CHILD_CHECK(write_file("/proc/self/uid_map", map));
+        CHILD_CHECK(write_file("/proc/self/uid_map", map) && write_file("/proc/self/setgroups", "deny"));
+        g_snprintf(map, sizeof(map), "%u %u 1", (unsigned)gid, (unsigned)gid);
+        CHILD_CHECK(write_file("/proc/self/gid_map", map));
     }
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
         mount(type, f->path, type, MS_NOSUID | MS_NODEV, options) < 0)
