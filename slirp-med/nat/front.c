@@ -195,6 +195,7 @@ void sm_front_tick(struct sm_front *front)
     sm_holds_report(&front->holds, report_repeated, front);
     sm_others_tick(&front->others, report_other, front);
     sm_front_udp_expire(front, sm_front_now(front));
+    (void)slirp_flow_timer(front->slirp);
 }
 
 static void on_tick(struct sm_timer *timer, int64_t now_us)

@@ -74,7 +74,7 @@ static inline void tcp_frame(struct buf *b, uint32_t src, uint32_t dst, uint16_t
     sm_wr_u16(&w, dport);
     sm_wr_u32(&w, seq);
     sm_wr_u32(&w, ack);
-    sm_wr_u8(&w, (flags & TCP_SYN ? 6 : 5) << 4);
+    sm_wr_u8(&w, flags & TCP_SYN ? 0x60 : 0x50);
     sm_wr_u8(&w, flags);
     sm_wr_u16(&w, 65535);
     sm_wr_u32(&w, 0);
