@@ -584,7 +584,9 @@ static bool take_message(struct child *c)
     int r = sm_link_recv(c->link, &msg);
     if (r < 0 && (errno == EAGAIN || errno == EINTR))
         return false;
-    if (r < 0 && errno != ECONNRESET) {
+    if (r < 0 && errno == ECONNRESET)
+        return true; /* it ended without reading all that we sent; said once, and what it had to say comes behind */
+    if (r < 0) {
         break_off(c, "a message that does not decode (%s)", strerror(errno));
         return false;
     }

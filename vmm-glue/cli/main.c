@@ -7,6 +7,7 @@
 #include "base/defs.h"
 #include "cli/cli.h"
 #include "cli/egress.h"
+#include "core/core.h"
 #include "launch/options.h"
 #include "nat/front.h"
 #include "paths/guest_init.h"
@@ -26,6 +27,7 @@ static const struct command commands[] = {
     {"status", sm_cli_status, "show whether a workspace runs, and its settings", NULL},
     {"stop", sm_cli_stop, "end a running workspace", NULL},
     {"help", help_main, "print this, or the help of a command", NULL},
+    {"core", sm_core_main, NULL, "slirp-med-core"},
     {"nat", sm_nat_main, NULL, "slirp-med-front"},
     {"guest-init", sm_guest_init_main, NULL, "slirp-med-guest"},
 };

@@ -76,6 +76,15 @@ static void child_step(const char *step)
             child_complain(text);
         if (msg.fd >= 0)
             close(msg.fd);
+    } else if (strcmp(w[0], "serve") == 0) { /* until STOP; with a text: report it */
+        int r;
+        while ((r = sm_link_recv(SM_LINK_FD, &msg)) > 0 && msg.verb == SM_LINK_STATUS && *arg)
+            (void)sm_link_send(SM_LINK_FD, SM_LINK_STATUS, arg, -1);
+        if (r <= 0)
+            _exit(98);
+        if (msg.verb != SM_LINK_STATUS)
+            _exit(msg.verb == SM_LINK_STOP ? 0 : 97);
+        child_step("serve");
     } else if (strcmp(w[0], "exit") == 0) {
         _exit(atoi(arg));
     } else if (strcmp(w[0], "kill") == 0) {
@@ -143,8 +152,7 @@ struct scenario {
     void *(*client)(void *); /* runs beside it */
 };
 
-#define SERVE "send READY; recv STOP; exit 0"
-#define SERVE_ASKED "send READY; recv STATUS; send STATUS {}; recv STOP; exit 0"
+#define SERVE "send READY; serve {}"
 #define GUEST_OK "sendfd TAP; recv GO; "
 
 static struct sm_supervisor_result play(const struct scenario *sc)
@@ -241,8 +249,6 @@ static void test_exit_without_ado(void **state)
     expect(play(&(struct scenario){.core = SERVE, .front = SERVE, .guest = GUEST_OK "send EXIT 3; kill 9"}), 3, NULL);
 }
 
-static void *ask_status(void *data);
-
 static void test_any_death_ends_it(void **state)
 {
     static const struct {
@@ -256,22 +262,13 @@ static void test_any_death_ends_it(void **state)
         {SERVE, SERVE, "sendfd TAP; exit 0", "the guest ended unexpectedly (exit status 0)", false},
         {SERVE, SERVE, GUEST_OK "kill 9", "the guest ended unexpectedly (signal 9", true},
         {SERVE, SERVE, GUEST_OK "exit 0", "the guest ended unexpectedly (exit status 0)", true},
-        {"send READY; recv STATUS; kill 9", SERVE_ASKED, GUEST_OK "hang", "the core ended unexpectedly (signal 9", true},
-        {SERVE_ASKED, "send READY; recv STATUS; kill 9", GUEST_OK "hang", "the front ended unexpectedly (signal 9", true},
         {"send FAIL no libcares\n", SERVE, "hang", "core: no libcares?", false},
         {SERVE, SERVE, "send FAIL no /dev/net/tun; exit 125", "guest: no /dev/net/tun", false},
-        {"send READY; recv STATUS; send FAIL lost; exit 1", SERVE_ASKED, GUEST_OK "hang", "the core failed: lost; the workspace was stopped", true},
-        {"send READY; close; hang", SERVE, GUEST_OK "hang", "the core ended unexpectedly (signal 9", true},
         {SERVE, SERVE, GUEST_OK "close; hang", "the guest ended unexpectedly (signal 9", true},
     };
     for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
-        /* "recv STATUS" makes a child wait until everything runs: a client asks */
-        bool asks = strstr(cases[i].core, "STATUS") || strstr(cases[i].front, "STATUS");
-        struct sm_supervisor_result r = play(&(struct scenario){.core = cases[i].core,
-                                                                .front = cases[i].front,
-                                                                .guest = cases[i].guest,
-                                                                .stop_ms = 3000,
-                                                                .client = asks ? ask_status : NULL});
+        struct sm_supervisor_result r =
+            play(&(struct scenario){.core = cases[i].core, .front = cases[i].front, .guest = cases[i].guest, .stop_ms = 3000});
         if (!r.reason || r.started != cases[i].started)
             fail_msg("case %zu: reason %s, started %d", i, r.reason ? r.reason : "(none)", r.started);
         expect(r, 125, cases[i].reason);
@@ -324,33 +321,64 @@ static int connect_control(void)
     return sm_control_connect(dirfd_, 20000);
 }
 
-static void *ask_status(void *data)
+/** Ask until the workspace runs. Returns the connection and the last answer. */
+static int wait_until_running(char **ret_line)
 {
     int fd = connect_control();
-    if (fd < 0)
-        return "cannot connect";
-    /* Before all run, children are not asked: ask until one was (it then ends the workspace, so the answer may not come). */
-    for (int i = 0; i < 10000; i++) {
-        g_autofree char *line = sm_control_ask(fd, SM_CONTROL_STATUS, NULL);
-        if (!line)
-            break;
-        if (!strstr(line, "\"state\":\"running\""))
-            g_usleep(1000);
-    }
+    *ret_line = NULL;
+    do {
+        g_free(*ret_line);
+        *ret_line = fd >= 0 ? sm_control_ask(fd, SM_CONTROL_STATUS, NULL) : NULL;
+    } while (*ret_line && !strstr(*ret_line, "\"state\":\"running\""));
+    return fd;
+}
+
+static enum sm_child_role victim;
+static int victim_signal;
+
+static void *signal_victim(void *data)
+{
+    g_autofree char *line = NULL;
+    int fd = wait_until_running(&line), pid = 0;
+    json_t *o = line ? json_loads(line, 0, NULL) : NULL;
+
+    pid = (int)json_integer_value(json_object_get(json_object_get(o, "pids"), sm_child_role_name(victim)));
+    json_decref(o);
+    if (pid <= 0 || kill(pid, victim_signal) < 0)
+        return "no victim";
     close(fd);
     return NULL;
 }
 
+static void test_death_while_running(void **state)
+{
+    static const struct {
+        enum sm_child_role victim;
+        int signo;
+        const char *core, *front, *guest, *reason;
+    } cases[] = {
+        {SM_CHILD_CORE, 9, SERVE, SERVE, GUEST_OK "hang", "the core ended unexpectedly (signal 9"},
+        {SM_CHILD_FRONT, 9, SERVE, SERVE, GUEST_OK "hang", "the front ended unexpectedly (signal 9"},
+        {SM_CHILD_GUEST, 9, SERVE, SERVE, GUEST_OK "hang", "the guest ended unexpectedly (signal 9"},
+        {SM_CHILD_CORE, 10, "block 10; send READY; await 10; send FAIL lost; exit 1", SERVE, GUEST_OK "hang", "the core failed: lost; the workspace was stopped"},
+        {SM_CHILD_CORE, 10, "block 10; send READY; await 10; close; hang", SERVE, GUEST_OK "hang", "the core ended unexpectedly (signal 9"},
+        /* what CMD makes of its end does not hide the failure */
+        {SM_CHILD_CORE, 9, SERVE, SERVE, "block 15; " GUEST_OK "await 15; send EXIT 0; exit 0", "the core ended unexpectedly (signal 9"},
+    };
+    for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
+        victim = cases[i].victim;
+        victim_signal = cases[i].signo;
+        struct sm_supervisor_result r = play(&(struct scenario){
+            .core = cases[i].core, .front = cases[i].front, .guest = cases[i].guest, .stop_ms = 3000, .client = signal_victim});
+        assert_true(r.started);
+        expect(r, 125, cases[i].reason);
+    }
+}
+
 static void *status_then_stop(void *data)
 {
-    int fd = connect_control();
-    if (fd < 0)
-        return "cannot connect";
     g_autofree char *line = NULL;
-    do {
-        g_free(line);
-        line = sm_control_ask(fd, SM_CONTROL_STATUS, NULL);
-    } while (line && !strstr(line, "\"state\":\"running\""));
+    int fd = wait_until_running(&line);
     json_t *o = line ? json_loads(line, 0, NULL) : NULL;
     const char *name, *report, *core_state;
     int pid = 0;
@@ -371,10 +399,9 @@ static void *status_then_stop(void *data)
 /** Reports are passed on as they are (an invalid byte replaced), and `stop` gives CMD a SIGTERM and waits. */
 static void test_status_and_stop(void **state)
 {
-#define REPORTS "recv STATUS; send STATUS {\"flows\": \"1\xff\"}; "
     struct sm_supervisor_result r = play(&(struct scenario){
-        .core = "send READY; " REPORTS "recv STOP; exit 0",
-        .front = SERVE_ASKED,
+        .core = "send READY; serve {\"flows\": \"1\xff\"}",
+        .front = SERVE,
         .guest = "block 15; " GUEST_OK "await 15; send EXIT 33; exit 33",
         .client = status_then_stop,
     });
@@ -383,12 +410,8 @@ static void test_status_and_stop(void **state)
 
 static void *just_stop(void *data)
 {
-    int fd = connect_control();
     g_autofree char *line = NULL;
-    do {
-        g_free(line);
-        line = sm_control_ask(fd, SM_CONTROL_STATUS, NULL);
-    } while (line && !strstr(line, "\"state\":\"running\""));
+    int fd = wait_until_running(&line);
     g_autofree char *answer = sm_control_ask(fd, SM_CONTROL_STOP, NULL);
     close(fd);
     return answer ? NULL : "no answer";
@@ -396,8 +419,8 @@ static void *just_stop(void *data)
 
 static void test_deaf_command_is_killed_after_the_grace(void **state)
 {
-    expect(play(&(struct scenario){.core = SERVE_ASKED,
-                                   .front = SERVE_ASKED,
+    expect(play(&(struct scenario){.core = SERVE,
+                                   .front = SERVE,
                                    .guest = "ignore 15; " GUEST_OK "hang",
                                    .grace_ms = 300,
                                    .client = just_stop}),
@@ -422,11 +445,7 @@ static void test_stop_before_all_are_ready(void **state)
 static void *signal_us(void *data)
 {
     g_autofree char *line = NULL;
-    int fd = connect_control();
-    do {
-        g_free(line);
-        line = sm_control_ask(fd, SM_CONTROL_STATUS, NULL);
-    } while (line && !strstr(line, "\"state\":\"running\""));
+    int fd = wait_until_running(&line);
     close(fd);
     (void)kill(getpid(), SIGINT);  /* passed on */
     (void)kill(getpid(), SIGUSR1); /* passed on */
@@ -436,8 +455,8 @@ static void *signal_us(void *data)
 
 static void test_signals_are_passed_on(void **state)
 {
-    expect(play(&(struct scenario){.core = SERVE_ASKED,
-                                   .front = SERVE_ASKED,
+    expect(play(&(struct scenario){.core = SERVE,
+                                   .front = SERVE,
                                    .guest = "block 2; block 10; block 1; " GUEST_OK "await 2; await 10; await 1; send EXIT 5; exit 5",
                                    .take_signals = true,
                                    .client = signal_us}),
@@ -500,6 +519,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_guest_alone),
         cmocka_unit_test(test_exit_without_ado),
         cmocka_unit_test(test_any_death_ends_it),
+        cmocka_unit_test(test_death_while_running),
         cmocka_unit_test(test_protocol_is_held_to),
         cmocka_unit_test(test_start_time_out),
         cmocka_unit_test(test_who_does_not_stop_is_killed),
