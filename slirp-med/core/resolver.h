@@ -8,12 +8,19 @@
  * NOTIMP. Ids are random and unique among the queries in flight.
  *
  * A callback is called exactly once for each request, from the loop and never from inside sm_resolver_query(); not
- * after a cancel, and not after sm_resolver_free().
+ * after a cancel, and not after sm_resolver_free(), which must not be called from inside a callback.
  *
- * System calls while running (for the seccomp list): socket(AF_INET|AF_INET6, DGRAM|STREAM | NONBLOCK | CLOEXEC),
- * connect, sendmsg, recvfrom, close, setsockopt(TCP_NODELAY), clock_gettime, gettimeofday, getrandom, and the loop's
- * epoll calls. sm_resolver_new() may also open /dev/urandom (c-ares' own ids, which are not used here): call it before
- * the sandbox is closed.
+ * A server that does not know EDNS (FORMERR without OPT) is asked again without it. From then on c-ares takes UDP
+ * answers over 512 bytes for truncated and fetches them over TCP: slower, never wrong.
+ *
+ * Sockets are open only while something is in flight, so that ports change; c-ares matches server address, id and
+ * question, and the parser checks id and question once more.
+ *
+ * System calls while running (for the seccomp list), all from resolver.c's own socket functions:
+ * socket(AF_INET|AF_INET6, DGRAM|STREAM | NONBLOCK | CLOEXEC), setsockopt(IPPROTO_TCP, TCP_NODELAY), connect, sendmsg,
+ * recvfrom, close; getrandom; the loop's epoll_ctl; clock_gettime (usually not a system call). sm_resolver_new() also
+ * opens /dev/urandom (c-ares' ids, which are not used here) and stats nothing else: call it before the sandbox is
+ * closed. sm_resolver_set_servers() opens nothing.
  */
 #ifndef SM_CORE_RESOLVER_H
 #define SM_CORE_RESOLVER_H

@@ -40,6 +40,8 @@
 #define SM_DNS_QUERY_MAX 1232
 /** Longest query built: header 12 + name 255 + 4 + OPT 11. */
 #define SM_DNS_UPSTREAM_QUERY_MAX 282
+/** ... whose last bytes are always this OPT. */
+#define SM_DNS_UPSTREAM_OPT_LEN 11
 /** Largest message (the length field of TCP framing). */
 #define SM_DNS_MESSAGE_MAX 65535
 /** Largest UDP reply to a guest, and what we offer upstream: no fragments on any usual path (DNS flag day 2020). */
@@ -150,6 +152,7 @@ size_t sm_dns_query_build(const struct sm_dns_query *q, uint16_t id, uint8_t *ou
 struct sm_dns_response {
     enum sm_dns_rcode rcode; /* header rcode and EDNS extension together; unknown numbers are kept */
     bool truncated;
+    bool edns;                /* it had an OPT */
     struct sm_dns_name final; /* the end of the CNAME chain; qname when there is none */
     unsigned chain_len;       /* CNAMEs followed */
     uint32_t min_ttl;         /* seconds, over the chain and the final records; 0 when there are none */

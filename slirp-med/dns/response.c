@@ -234,6 +234,7 @@ enum sm_dns_response_result sm_dns_response_parse(const uint8_t *msg, size_t len
     }
     if (!sm_rd_done(&r))
         return SM_DNS_RESPONSE_MALFORMED;
+    ret->edns = opt;
 
     struct walk w = {.resp = ret, .q = q, .records = records, .n_answer = answers, .n_authority = authorities};
     int moved = 0;

@@ -9,7 +9,7 @@
 #include "dns/message.h"
 
 #define SM_DNS_HEADER 12
-#define SM_DNS_OPT_LEN 11
+#define SM_DNS_OPT_LEN SM_DNS_UPSTREAM_OPT_LEN
 #define SM_DNS_CLASS_IN 1
 /** Label positions remembered for compression: more would make encoding slow for a hostile answer and shorter for none.
  */
