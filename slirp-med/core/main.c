@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <jansson.h>
+#include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -171,7 +172,10 @@ int sm_core_main(int argc, char **argv)
     (void)argc;
     (void)argv;
     sm_log_init("core");
-    if (sm_sandbox_early(SM_ROLE_CORE, &sandbox, &error) < 0 || !core_init(&core, &error) ||
+    if (sm_sandbox_early(SM_ROLE_CORE, &sandbox, &error) < 0)
+        return fail(error);
+    (void)signal(SIGXFSZ, SIG_IGN); /* a file size limit is a full disk, not our death */
+    if (!core_init(&core, &error) ||
         sm_sandbox_enter(SM_ROLE_CORE, &sandbox, &error) < 0)
         return fail(error);
     (void)close(SM_CONFIG_FD);

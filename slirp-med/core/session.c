@@ -219,9 +219,12 @@ static void hold_pin(struct sm_session *s)
 {
     struct sm_core *core = s->core;
 
-    if (s->pin || !s->verdict.host[0])
-        return;
-    s->pin = sm_pins_hold(core->pins, s->verdict.host, &s->dialled.addr, sm_loop_now(core->loop));
+    int64_t now = sm_loop_now(core->loop);
+    const struct sm_pin *old = s->pin;
+
+    /* What ATTEMPT guessed from the address, ASSERT or RESOLVED may have replaced by another name or address. */
+    s->pin = s->verdict.host[0] ? sm_pins_hold(core->pins, s->verdict.host, &s->dialled.addr, now) : NULL;
+    sm_pins_release(core->pins, old, now);
 }
 
 static void record_and_schedule(struct sm_session *s, enum sm_audit_event event, sm_effect_fn fn)
