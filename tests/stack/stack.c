@@ -331,6 +331,7 @@ void st_peer_at(struct st_peer *peer, uint32_t offset, uint8_t flags, const void
         .ack = flags & FR_ACK ? peer->ack : 0,
         .flags = flags,
         .win = peer->win,
+        .urp = peer->urp,
         .mss = flags & FR_SYN ? peer->mss : 0,
         .data = data,
         .len = len,

@@ -102,6 +102,7 @@ struct st_peer {
     uint32_t ack; /* next expected */
     uint16_t win;
     uint16_t mss;
+    uint16_t urp;
 };
 
 void st_peer_init(struct st_peer *peer, struct st_stack *st, uint16_t sport, uint32_t isn);

@@ -363,20 +363,36 @@ static void options_cut(void **state)
         struct st_stack *st = st_new(1500);
         uint8_t buf[FR_MAX];
         struct fr_packet p;
+        /* 536, if the option were read beyond the header */
         struct fr_tcp tcp = {.src = FR_GUEST,
                              .dst = FR_PEER,
                              .sport = 1,
                              .dport = 2,
                              .seq = 5,
                              .flags = FR_SYN,
-                             .win = 1000,
+                             .win = 65535,
                              .opts = cut[i],
-                             .nopts = 4};
+                             .nopts = 4,
+                             .data = "\x02\x18\x02\x18",
+                             .len = 4};
+        static const uint8_t data[1460];
 
         st_input(st, buf, fr_tcp(buf, &tcp));
         assert_true(st_next(st, &p));
         assert_int_equal(p.flags, FR_SYN | FR_ACK);
         assert_int_equal(p.mss, 1460);
+        tcp = (struct fr_tcp){.src = FR_GUEST,
+                              .dst = FR_PEER,
+                              .sport = 1,
+                              .dport = 2,
+                              .seq = 6,
+                              .ack = p.seq + 1,
+                              .flags = FR_ACK,
+                              .win = 65535};
+        st_input(st, buf, fr_tcp(buf, &tcp));
+        slirp_flow_push(st_conn_at(st, 0)->flow, data, sizeof(data));
+        assert_true(st_next(st, &p));
+        assert_int_equal(p.len, i == 1 ? 256 : 1460);
         st_free(st);
     }
 }
@@ -396,6 +412,29 @@ static void data_in_syn(void **state)
     assert_int_equal(p.ack, ISN + 1);
     st_peer_send(&peer, FR_ACK, "early", 5);
     assert_int_equal(st_conn_at(st, 0)->got->len, 5);
+    st_free(st);
+}
+
+/* RFC 6093: the urgent flag and pointer change nothing. */
+static void urgent_is_ordinary(void **state)
+{
+    struct st_stack *st = st_new(1500);
+    struct st_peer peer;
+    struct fr_packet p;
+
+    (void)state;
+    st_peer_init(&peer, st, 1000, ISN);
+    st_peer_send(&peer, FR_SYN | FR_URG, NULL, 0);
+    st_peer_recv(&peer, &p);
+    assert_int_equal(p.flags, FR_SYN | FR_ACK);
+    st_peer_send(&peer, FR_ACK, NULL, 0);
+    peer.urp = 0xffff;
+    st_peer_send(&peer, FR_ACK | FR_URG, "abc", 3);
+    peer.urp = 1;
+    st_peer_send(&peer, FR_ACK | FR_URG, "def", 3);
+    st_peer_send(&peer, FR_ACK, "ghi", 3);
+    assert_int_equal(st_conn_at(st, 0)->got->len, 9);
+    assert_memory_equal(st_conn_at(st, 0)->got->data, "abcdefghi", 9);
     st_free(st);
 }
 
@@ -475,11 +514,22 @@ static void window_overrun(void **state)
             assert_true(slirp_flow_held(conn->flow, NULL) + p.win <= 65536);
         }
     }
+    /* Room that is too small to be offered is used all the same; what is
+     * offered then must not wrap around. */
+    slirp_flow_drop(conn->flow, 1000);
+    st_discard(st);
+    peer.seq -= (uint32_t)(100 * sizeof(data) - 65536); /* what was taken */
+    st_peer_send(&peer, FR_ACK, data, 800);
+    st_peer_recv(&peer, &p);
+    assert_int_equal(p.ack, peer.seq);
+    assert_int_equal(p.win, 0);
     conn->quota = SIZE_MAX;
     slirp_flow_pull(conn->flow);
-    assert_true(conn->got->len > 65000);
-    for (i = 0; i < conn->got->len; i++) {
-        assert_int_equal(conn->got->data[i], i / 1400);
+    st_peer_recv(&peer, &p); /* and when there is room again, it is said */
+    assert_true(p.win > 60000);
+    assert_int_equal(conn->got->len, 65536 - 1000 + 800);
+    for (i = 0; i < 65536 - 1000; i++) {
+        assert_int_equal(conn->got->data[i], (i + 1000) / 1400);
     }
     st_free(st);
 }
@@ -1105,6 +1155,7 @@ int main(void)
         cmocka_unit_test(mss_of_the_link),
         cmocka_unit_test(options_cut),
         cmocka_unit_test(data_in_syn),
+        cmocka_unit_test(urgent_is_ordinary),
         cmocka_unit_test(back_pressure),
         cmocka_unit_test(window_overrun),
         cmocka_unit_test(fin_beyond_window),

@@ -383,7 +383,9 @@ static void frag_nonsense(void **state)
     frag(st, 1, whole, 24, 8, false);
     frag(st, 2, whole, 800, 800, false); /* overlaps what follows */
     frag(st, 2, whole, 0, 808, true);
+    assert_int_equal(stats_of(st).drop_frag, 2);
     frag(st, 3, whole, 0, 804, true); /* not a multiple of 8 */
+    assert_int_equal(stats_of(st).drop_frag, 3);
     frag(st, 3, whole, 800, 800, false);
     frag(st, 4, whole, 0, 0, true); /* empty */
     frag(st, 4, whole, 0, 0, false);
@@ -430,7 +432,62 @@ static void frag_header_length(void **state)
     st_free(st);
 }
 
-/* 64 KiB of ones: the checksum must not overflow. */
+/* Together with the options of the first header it is more than 64 KiB. */
+static void frag_header_overflow(void **state)
+{
+    struct st_stack *st = st_new(65520);
+    uint8_t *buf = g_malloc(FR_MAX), *whole = g_malloc0(65515);
+    struct fr_packet p;
+    uint16_t sum;
+
+    (void)state;
+    whole[0] = 8;
+    sum = fr_sum(whole, 65515, 0);
+    whole[2] = (uint8_t)(sum >> 8);
+    whole[3] = (uint8_t)sum;
+    fr_ip4(buf, FR_ICMP, FR_GUEST, FR_GATEWAY, 9, 0x2000, NULL, 40 + 32000);
+    memset(buf + 34, 1, 40);
+    memcpy(buf + 74, whole, 32000);
+    buf[14] = 0x4f;
+    buf[24] = buf[25] = 0;
+    sum = fr_sum(buf + 14, 60, 0);
+    buf[24] = (uint8_t)(sum >> 8);
+    buf[25] = (uint8_t)sum;
+    st_input(st, buf, 74 + 32000);
+    st_input(st, buf, fr_ip4(buf, FR_ICMP, FR_GUEST, FR_GATEWAY, 9, 32000 / 8, whole + 32000, 65515 - 32000));
+    assert_false(st_next(st, &p));
+    assert_int_equal(stats_of(st).drop_frag, 1);
+    assert_int_equal(stats_of(st).held_bytes, 0);
+    g_free(buf);
+    g_free(whole);
+    st_free(st);
+}
+
+/* RFC 1122, 3.2.1.7: a packet that has used up its time. */
+static void ttl_zero(void **state)
+{
+    struct st_stack *st = st_new(1500);
+    uint8_t buf[FR_MAX];
+    struct fr_packet p;
+    uint16_t sum;
+    size_t n;
+
+    (void)state;
+    n = fr_udp(buf, FR_GUEST, FR_PEER, 1, 2, "x", 1);
+    buf[22] = 0;
+    buf[24] = buf[25] = 0;
+    sum = fr_sum(buf + 14, 20, 0);
+    buf[24] = (uint8_t)(sum >> 8);
+    buf[25] = (uint8_t)sum;
+    st_input(st, buf, n);
+    assert_int_equal(st->datagrams->len, 0);
+    assert_true(st_next(st, &p));
+    assert_int_equal(p.icmp_type, 11);
+    assert_int_equal(p.data[9], FR_UDP);
+    st_free(st);
+}
+
+/* The largest and heaviest there is. */
 static void big_datagram_ones(void **state)
 {
     struct st_stack *st = st_new(65520);
@@ -609,6 +666,8 @@ int main(void)
         cmocka_unit_test(frag_reassembled),
         cmocka_unit_test(frag_nonsense),
         cmocka_unit_test(frag_header_length),
+        cmocka_unit_test(frag_header_overflow),
+        cmocka_unit_test(ttl_zero),
         cmocka_unit_test(big_datagram_ones),
         cmocka_unit_test(bounds_fragments),
         cmocka_unit_test(bounds_reassembly),
