@@ -96,7 +96,8 @@ struct sm_session {
     bool server_spoke;
     bool gone;                /* GONE came */
     enum sm_flow_why gone_why;
-    bool kernel_end; /* the kernel says that both directions are over */
+    bool kernel_end;   /* the kernel says that both directions are over */
+    bool kernel_reset; /* ... by a reset */
 
     struct sm_buf held; /* copies of the bytes that the front holds */
     struct sm_http_head *http;

@@ -20,6 +20,9 @@
 #include "base/fd.h"
 #include "base/log.h"
 
+/* tcpi_state's values (the kernel's include/net/tcp_states.h has no exported copy, and netinet/tcp.h cannot be used with linux/tcp.h). */
+enum { TCP_TIME_WAIT = 6, TCP_CLOSE = 7, TCP_CLOSE_WAIT = 8, TCP_LAST_ACK = 9, TCP_CLOSING = 11 };
+
 static void on_connected(struct sm_watch *watch, uint32_t events);
 static void on_held_upstream(struct sm_watch *watch, uint32_t events);
 static void on_write_judged(struct sm_watch *watch, uint32_t events);
@@ -437,6 +440,22 @@ void sm_tcp_hand_over(struct sm_session *s, bool ok)
     write_judged(s);
 }
 
+/* Did upstream's FIN come? CLOSE is reached by both FINs or by a reset. */
+static bool fin_received(const struct sm_session *s, uint8_t state)
+{
+    switch (state) {
+    case TCP_CLOSE_WAIT:
+    case TCP_LAST_ACK:
+    case TCP_CLOSING:
+    case TCP_TIME_WAIT:
+        return true;
+    case TCP_CLOSE:
+        return !s->kernel_reset && !(s->gone && s->gone_why == SM_WHY_UPSTREAM_RST);
+    default:
+        return false;
+    }
+}
+
 void sm_tcp_count(struct sm_session *s)
 {
     struct tcp_info info = {0};
@@ -448,6 +467,8 @@ void sm_tcp_count(struct sm_session *s)
     /* bytes_sent counts retransmissions; what is still in the queue will be sent by the kernel after our close. */
     s->bytes_up = info.tcpi_bytes_sent - info.tcpi_bytes_retrans + info.tcpi_notsent_bytes;
     s->bytes_down = info.tcpi_bytes_received;
+    if (s->bytes_down > 0 && fin_received(s, info.tcpi_state))
+        s->bytes_down--; /* the kernel counts the sequence number of the FIN */
 }
 
 /* The front says that it has closed its end. It is not taken at its word: nothing more can pass through the socket after this. */
@@ -492,6 +513,7 @@ static void on_attached(struct sm_watch *watch, uint32_t events)
     if (!(events & (EPOLLHUP | EPOLLERR)))
         return;
     s->kernel_end = true;
+    s->kernel_reset = events & EPOLLERR;
     sm_loop_unwatch(s->core->loop, watch);
     sm_timer_init(&s->timer, on_end_timer);
     sm_loop_arm(s->core->loop, &s->timer, sm_loop_now(s->core->loop) + SM_CORE_END_WAIT_US);
