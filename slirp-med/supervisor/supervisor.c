@@ -49,7 +49,7 @@ struct child {
     unsigned asked;    /* STATUS requests without an answer */
     bool report_fresh; /* an answer to the question that is out now */
     char *report;      /* the last one; opaque */
-    char *failure;     /* its own FAIL text */
+    bool killed;       /* by us */
 };
 
 struct sm_supervisor {
@@ -73,6 +73,7 @@ struct sm_supervisor {
     int end_signal;   /* that began ENDING or STOPPING; 0: none */
     bool guest_killed, went;
     char *reason;
+    bool reason_is_hearsay; /* a child's FAIL, which may only be the echo of another one's death */
 };
 
 static void begin_stop(struct sm_supervisor *s);
@@ -107,6 +108,7 @@ static void kill_child(struct child *c)
         return;
     if (c->role == SM_CHILD_GUEST)
         c->sup->guest_killed = true;
+    c->killed = true;
     if (sm_spawn_signal(c->pidfd, SIGKILL) < 0 && errno != ESRCH)
         sm_log_error("cannot kill the %s (pid %d): %s", sm_child_role_name(c->role), (int)c->pid, strerror(errno));
 }
@@ -560,8 +562,7 @@ static void handle(struct child *c, enum sm_request_op op, struct sm_link_msg *m
         return;
     case SM_REQUEST_FAIL: {
         g_autofree char *text = child_text(msg->text);
-        if (!c->failure)
-            c->failure = g_strdup(text);
+        s->reason_is_hearsay = !s->reason && s->phase != PHASE_STOPPING;
         if (s->phase == PHASE_STARTING)
             set_reason(s, "%s: %s", sm_child_role_name(c->role), text);
         else
@@ -649,7 +650,13 @@ static void on_end(struct sm_watch *watch, uint32_t events)
         sm_log_debug("%s ended: %s", sm_child_role_name(c->role), describe_end(&info, how));
         if (c->role == SM_CHILD_GUEST && (info.si_code != CLD_EXITED || s->status < 0))
             s->guest_killed = true; /* what is inside may still be dying */
-        if (c->role == SM_CHILD_GUEST && s->phase == PHASE_ENDING && s->status < 0)
+        bool crashed = info.si_code != CLD_EXITED && !c->killed && c->role != SM_CHILD_GUEST;
+        if (crashed && s->reason_is_hearsay) { /* "the channel is gone", said the other one, faster */
+            g_clear_pointer(&s->reason, g_free);
+            s->reason = g_strdup_printf("the %s ended unexpectedly (%s); the workspace was stopped", sm_child_role_name(c->role),
+                                        describe_end(&info, how));
+            s->reason_is_hearsay = false;
+        } else if (c->role == SM_CHILD_GUEST && s->phase == PHASE_ENDING && s->status < 0)
             s->status = 128 + s->end_signal;
         else
             set_reason(s, "the %s ended unexpectedly (%s); the workspace was stopped", sm_child_role_name(c->role),
@@ -859,7 +866,6 @@ void sm_supervisor_free(struct sm_supervisor *s)
         sm_fd_close(&c->pidfd);
         sm_fd_close(&c->channel);
         g_free(c->report);
-        g_free(c->failure);
     }
     sm_resolv_watch_free(s->resolv);
     sm_control_free(s->control);

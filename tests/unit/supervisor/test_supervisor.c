@@ -93,7 +93,11 @@ static void child_step(const char *step)
         for (;;)
             pause();
     } else if (strcmp(w[0], "close") == 0) {
-        close(SM_LINK_FD);
+        close(*arg ? atoi(arg) : SM_LINK_FD);
+    } else if (strcmp(w[0], "eof") == 0) { /* nobody but the two has the channel */
+        (void)fcntl(SM_CHANNEL_FD, F_SETFL, 0);
+        if (read(SM_CHANNEL_FD, text, sizeof(text)) != 0)
+            child_complain("no end of the channel");
     } else if (strcmp(w[0], "ignore") == 0) {
         (void)signal(atoi(arg), SIG_IGN);
     } else if (strcmp(w[0], "block") == 0) {
@@ -264,6 +268,9 @@ static void test_any_death_ends_it(void **state)
         {SERVE, SERVE, GUEST_OK "exit 0", "the guest ended unexpectedly (exit status 0)", true},
         {"send FAIL no libcares\n", SERVE, "hang", "core: no libcares?", false},
         {SERVE, SERVE, "send FAIL no /dev/net/tun; exit 125", "guest: no /dev/net/tun", false},
+        /* the front's complaint is only the echo of the core's crash, even when it comes first */
+        {"send READY; close 5; recv STOP; kill 11", "send READY; eof; send FAIL the channel is gone; exit 1", GUEST_OK "hang", "the core ended unexpectedly (signal 11", true},
+        {"send READY; close 5; recv STOP; exit 0", "send READY; eof; send FAIL the channel is gone; exit 1", GUEST_OK "hang", "the front failed: the channel is gone", true},
         {SERVE, SERVE, GUEST_OK "close; hang", "the guest ended unexpectedly (signal 9", true},
     };
     for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
