@@ -38,6 +38,16 @@ static const char *const role_names[] = {
 SM_NAME_TABLE_COVERS(role_names, SM_ROLES);
 
 bool sm_sandbox_early_done;
+int sm_sandbox_leak_check_off;
+
+#if SM_SANDBOX_SANITIZED
+/* LeakSanitizer asks this at exit. */
+int __lsan_is_turned_off(void);
+int __lsan_is_turned_off(void)
+{
+    return sm_sandbox_leak_check_off;
+}
+#endif
 
 const char *sm_role_name(enum sm_role role)
 {
@@ -184,6 +194,7 @@ int sm_sandbox_early(enum sm_role role, const struct sm_sandbox_spec *spec, GErr
     }
     if (set_limits(role, error) < 0)
         return -1;
+    sm_sandbox_leak_check_off = 1;
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0) {
         sm_error_set_errno(error, errno, "sandbox: prctl");
         return -1;

@@ -52,6 +52,7 @@ int sm_sandbox_user_ns(uid_t uid, gid_t gid, GError **error)
     int dumpable = prctl(PR_GET_DUMPABLE, 0, 0, 0, 0);
     bool could_without = have_cap(CAP_SYS_ADMIN);
 
+    sm_sandbox_leak_check_off = 1;
     if (unshare(CLONE_NEWUSER) < 0) {
         int err = errno;
         if (could_without)
@@ -159,17 +160,6 @@ static int empty_root(GError **error)
     return 0;
 }
 
-#if SM_SANDBOX_SANITIZED
-/* LeakSanitizer asks this at exit. Its check stops the process from a clone that ptraces it, which is just what the
- * sandbox forbids. */
-static int leak_check_off;
-int __lsan_is_turned_off(void);
-int __lsan_is_turned_off(void)
-{
-    return leak_check_off;
-}
-#endif
-
 int sm_sandbox_enter(enum sm_role role, const struct sm_sandbox_spec *spec, GError **error)
 {
     if (!sm_sandbox_early_done && sm_sandbox_early(role, spec, error) < 0)
@@ -215,8 +205,5 @@ int sm_sandbox_enter(enum sm_role role, const struct sm_sandbox_spec *spec, GErr
         sm_error_set_errno(error, errno, "sandbox: not dumpable");
         return -1;
     }
-#if SM_SANDBOX_SANITIZED
-    leak_check_off = 1;
-#endif
     return sm_sandbox_filter(role, error);
 }

@@ -19,6 +19,10 @@
 /** The early stage has been passed in this process. */
 extern bool sm_sandbox_early_done;
 
+/** Set where a process leaves its namespaces or stops being dumpable: LeakSanitizer's check at exit is a clone that
+ * ptraces us, which then fails or hangs. Without a meaning in other builds. */
+extern int sm_sandbox_leak_check_off;
+
 /** sm_sandbox_landlock() - no access to any file by path from here on. 1 done, 0 this kernel has no Landlock, -1 with
  * errno. */
 int sm_sandbox_landlock(void);

@@ -3,25 +3,23 @@
  * What each of our processes gives up, in named stages. After the last one a process that was taken over can do no more
  * than its role's list says.
  *
- *   stage       call                  before it                                    after it
- *   ---------   -------------------   ------------------------------------------
- * --------------------------------------------------- start       (exec)                all that the user may do -
- *   early       sm_sandbox_early()    nothing from outside has been read yet       only the named descriptors are open,
- * the environment is empty, the supervisor's death is ours, no core dump, no setuid; files can still be opened: read
- * the configuration, make the loop, initialise c-ares and OpenSSL (they read files) enter       sm_sandbox_enter()
- * everything that needs a file, an ioctl or    own namespaces, empty read-only root, no capability, a new kind of
- * descriptor is done             Landlock without a rule, seccomp allow-list with KILL_PROCESS for the rest run (send
- * READY)          -                                            bytes from a guest or a peer may be read
+ *   start   (exec)              all that the user may do
+ *   early   sm_sandbox_early()  only the named descriptors are open, the environment is empty, the supervisor's
+ *                               death is ours, no core dump, no setuid. Files can still be opened: now read the
+ *                               configuration, make the loop, initialise c-ares and OpenSSL (they read files)
+ *   enter   sm_sandbox_enter()  own namespaces, empty read-only root, no capability, Landlock without a rule,
+ *                               seccomp allow-list with KILL_PROCESS for the rest
+ *   run                         now, and not before, bytes from a guest or a peer may be read
  *
  * sm_sandbox_enter() runs the early stage itself when it was left out. What a role may do after `enter`:
  *
- *                      front                        core                               supervisor
- *   network            own and empty                the caller's                       the caller's
- *   root               empty, read-only             empty, read-only                   the caller's
- *   capabilities       none, none to be had         none, none to be had               as started, none to be had by
- * exec descriptors        read, write, close           + make and connect TCP and UDP     any new processes      none
- * none                               our own subcommands system calls       filter.c, FRONT              filter.c,
- * FRONT + CORE             not filtered (a filter is inherited, and CMD is started below the supervisor)
+ *                   front               core                             supervisor
+ *   network         own and empty       the caller's                     the caller's
+ *   root            empty, read-only    empty, read-only                 the caller's
+ *   capabilities    none, ever          none, ever                       as started; no more by exec
+ *   descriptors     read, write, close  + make and connect TCP and UDP   any
+ *   new processes   none                none                             our own subcommands
+ *   system calls    filter.c, both      filter.c, both + core            not filtered: CMD would inherit the filter
  *
  * The user namespace maps one id only (no subuid ranges): ours to 65534. Where user namespaces are refused (a chroot, a
  * sysctl) but we hold CAP_SYS_ADMIN, the other namespaces are made without one; where we hold neither, `enter` fails:

@@ -89,7 +89,7 @@ static void walk(int dir_fd, const char *path, int depth, unsigned *left, GHashT
         unsigned char type = e->d_type;
         struct stat st;
         if (type == DT_UNKNOWN && fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
-            type = IFTODT(st.st_mode);
+            type = (unsigned char)IFTODT(st.st_mode);
         g_autofree char *child = g_strconcat(path, "/", e->d_name, NULL);
         if (type == DT_SOCK)
             (void)g_hash_table_add(set, g_steal_pointer(&child));

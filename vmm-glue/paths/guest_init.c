@@ -52,6 +52,13 @@ struct guest {
     sigset_t handled; /* taken by signalfd and sigwaitinfo in A and B, open again in C */
 };
 
+static void guest_clear(struct guest *g)
+{
+    g_clear_pointer(&g->config, sm_guest_config_free);
+    g_clear_pointer(&g->env, g_strfreev);
+    g_clear_pointer(&g->view, sm_guest_view_free);
+}
+
 static int status_of(int wait_status)
 {
     return WIFSIGNALED(wait_status) ? STATUS_SIGNAL + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
@@ -107,6 +114,21 @@ static void restore_signals(void)
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+/* execvp(3) says EACCES as well when a folder of PATH cannot be searched and the command is in none. */
+static bool found_in_path(const char *command)
+{
+    const char *path = getenv("PATH");
+    if (strchr(command, '/'))
+        return true;
+    g_auto(GStrv) folders = g_strsplit(path ? path : "/usr/bin:/bin", ":", -1);
+    for (char **f = folders; *f; f++) {
+        g_autofree char *file = g_build_filename(**f ? *f : ".", command, NULL);
+        if (access(file, F_OK) == 0)
+            return true;
+    }
+    return false;
+}
+
 static _Noreturn void run_command(const struct guest *g, int pipe_fd)
 {
     const struct sm_guest_config *c = g->config;
@@ -138,6 +160,8 @@ static _Noreturn void run_command(const struct guest *g, int pipe_fd)
     environ = g->env;
     (void)execvp(c->argv[0], c->argv);
     int err = errno;
+    if (err == EACCES && !found_in_path(c->argv[0]))
+        err = ENOENT;
     /* These two are CMD's fault, not ours: said as a shell says it. */
     (void)dprintf(STDERR_FILENO, "slirp-med run: %s: %s\n", c->argv[0],
                   err == ENOENT ? "command not found" : g_strerror(err));
@@ -374,17 +398,18 @@ static int prepare(struct guest *g, GError **error)
     if (make_namespaces(g->config, error) < 0)
         return -1;
     /* The namespaces changed our credentials, which can undo the first one. */
-    if (sm_sandbox_parent(SM_LINK_FD, error) < 0 || hand_over_tap(g->config, error) < 0)
+    if (sm_sandbox_parent(SM_LINK_FD, error) < 0)
         return -1;
-    /* While the front and the core start. */
     g->view = sm_guest_view_prepare(g->config, sockets, g_getenv("XDG_RUNTIME_DIR"), error);
-    return g->view ? 0 : -1;
+    if (!g->view)
+        return -1;
+    return hand_over_tap(g->config, error); /* last: who has the tap knows that all else is ready */
 }
 
 int sm_guest_init_main(int argc, char **argv)
 {
     static const int keep[] = {SM_LINK_FD, SM_CONFIG_FD};
-    struct guest g = {0};
+    sm_cleanup(guest_clear) struct guest g = {0};
     g_autoptr(GError) error = NULL;
     int pipe_fds[2];
 
@@ -427,13 +452,10 @@ int sm_guest_init_main(int argc, char **argv)
     sm_autofd reasons = pipe_fds[0];
     if (init < 0)
         return report_failure("fork: the PID namespace could not be entered");
-    sm_guest_view_free(g.view);
+    g_clear_pointer(&g.view, sm_guest_view_free); /* its descriptors are B's now */
     if (sm_sandbox_drop_caps(&error) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0) {
         (void)kill(init, SIGKILL);
         return report_failure(error ? error->message : "PR_SET_DUMPABLE");
     }
-    rc = watch(init, reasons, signals);
-    g_strfreev(g.env);
-    sm_guest_config_free(g.config);
-    return rc;
+    return watch(init, reasons, signals);
 }

@@ -12,13 +12,17 @@
  * others are closed. The environment at start is the caller's; CMD gets it less the variables named below.
  *
  * Messages on 3 (base/link.h):
- *   A -> TAP +fd       namespaces and device stand; the fd is the tap (non-blocking, close-on-exec). Without fd when
- * network is "isolated". S -> GO            the front and the core are ready: mount, mask, start CMD. (Closing the link
- * instead ends guest-init, status 125.) S -> SIGNAL n      pass signal n to CMD (the same as kill(2) on guest-init) S
- * -> STOP          end everything inside with SIGKILL A -> EXIT n        CMD ended, n = its status, 128+signal, 126
- * (not executable) or 127 (not found); guest-init then exits with n too A -> FAIL text     something before CMD failed;
- * text names the step and the fix, in one line; guest-init then exits with 125. The supervisor prints it. guest-init
- * writes to stderr itself only where it cannot send, and for 126 and 127.
+ *   A -> TAP +fd    namespaces and device stand; the fd is the tap (non-blocking, close-on-exec).
+ *                   Without fd when network is "isolated".
+ *   S -> GO         the front and the core are ready: mount, mask, start CMD.
+ *                   Closing the link instead ends guest-init, status 125.
+ *   S -> SIGNAL n   pass signal n to CMD (the same as kill(2) on guest-init)
+ *   S -> STOP       end everything inside with SIGKILL
+ *   A -> EXIT n     CMD ended, n = its status, 128+signal, 126 (not executable) or 127 (not found); guest-init then
+ *                   exits with n too
+ *   A -> FAIL text  something before CMD failed; text names the step and the fix, in one line; guest-init then exits
+ *                   with 125. The supervisor prints it. guest-init writes to stderr itself only where it cannot send,
+ *                   and for 126 and 127.
  *
  * Configuration (JSON object; * = required; unknown keys are an error):
  *   name*        string     workspace, for messages
@@ -33,15 +37,19 @@
  *   mtu          int        576-65520
  *   vnet_hdr     bool       tap with a virtio-net header (default false)
  *   hostname     string     default: name
- *   uid, gid     int        must equal the effective ids of guest-init (a check against a mixed-up caller); default:
- * those umask        int        CMD's; default: as inherited nofile, core int        CMD's soft RLIMIT_NOFILE and
- * RLIMIT_CORE (-1: unlimited); default: as inherited state_dir    string     our state folder (all workspaces): CMD
- * sees an empty, unreadable folder masks        [string]   files and folders that CMD must not read (`file:`
- * references); those that do not exist are skipped unset_env    [string]   variables to remove (`env:` references) ro
- * bool       all mounts read-only, but for /dev, /proc and the following: /run and /tmp are private and writable; binds
- * stay as they are rootfs       string     folder that becomes the root; missing /proc /dev /sys /run /tmp /etc are
- * made in it binds        [string]   "SRC" or "SRC:DST", absolute; SRC is looked up in the caller's view; a SRC in
- * state_dir or masks is refused
+ *   uid, gid     int        must equal guest-init's effective ids (a check against a mixed-up caller)
+ *   umask        int        CMD's; default: as inherited
+ *   nofile, core int        CMD's soft RLIMIT_NOFILE and RLIMIT_CORE (-1: unlimited); default: as inherited
+ *   state_dir    string     our state folder (all workspaces): CMD sees an empty, unreadable folder
+ *   masks        [string]   files and folders that CMD must not read (`file:` references); missing ones are skipped
+ *   unset_env    [string]   variables to remove (`env:` references)
+ *   ro           bool       all mounts read-only, but /dev and /proc, private writable /run and /tmp, and binds
+ *   rootfs       string     folder that becomes the root; missing /proc /dev /sys /run /tmp /etc are made in it
+ *   binds        [string]   "SRC" or "SRC:DST", absolute; SRC is looked up in the caller's view; a SRC in state_dir or
+ *                           masks is refused
+ *
+ * CMD starts with default signals, but that an ignored HUP, INT or QUIT stays ignored (nohup, a shell's "&"): the
+ * supervisor must not ignore these three itself.
  *
  * What CMD sees: new user (its own ids only), net, mount, PID, IPC and UTS namespaces. New /proc (kernel settings
  * read-only), /sys read-only, a minimal /dev (null zero full random urandom tty ptmx pts kvm shm fd), private /run,

@@ -6,13 +6,12 @@
  * every mount of the finished view: a bind mount or a second mount of the same file system does not show it under
  * another name.
  *
- *   what is shown                       how
- *   /proc                               new, of the PID namespace; sys bus irq fs read-only; kcore keys sysrq-trigger
- * ... covered /sys                                new, of the network namespace, read-only (where refused: the
- * caller's, read-only) /dev                                tmpfs with the harmless nodes, a new devpts, the caller's
- * terminal as /dev/console /run, /var/run, $XDG_RUNTIME_DIR    empty tmpfs /etc/resolv.conf, /etc/hosts        ours,
- * read-only, wherever the names lead sockets, masks                      an empty file or folder without permissions
- *   state folder                        the same
+ *   /proc                              new, of the PID namespace; sys bus irq fs read-only; kcore, keys ... covered
+ *   /sys                               new, of the network namespace, read-only (or the caller's, read-only)
+ *   /dev                               tmpfs with the harmless nodes, a new devpts, the terminal as /dev/console
+ *   /run, /var/run, $XDG_RUNTIME_DIR   empty tmpfs, an empty folder
+ *   /etc/resolv.conf, /etc/hosts       ours, read-only, wherever the names lead
+ *   sockets, masks, state folder       an empty file or folder without permissions
  */
 #ifndef SM_PATHS_GUEST_MOUNTS_H
 #define SM_PATHS_GUEST_MOUNTS_H
