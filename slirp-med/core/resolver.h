@@ -19,7 +19,7 @@
  * System calls while running (for the seccomp list), all from resolver.c's own socket functions:
  * socket(AF_INET|AF_INET6, DGRAM|STREAM | NONBLOCK | CLOEXEC), setsockopt(IPPROTO_TCP, TCP_NODELAY), connect, sendmsg,
  * recvfrom, close; getrandom; the loop's epoll_ctl; clock_gettime (usually not a system call). sm_resolver_new() also
- * opens /dev/urandom (c-ares' ids, which are not used here) and stats nothing else: call it before the sandbox is
+ * opens /dev/urandom (c-ares' ids, which are not used here) and nothing else: call it before the sandbox is
  * closed. sm_resolver_set_servers() opens nothing.
  */
 #ifndef SM_CORE_RESOLVER_H

@@ -5,6 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
+#include <seccomp.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "core/resolver.h"
 #include "upstream.h"
@@ -289,6 +292,44 @@ static void test_free_in_flight(void **state)
     assert_int_equal(got.calls, 0);
 }
 
+/* In the core's sandbox there is no file to open: once it is made, the resolver does without, time-outs, TCP and new
+ * servers included. */
+static void test_opens_nothing_once_made(void **state)
+{
+    static const int forbidden[] = {
+        SCMP_SYS(open),       SCMP_SYS(openat), SCMP_SYS(openat2), SCMP_SYS(stat),
+        SCMP_SYS(newfstatat), SCMP_SYS(access), SCMP_SYS(fcntl),   SCMP_SYS(readlink),
+        SCMP_SYS(faccessat2), SCMP_SYS(ioctl),  SCMP_SYS(uname),   SCMP_SYS(sendto),
+        SCMP_SYS(bind),       SCMP_SYS(writev), SCMP_SYS(execve),  SCMP_SYS(getsockopt),
+    };
+    struct sm_endpoint server = upstream_endpoint(two);
+    int status;
+
+    (void)state;
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
+        if (!filter)
+            _exit(2);
+        for (size_t i = 0; i < SM_ARRAY_LEN(forbidden); i++)
+            if (seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, forbidden[i], 0) != 0)
+                _exit(3);
+        if (seccomp_load(filter) != 0)
+            _exit(4);
+        if (ask("ok.test", SM_DNS_A).status != SM_RESOLVER_OK || ask("big.test", SM_DNS_TXT).n_final != 40 ||
+            ask("servfail.test", SM_DNS_A).status != SM_RESOLVER_SERVFAIL)
+            _exit(5);
+        if (!sm_resolver_set_servers(res, &server, 1, NULL) || ask("ok.test", SM_DNS_A).last_byte != 2)
+            _exit(6);
+        sm_resolver_free(res);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 static void test_resolv_conf(void **state)
 {
     static const char text[] = "# nameserver 192.0.2.9\n"
@@ -345,6 +386,7 @@ int main(void)
         T(test_many_at_once_and_cancel),
         T(test_change_of_servers),
         T(test_free_in_flight),
+        T(test_opens_nothing_once_made),
         T(test_bad_servers),
         cmocka_unit_test(test_resolv_conf),
         T(test_fail_over_and_time_outs),

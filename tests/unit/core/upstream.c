@@ -143,6 +143,19 @@ static void note(struct upstream *u, const uint8_t *query, size_t len)
     memcpy(u->last, query, u->last_len);
 }
 
+/* sendmsg(2) as the resolver itself does, so that a test may forbid all other ways of sending. */
+static void send_to(int fd, const struct held *to, const uint8_t *msg, size_t len)
+{
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)msg, .iov_len = len};
+    struct msghdr head = {.msg_iov = &iov, .msg_iovlen = 1};
+
+    if (to) {
+        head.msg_name = (void *)(uintptr_t)&to->from;
+        head.msg_namelen = to->from_len;
+    }
+    (void)sendmsg(fd, &head, MSG_NOSIGNAL);
+}
+
 static void on_udp(struct sm_watch *watch, uint32_t events)
 {
     struct upstream *u = sm_container_of(watch, struct upstream, udp);
@@ -159,7 +172,7 @@ static void on_udp(struct sm_watch *watch, uint32_t events)
             u->held[u->n_held++] = h;
         size_t len = answer(u, h.query, h.len, false, false, out, sizeof(out));
         if (len > 0)
-            (void)sendto(watch->fd, out, len, 0, (struct sockaddr *)&h.from, h.from_len);
+            send_to(watch->fd, &h, out, len);
         h.from_len = sizeof(h.from);
     }
 }
@@ -193,7 +206,7 @@ static void on_conn(struct sm_watch *watch, uint32_t events)
         out[0] = (uint8_t)(out_len >> 8);
         out[1] = (uint8_t)out_len;
         if (out_len > 0)
-            (void)send(watch->fd, out, out_len + 2, MSG_NOSIGNAL);
+            send_to(watch->fd, NULL, out, out_len + 2);
         c->in_len -= used;
         memmove(c->in, c->in + used, c->in_len);
     }
@@ -291,7 +304,7 @@ unsigned upstream_release(struct upstream *u)
     for (unsigned i = 0; i < n; i++) {
         struct held *h = &u->held[i];
         size_t len = answer(u, h->query, h->len, false, true, out, sizeof(out));
-        (void)sendto(u->udp.fd, out, len, 0, (struct sockaddr *)&h->from, h->from_len);
+        send_to(u->udp.fd, h, out, len);
     }
     u->n_held -= n;
     memmove(u->held, u->held + n, u->n_held * sizeof(u->held[0]));
