@@ -242,6 +242,34 @@ static void handshake_syn_again(void **state)
     st_free(st);
 }
 
+/* RFC 9293, 3.10.7.4: in SYN-RECEIVED an ACK that does not cover our SYN gets
+ * an RST. */
+static void handshake_ack_of_nothing(void **state)
+{
+    struct st_stack *st = st_new(1500);
+    struct st_peer peer;
+    struct fr_packet p;
+
+    (void)state;
+    st_peer_init(&peer, st, 1000, ISN);
+    st_peer_send(&peer, FR_SYN, NULL, 0);
+    st_peer_recv(&peer, &p);
+    peer.ack--;
+    st_peer_at(&peer, 0, FR_ACK, NULL, 0);
+    assert_int_equal(st_conn_at(st, 0)->established, 0);
+    assert_true(st_next(st, &p));
+    assert_int_equal(p.flags, FR_RST);
+    assert_int_equal(p.seq, peer.ack);
+    peer.ack += 2; /* nor one of something we have not sent */
+    st_peer_at(&peer, 0, FR_ACK, NULL, 0);
+    assert_int_equal(st_conn_at(st, 0)->established, 0);
+    st_discard(st);
+    peer.ack--;
+    st_peer_at(&peer, 0, FR_ACK, NULL, 0);
+    assert_int_equal(st_conn_at(st, 0)->established, 1);
+    st_free(st);
+}
+
 static void stray_segments(void **state)
 {
     struct st_stack *st = st_new(1500);
@@ -1150,6 +1178,7 @@ int main(void)
         cmocka_unit_test(pending_times_out),
         cmocka_unit_test(pending_guest_rst),
         cmocka_unit_test(handshake_syn_again),
+        cmocka_unit_test(handshake_ack_of_nothing),
         cmocka_unit_test(stray_segments),
         cmocka_unit_test(mss_of_a_pending_syn),
         cmocka_unit_test(mss_of_the_link),
