@@ -6,6 +6,7 @@
  * harness follows.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -22,6 +23,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define MAX_UP 8
 #define MAX_IDS 16
 #define MAX_CONN 4
+#define MAX_BATCH 8
 
 static const struct sm_link wire = {.guest_mac = {0x52, 0x54, 0x00, 0x12, 0x34, 0x56},
                                     .our_mac = {0x52, 0x55, 0x0a, 0x00, 0x02, 0x02},
@@ -45,6 +47,8 @@ struct world {
     struct {
         uint32_t snd, rcv;
     } conn[MAX_CONN];
+    struct sm_frame batch[MAX_BATCH];
+    unsigned n_batch;
 };
 
 static struct world *w;
@@ -104,6 +108,15 @@ static int64_t clock_us(void *data)
     return w->now_us;
 }
 
+static void flush_batch(void)
+{
+    if (w->n_batch > 0)
+        sm_front_input(w->front, w->batch, w->n_batch);
+    for (unsigned i = 0; i < w->n_batch; i++)
+        free(w->batch[i].data);
+    w->n_batch = 0;
+}
+
 static void frame_in(const uint8_t *data, size_t len)
 {
     /* Exact size, so that a byte read too far is seen. */
@@ -111,9 +124,7 @@ static void frame_in(const uint8_t *data, size_t len)
     must(exact != NULL);
     if (len)
         memcpy(exact, data, len);
-    struct sm_frame f = {.data = exact, .cap = len, .len = len};
-    sm_front_input(w->front, &f);
-    free(exact);
+    w->batch[w->n_batch++] = (struct sm_frame){.data = exact, .cap = len, .len = len};
 }
 
 /* Make a frame right where a random one is always wrong. */
@@ -319,6 +330,7 @@ static void start(void)
     int channel[2], idle[2];
     struct sm_port *port = calloc(1, sizeof(*port));
 
+    (void)signal(SIGPIPE, SIG_IGN); /* as the sandbox does */
     sm_log_set_level(SM_LOG_ERROR);
     must(port && sm_fd_seqpair(channel, true) == 0 && sm_fd_seqpair(idle, true) == 0);
     sm_port_init(port, &port_ops, idle[0], SM_ETH_HLEN + wire.mtu, 0);
@@ -341,7 +353,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     w = &world;
     start();
     for (unsigned ops = 0; ops < MAX_OPS && sm_rd_left(&r) > 0 && !w->failed; ops++) {
-        switch (sm_rd_u8(&r) % 9) {
+        uint8_t op = sm_rd_u8(&r);
+        switch ((op & 0x7f) % 9) {
         case 0:
             raw_frame(&r, false);
             break;
@@ -369,10 +382,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             w->card_full = !w->card_full;
             break;
         }
+        /* The top bit keeps a frame for a batch with the next ones. */
+        if ((op & 0x80) && w->n_batch < MAX_BATCH)
+            continue;
+        flush_batch();
         must(sm_loop_turn(w->loop, 0) == 0);
         core_hears();
         check();
     }
+    flush_batch();
     sm_front_free(w->front);
     sm_loop_free(w->loop);
     for (unsigned i = 0; i < MAX_UP; i++)

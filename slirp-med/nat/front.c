@@ -125,11 +125,28 @@ void sm_front_stall(struct sm_front_flow *flow)
         sm_loop_arm(front->loop, &front->retry_timer, sm_loop_now(front->loop) + RETRY_US);
 }
 
+void sm_front_defer(struct sm_front_flow *flow)
+{
+    if (flow->deferred)
+        return;
+    flow->deferred = true;
+    g_queue_push_tail_link(&flow->front->deferred, &flow->defer);
+}
+
+static void undefer(struct sm_front_flow *flow)
+{
+    if (!flow->deferred)
+        return;
+    flow->deferred = false;
+    g_queue_unlink(&flow->front->deferred, &flow->defer);
+}
+
 void sm_front_bury(struct sm_front_flow *flow)
 {
     if (flow->dead)
         return;
     sm_front_unlist(flow);
+    undefer(flow);
     sm_front_close_fd(flow);
     flow->dead = true;
     g_queue_push_tail_link(&flow->front->graveyard, &flow->grave);
@@ -210,7 +227,7 @@ static void on_tick(struct sm_timer *timer, int64_t now_us)
  * ----------------------------------------------------------------------------------------------------------------------
  */
 
-void sm_front_input(struct sm_front *front, const struct sm_frame *frame)
+static void one_frame(struct sm_front *front, const struct sm_frame *frame)
 {
     int64_t now_us = sm_front_now(front);
     struct sm_guard_verdict v = sm_guard_judge(&front->guard, frame, now_us);
@@ -242,6 +259,20 @@ void sm_front_input(struct sm_front *front, const struct sm_frame *frame)
         sm_front_emit(front, front->read_buf, n);
 }
 
+void sm_front_input(struct sm_front *front, const struct sm_frame *frames, unsigned n)
+{
+    front->in_batch = n > 1;
+    for (unsigned i = 0; i < n && !front->dead; i++)
+        one_frame(front, &frames[i]);
+    front->in_batch = false;
+    while (front->deferred.head) {
+        struct sm_front_flow *flow = front->deferred.head->data;
+        undefer(flow);
+        sm_front_tcp_flush(flow);
+    }
+    sm_front_udp_flush(front);
+}
+
 static void watch_port(struct sm_front *front)
 {
     uint32_t events = (front->reading ? EPOLLIN : 0) | (sm_port_waiting(front->port) ? EPOLLOUT : 0);
@@ -267,9 +298,7 @@ static void on_port(struct sm_watch *watch, uint32_t events)
         sm_front_fail(front, "the guest's network device is gone");
         return;
     }
-    for (int i = 0; i < n && !front->dead; i++)
-        sm_front_input(front, &front->frames[i]);
-    sm_front_udp_flush(front);
+    sm_front_input(front, front->frames, (unsigned)n);
 }
 
 /* --- the stack's callbacks
@@ -501,6 +530,7 @@ struct sm_front *sm_front_new(struct sm_loop *loop, const struct sm_front_config
     g_queue_init(&front->lru);
     g_queue_init(&front->ready);
     g_queue_init(&front->stalled);
+    g_queue_init(&front->deferred);
     g_queue_init(&front->graveyard);
     front->ids = g_hash_table_new(g_int64_hash, g_int64_equal);
     front->tuples = g_hash_table_new(g_int64_hash, g_int64_equal);

@@ -95,9 +95,9 @@ void sm_front_free(struct sm_front *front);
 
 void sm_front_stats(const struct sm_front *front, struct sm_front_stats *ret);
 
-/** sm_front_input() - judge and handle one frame as if the port had read it (harnesses and fuzzing; the loop does this
- * itself). */
-void sm_front_input(struct sm_front *front, const struct sm_frame *frame);
+/** sm_front_input() - judge and handle a batch of frames as if the port had read them (for harnesses; the loop does it
+ * by itself). */
+void sm_front_input(struct sm_front *front, const struct sm_frame *frames, unsigned n);
 /** sm_front_tick() - what is done once a second: counts are reported, UDP flows that nobody answered end. The loop
  * calls it by itself. */
 void sm_front_tick(struct sm_front *front);

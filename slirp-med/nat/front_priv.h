@@ -32,7 +32,9 @@ struct sm_front_flow {
     bool dead;    /* in the graveyard */
     bool waiting; /* in one of the two lists below */
     bool runnable;
-    GList link;            /* member of front->ready or front->stalled */
+    GList link;    /* member of front->ready or front->stalled */
+    bool deferred; /* member of front->deferred */
+    GList defer;
     GList grave;           /* member of front->graveyard */
     struct sm_watch watch; /* fd -1 until attached */
     struct sm_hold_key key;
@@ -66,7 +68,9 @@ struct sm_front {
     GQueue lru;         /* UDP flows, quiet ones first */
     GQueue ready;       /* flows with more to read than their turn allowed */
     GQueue stalled;     /* flows that wait for the port or for memory */
+    GQueue deferred;    /* TCP flows that write at the end of the batch of frames */
     GQueue graveyard;
+    bool in_batch;
     uint64_t tuple_secret;
     size_t udp_held;
 
@@ -104,6 +108,8 @@ void sm_front_close_fd(struct sm_front_flow *flow);
 /** Look at this flow again: at the end of this turn, or when the port or memory has room. */
 void sm_front_ready(struct sm_front_flow *flow);
 void sm_front_stall(struct sm_front_flow *flow);
+/** TCP: call sm_front_tcp_flush() for it at the end of this batch of frames. */
+void sm_front_defer(struct sm_front_flow *flow);
 void sm_front_unlist(struct sm_front_flow *flow);
 void sm_front_want_tick(struct sm_front *front);
 
@@ -125,6 +131,9 @@ void sm_front_tcp_message(struct sm_front_flow *flow, const struct sm_flow_msg *
 void sm_front_tcp_inbound(struct sm_front *front, const struct sm_flow_msg *msg, int *fd);
 /** Move what can be moved from upstream to the guest. */
 void sm_front_tcp_run(struct sm_front_flow *flow);
+
+/** Write what the guest sent and was put off. */
+void sm_front_tcp_flush(struct sm_front_flow *flow);
 
 /* udp.c */
 void sm_front_udp_input(const SlirpFlowAddr *addr, const uint8_t *data, size_t len, void *opaque);

@@ -16,6 +16,10 @@
 #include "base/buf.h"
 #include "nat/front_priv.h"
 
+/* While a batch of frames is handled, fewer bytes than this wait in libslirp for the batch's end. Half of its receive
+ * buffer. */
+#define WRITE_NOW (32u << 10)
+
 struct tcp_flow {
     struct sm_front_flow base;
     SlirpFlow *conn;      /* NULL after tcp_closed */
@@ -24,7 +28,7 @@ struct tcp_flow {
     uint32_t queued;      /* upstream bytes waiting in libslirp, as last seen */
     uint32_t send_size;
     bool readable; /* the descriptor may have bytes, an end or an error for us */
-    bool hangup;   /* the peer has ended (RDHUP or worse): a short read is not the last one */
+    bool eager;    /* a short read is not the last one: the peer has ended (RDHUP or worse), or an urgent mark cut it */
     bool blocked;  /* a write came up short: wait for EPOLLOUT */
     bool guest_eof;
     bool peer_eof;
@@ -83,7 +87,7 @@ static void end_if_complete(struct tcp_flow *t)
 
 static void rewatch(struct tcp_flow *t)
 {
-    uint32_t events = EPOLLIN | EPOLLRDHUP | EPOLLET | (t->blocked ? EPOLLOUT : 0);
+    uint32_t events = EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET | (t->blocked ? EPOLLOUT : 0);
     if (sm_loop_watch(t->base.front->loop, &t->base.watch, events) < 0)
         abort_flow(t, SM_WHY_LIMIT);
 }
@@ -116,7 +120,7 @@ static struct tcp_flow *flow_new(struct sm_front *front)
     struct tcp_flow *t = g_new0(struct tcp_flow, 1);
     t->base.front = front;
     t->base.proto = SM_FRONT_TCP;
-    t->base.link.data = t->base.grave.data = &t->base;
+    t->base.link.data = t->base.defer.data = t->base.grave.data = &t->base;
     sm_watch_init(&t->base.watch, -1, NULL);
     sm_buf_init(&t->before, SM_FLOW_HELD_MAX);
     front->stats.tcp_now++;
@@ -231,6 +235,12 @@ static size_t on_data(void *cookie, const struct iovec *iov, int cnt, void *opaq
     case SM_FRONT_ATTACHED:
         if (t->blocked || t->before.len > 0 || all == 0)
             break;
+        if (front->in_batch && all < WRITE_NOW) {
+            /* More of this flow may be in the batch: one large write is worth a copy, for us and for upstream's
+             * segments. */
+            sm_front_defer(&t->base);
+            break;
+        }
         ssize_t n;
         do {
             n = writev(t->base.watch.fd, iov, cnt);
@@ -344,7 +354,7 @@ void sm_front_tcp_run(struct sm_front_flow *flow)
     }
     /* A short read from a stream took everything there was, and a later arrival is a new edge; an end that has come
      * already is not. */
-    if ((size_t)n < room && !t->hangup)
+    if ((size_t)n < room && !t->eager)
         t->readable = false;
     set_queued(t, t->queued + (size_t)n);
     slirp_flow_commit(t->conn, (size_t)n);
@@ -366,8 +376,8 @@ static void on_fd(struct sm_watch *watch, uint32_t events)
     struct sm_front_flow *flow = sm_container_of(watch, struct sm_front_flow, watch);
     struct tcp_flow *t = as_tcp(flow);
 
-    if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-        t->hangup = true;
+    if (events & (EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+        t->eager = true;
     if (t->peer_eof && (events & EPOLLERR)) {
         /* Nothing is left to read that would tell us: upstream reset a half-closed connection. */
         abort_flow(t, SM_WHY_UPSTREAM_RST);
@@ -381,10 +391,17 @@ static void on_fd(struct sm_watch *watch, uint32_t events)
         if (flow->dead || flow->state != SM_FRONT_ATTACHED)
             return;
     }
-    if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
+    if (events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
         t->readable = true;
         sm_front_tcp_run(flow);
     }
+}
+
+void sm_front_tcp_flush(struct sm_front_flow *flow)
+{
+    struct tcp_flow *t = as_tcp(flow);
+    if (flow->state == SM_FRONT_ATTACHED && t->conn)
+        slirp_flow_pull(t->conn);
 }
 
 /* --- from the core
@@ -395,8 +412,7 @@ static void take_fd(struct tcp_flow *t, int *fd)
     sm_watch_init(&t->base.watch, sm_steal_fd(fd), on_fd);
     sm_front_set_state(&t->base, SM_FRONT_ATTACHED);
     t->base.front->stats.attached++;
-    t->readable = true;
-    rewatch(t);
+    rewatch(t); /* and what is readable already is the first edge */
 }
 
 static void attach(struct tcp_flow *t, uint32_t consumed, int *fd)
@@ -416,7 +432,6 @@ static void attach(struct tcp_flow *t, uint32_t consumed, int *fd)
     take_fd(t, fd);
     if (t->base.state != SM_FRONT_ATTACHED)
         return;
-    sm_front_ready(&t->base);
     if (t->before.len == 0 && t->guest_eof)
         pass_eof(t); /* the FIN came with nothing left before it */
     else if (flush_before(t))
@@ -499,8 +514,6 @@ void sm_front_tcp_inbound(struct sm_front *front, const struct sm_flow_msg *msg,
     }
     t->send_size = (uint32_t)slirp_flow_room(t->conn, NULL);
     take_fd(t, fd);
-    if (!t->base.dead)
-        sm_front_ready(&t->base);
 }
 
 void sm_front_tcp_free(struct sm_front_flow *flow)

@@ -201,7 +201,7 @@ static struct sm_udp_flow *flow_new(struct sm_front *front, const struct sm_hold
     struct sm_udp_flow *u = g_new0(struct sm_udp_flow, 1);
     u->base.front = front;
     u->base.proto = SM_FRONT_UDP;
-    u->base.link.data = u->base.grave.data = &u->base;
+    u->base.link.data = u->base.defer.data = u->base.grave.data = &u->base;
     u->base.key = *key;
     sm_watch_init(&u->base.watch, -1, NULL);
     u->hash = hash;

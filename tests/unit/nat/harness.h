@@ -8,6 +8,7 @@
 #define SM_TESTS_NAT_HARNESS_H
 
 #include <errno.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -70,6 +71,7 @@ static inline struct h *h_new_with(bool dns_any, unsigned mtu)
         .net = {.link = test_link, .dns_any = dns_any, .workspace = "test"}, .clock_us = h_clock, .clock_data = h};
 
     cfg.net.link.mtu = (uint16_t)mtu;
+    (void)signal(SIGPIPE, SIG_IGN); /* as the sandbox does */
     memset(cfg.secret, 7, sizeof(cfg.secret));
     assert_int_equal(sm_fd_seqpair(tap, true), 0);
     assert_int_equal(sm_fd_seqpair(channel, true), 0);

@@ -146,6 +146,76 @@ static void test_eof_while_held(void **state)
     (void)close(up);
 }
 
+/* A real TCP connection on loopback as upstream. */
+static void tcp_pair(int *ret_ours, int *ret_peer)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(a);
+    int l = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(l, (struct sockaddr *)&a, sizeof(a)), 0);
+    assert_int_equal(listen(l, 1), 0);
+    assert_int_equal(getsockname(l, (struct sockaddr *)&a, &len), 0);
+    *ret_ours = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(*ret_ours, (struct sockaddr *)&a, sizeof(a)), 0);
+    *ret_peer = accept4(l, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    assert_true(*ret_peer >= 0);
+    assert_int_equal(sm_fd_set_nonblock(*ret_ours), 0);
+    (void)close(l);
+}
+
+/* Segments that one batch brings leave in one write, in order, and the end behind them; a reset in the same batch still
+ * ends the flow. */
+static void test_batch(void **state)
+{
+    struct h *h = *state;
+    static struct buf b[12];
+    static uint8_t data[12 * 1000], got[12 * 1000];
+    struct sm_frame frames[12];
+
+    for (size_t i = 0; i < sizeof(data); i++)
+        data[i] = (uint8_t)(i * 3 ^ i >> 8);
+    for (unsigned with = 0; with < 3; with++) {
+        struct conn c = conn_open(h, WORLD, (uint16_t)(43000 + with), 80);
+        int up = core_attach(h, c.id, 0, SOCK_STREAM);
+        for (unsigned i = 0; i < 12; i++) {
+            uint8_t flags = i < 11 || with == 0 ? TCP_ACK : with == 1 ? TCP_ACK | TCP_FIN : TCP_ACK | TCP_RST;
+            tcp_frame(&b[i], test_link.guest, c.dst, c.sport, c.dport, c.snd + i * 1000, c.rcv, flags, data + i * 1000,
+                      1000);
+            frames[i] = (struct sm_frame){.data = b[i].data, .cap = b[i].len, .len = b[i].len};
+        }
+        sm_front_input(h->front, frames, 12);
+        if (with == 2) {
+            gone_expect(h, c.id, SM_WHY_GUEST_RST);
+        } else {
+            assert_int_equal(read(up, got, sizeof(got)), sizeof(got));
+            assert_memory_equal(got, data, sizeof(data));
+        }
+        if (with == 1)
+            assert_int_equal(upstream_end(h, up), 0);
+        core_send(h, &(struct sm_flow_msg){.type = SM_FLOW_ABORT, .id = c.id});
+        (void)close(up);
+    }
+    core_expect_nothing(h);
+    assert_int_equal(h_stats(h).tcp_now, 0);
+}
+
+/* Upstream sends urgent data: the kernel cuts a read at the mark, and what is behind it must come all the same. */
+static void test_upstream_urgent(void **state)
+{
+    struct h *h = *state;
+    struct mx mx;
+    int ours, peer;
+    struct conn c = conn_open(h, WORLD, 40000, 23);
+
+    tcp_pair(&ours, &peer);
+    assert_int_equal(send(peer, "abc!", 4, MSG_OOB), 4);
+    assert_int_equal(send(peer, "def", 3, 0), 3);
+    core_send_fd(h, &(struct sm_flow_msg){.type = SM_FLOW_ATTACH, .id = c.id}, ours);
+    core_expect(h, SM_FLOW_ATTACHED, &mx);
+    conn_expect(&c, "abcdef", 6); /* the urgent byte itself is out of band (RFC 6093: not inline by default) */
+    (void)close(peer);
+}
+
 static void test_resets(void **state)
 {
     struct h *h = *state;
@@ -181,23 +251,6 @@ static void test_resets(void **state)
     core_expect_nothing(h);
     assert_int_equal(h_stats(h).tcp_now, 0);
     assert_int_equal(h_stats(h).asked_now, 0);
-}
-
-/* A real TCP socket on loopback as upstream, reset by its peer. */
-static void tcp_pair(int *ret_ours, int *ret_peer)
-{
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof(a);
-    int l = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(l, (struct sockaddr *)&a, sizeof(a)), 0);
-    assert_int_equal(listen(l, 1), 0);
-    assert_int_equal(getsockname(l, (struct sockaddr *)&a, &len), 0);
-    *ret_ours = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(connect(*ret_ours, (struct sockaddr *)&a, sizeof(a)), 0);
-    *ret_peer = accept4(l, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    assert_true(*ret_peer >= 0);
-    assert_int_equal(sm_fd_set_nonblock(*ret_ours), 0);
-    (void)close(l);
 }
 
 static void test_upstream_reset(void **state)
@@ -639,6 +692,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
         T(test_round_trip),
+        T(test_batch),
+        T(test_upstream_urgent),
         T(test_half_close_by_upstream),
         T(test_consumed),
         T(test_eof_while_held),
