@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The command line of `run`: what is taken and as what, what is refused and in which words; and the messages that are made of it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "launch/messages.h"
+#include "launch/options.h"
+#include "launch/state.h"
+
+static char dir[64];
+
+/** Arguments behind "run", separated by one space; "''" is an empty one. */
+static int parse(const char *args, struct sm_run_options *o, GError **error, char ***ret_argv)
+{
+    g_autofree char *line = g_strconcat("run ", args, NULL);
+    char **argv = g_strsplit(line, " ", -1);
+    int argc = (int)g_strv_length(argv);
+    if (argv[argc - 1][0] == '\0') {
+        g_free(argv[--argc]);
+        argv[argc] = NULL;
+    }
+    for (int i = 0; i < argc; i++)
+        if (strcmp(argv[i], "''") == 0)
+            argv[i][0] = '\0';
+    memset(o, 0, sizeof(*o));
+    int r = sm_run_options_parse(argc, argv, o, error);
+    *ret_argv = argv;
+    return r;
+}
+
+static void good(const char *args, struct sm_run_options *o, char ***ret_argv)
+{
+    g_autoptr(GError) error = NULL;
+    if (parse(args, o, &error, ret_argv) < 0)
+        fail_msg("'%s': %s", args, error->message);
+}
+
+static void test_defaults(void **state)
+{
+    struct sm_run_options o;
+    g_auto(GStrv) argv = NULL;
+    good("curl -s https://ok.test/", &o, &argv);
+    assert_int_equal(o.mode, SM_MODE_GUARDED);
+    assert_true(o.name_generated);
+    assert_true(sm_state_name_check(o.name, NULL));
+    assert_true(g_str_has_prefix(o.name, "run-") && strlen(o.name) == 12);
+    assert_int_equal(o.mtu, 1500);
+    assert_int_equal(o.dns_qps, 100);
+    assert_int_equal(o.audit_max_bytes, 1 << 30);
+    assert_int_equal(o.network, SM_NETWORK_USER);
+    assert_false(o.opaque || o.ro || o.audit_sync || o.help || o.rootfs || o.state_dir);
+    assert_int_equal(o.warnings->len, 0);
+    assert_string_equal(o.argv[0], "curl");
+    assert_string_equal(o.argv[1], "-s"); /* CMD's own */
+    sm_run_options_clear(&o);
+}
+
+static void test_everything(void **state)
+{
+    struct sm_run_options o;
+    g_auto(GStrv) argv = NULL;
+    char text[SM_ENTRY_STRLEN], end[SM_ENDPOINT_STRLEN];
+    good("--egress=strict --egress-allow ok.test --egress-allow=.PyPI.org.:443 --egress-passthrough 10.0.0.0/8 --egress-deny evil.test "
+         "--egress-inside 203.0.113.0/24 --egress-inside=2001:db8::/32 --egress-opaque --egress-dns-qps 0 --dns 192.0.2.53 --dns=[2001:db8::1]:5353 "
+         "--mtu=65520 --name a.B_c-9 --state-dir relative/../x --audit-sync --audit-max-bytes 2M --datapath slirp --network user --ro --rootfs / "
+         "--bind /tmp --bind /etc:/mnt/../e -- --egress off",
+         &o, &argv);
+    assert_int_equal(o.mode, SM_MODE_STRICT);
+    assert_int_equal(sm_lists_count(o.lists, SM_LIST_ALLOW), 2);
+    assert_string_equal(sm_entry_format(sm_lists_get(o.lists, SM_LIST_ALLOW, 1), text), ".pypi.org:443");
+    assert_int_equal(sm_lists_count(o.lists, SM_LIST_PASSTHROUGH), 1);
+    assert_int_equal(sm_lists_count(o.lists, SM_LIST_DENY), 1);
+    assert_string_equal(g_ptr_array_index(o.inside, 1), "2001:db8::/32");
+    assert_int_equal(o.dns_qps, 0);
+    assert_int_equal(o.n_dns, 2);
+    assert_string_equal(sm_endpoint_format(&o.dns[0], end), "192.0.2.53:53");
+    assert_string_equal(sm_endpoint_format(&o.dns[1], end), "[2001:db8::1]:5353");
+    assert_int_equal(o.mtu, 65520);
+    assert_string_equal(o.name, "a.B_c-9");
+    assert_false(o.name_generated);
+    assert_true(g_path_is_absolute(o.state_dir) && g_str_has_suffix(o.state_dir, "/x") && !strstr(o.state_dir, ".."));
+    assert_int_equal(o.audit_max_bytes, 2 << 20);
+    assert_true(o.opaque && o.audit_sync && o.ro);
+    assert_string_equal(o.rootfs, "/");
+    assert_string_equal(g_ptr_array_index(o.binds, 0), "/tmp:/tmp");
+    assert_string_equal(g_ptr_array_index(o.binds, 1), "/etc:/e");
+    assert_string_equal(o.argv[0], "--egress"); /* behind "--" nothing is a flag */
+    assert_string_equal(o.argv[1], "off");
+    sm_run_options_clear(&o);
+}
+
+static void test_modes(void **state)
+{
+    static const struct {
+        const char *args;
+        enum sm_mode mode;
+    } cases[] = {
+        {"--egress guarded x", SM_MODE_GUARDED}, {"--egress '' x", SM_MODE_GUARDED},   {"--egress= x", SM_MODE_GUARDED},
+        {"--egress strict x", SM_MODE_STRICT},   {"--egress off x", SM_MODE_OFF},      {"--egress open x", SM_MODE_OFF},
+        {"--egress disabled x", SM_MODE_OFF},
+    };
+    for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
+        struct sm_run_options o;
+        g_auto(GStrv) argv = NULL;
+        good(cases[i].args, &o, &argv);
+        assert_int_equal(o.mode, cases[i].mode);
+        sm_run_options_clear(&o);
+    }
+}
+
+/** Each error names the flag, the value and what to do; nothing of the result is touched. */
+static void test_refused(void **state)
+{
+    static const struct {
+        const char *args, *words[3];
+        enum sm_error_code code;
+    } cases[] = {
+        {"--egress wide x", {"--egress=wide: ", "guarded", "strict"}, SM_ERROR_INVALID},
+        {"--egress Strict x", {"--egress=Strict: "}, SM_ERROR_INVALID},
+        {"--egress", {"--egress: lacks its value", "--egress MODE"}, SM_ERROR_INVALID},
+        {"--egress strict --egress guarded x", {"--egress=guarded: given twice"}, SM_ERROR_INVALID},
+        {"--egress-opaque --egress-opaque x", {"--egress-opaque: given twice"}, SM_ERROR_INVALID},
+        {"--egress-opaque=yes x", {"--egress-opaque=yes: takes no value"}, SM_ERROR_INVALID},
+        {"--egress-allow '' x", {"--egress-allow=: "}, SM_ERROR_INVALID},
+        {"--egress-allow .com x", {"--egress-allow=.com: ", "public suffix"}, SM_ERROR_INVALID},
+        {"--egress-passthrough http://ok.test x", {"--egress-passthrough=http://ok.test: "}, SM_ERROR_INVALID},
+        {"--egress-deny *.ok.test x", {"--egress-deny=*.ok.test: "}, SM_ERROR_INVALID},
+        {"--egress-inside 10.0.0.1/8 x", {"--egress-inside=10.0.0.1/8: ", "203.0.113.0/24"}, SM_ERROR_INVALID},
+        {"--egress-inside ten x", {"--egress-inside=ten: "}, SM_ERROR_INVALID},
+        {"--egress-dns-qps -1 x", {"--egress-dns-qps=-1: "}, SM_ERROR_INVALID},
+        {"--egress-dns-qps 1e3 x", {"--egress-dns-qps=1e3: "}, SM_ERROR_INVALID},
+        {"--egress-dns-qps 1000001 x", {"--egress-dns-qps=1000001: "}, SM_ERROR_INVALID},
+        {"--dns nowhere x", {"--dns=nowhere: ", "192.0.2.53"}, SM_ERROR_INVALID},
+        {"--dns 0.0.0.0 x", {"--dns=0.0.0.0: "}, SM_ERROR_INVALID},
+        {"--dns :: x", {"--dns=::: "}, SM_ERROR_INVALID},
+        {"--dns 192.0.2.1:0 x", {"--dns=192.0.2.1:0: "}, SM_ERROR_INVALID},
+        {"--dns 192.0.2.1:65536 x", {"--dns=192.0.2.1:65536: "}, SM_ERROR_INVALID},
+        {"--mtu 575 x", {"--mtu=575: ", "576"}, SM_ERROR_INVALID},
+        {"--mtu 65521 x", {"--mtu=65521: ", "65520"}, SM_ERROR_INVALID},
+        {"--mtu 0x600 x", {"--mtu=0x600: "}, SM_ERROR_INVALID},
+        {"--mtu 99999999999999999999999 x", {"--mtu=999"}, SM_ERROR_INVALID},
+        {"--audit-max-bytes 1023K x", {"--audit-max-bytes=1023K: ", "1M"}, SM_ERROR_INVALID},
+        {"--audit-max-bytes 17179869184G x", {"--audit-max-bytes=17179869184G: "}, SM_ERROR_INVALID},
+        {"--audit-max-bytes 5m x", {"--audit-max-bytes=5m: "}, SM_ERROR_INVALID},
+        {"--audit-max-bytes G x", {"--audit-max-bytes=G: "}, SM_ERROR_INVALID},
+        {"--name ../x y", {"--name=../x: ", "letters"}, SM_ERROR_INVALID},
+        {"--name '' y", {"--name=: "}, SM_ERROR_INVALID},
+        {"--name .hidden y", {"--name=.hidden: "}, SM_ERROR_INVALID},
+        {"--name aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa y", {"--name=aaa", "63"}, SM_ERROR_INVALID},
+        {"--state-dir '' y", {"--state-dir=: "}, SM_ERROR_INVALID},
+        {"--state-dir / y", {"--state-dir=/: "}, SM_ERROR_INVALID},
+        {"--network host y", {"--network=host: ", "isolated"}, SM_ERROR_INVALID},
+        {"--datapath vhost y", {"--datapath=vhost: ", "tproxy"}, SM_ERROR_INVALID},
+        {"--rootfs /nonexistent y", {"--rootfs=/nonexistent: "}, SM_ERROR_INVALID},
+        {"--rootfs /etc/passwd y", {"--rootfs=/etc/passwd: "}, SM_ERROR_INVALID},
+        {"--bind /nonexistent y", {"--bind=/nonexistent: "}, SM_ERROR_INVALID},
+        {"--bind /etc:relative y", {"--bind=/etc:relative: ", "SRC:DST"}, SM_ERROR_INVALID},
+        {"--bind /etc:/a:ro y", {"--bind=/etc:/a:ro: "}, SM_ERROR_INVALID},
+        {"--egress-policy /nonexistent.yaml y", {"--egress-policy=/nonexistent.yaml: "}, SM_ERROR_INVALID},
+        {"--egress-policy /dev/null y", {"--egress-policy=/dev/null: not a regular file"}, SM_ERROR_INVALID},
+        {"--egress-alow ok.test y", {"--egress-alow: unknown flag", "did you mean --egress-allow?"}, SM_ERROR_INVALID},
+        {"--nmae y z", {"--nmae: unknown flag", "did you mean --name?"}, SM_ERROR_INVALID},
+        {"--no-such-thing y", {"--no-such-thing: unknown flag", "run --help"}, SM_ERROR_INVALID},
+        {"-e y", {"-e: unknown flag"}, SM_ERROR_INVALID},
+        {"--cred-swap openai y", {"--cred-swap: not available in this version"}, SM_ERROR_INVALID},
+        {"--publish :80:80/tcp y", {"--publish: not available in this version"}, SM_ERROR_INVALID},
+        {"--egress-swap-config=f y", {"--egress-swap-config: not available in this version"}, SM_ERROR_INVALID},
+        {"--egress-max-conns 5 y", {"--egress-max-conns: not available in this version"}, SM_ERROR_INVALID},
+        {"", {"no command"}, SM_ERROR_INVALID},
+        {"--egress strict --", {"no command"}, SM_ERROR_INVALID},
+        {"''", {"the command is an empty text"}, SM_ERROR_INVALID},
+        {"echo \xff", {"argument 1 of the command is not UTF-8"}, SM_ERROR_INVALID},
+        {"--datapath tproxy --name ws1 y",
+         {"egress: UDP mediation (TPROXY) unavailable for workspace ws1 \xe2\x80\x94 load the TPROXY kernel modules or use --egress off"},
+         SM_ERROR_MISSING},
+    };
+    for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
+        struct sm_run_options o;
+        g_auto(GStrv) argv = NULL;
+        g_autoptr(GError) error = NULL;
+        if (parse(cases[i].args, &o, &error, &argv) == 0)
+            fail_msg("'%s' was taken", cases[i].args);
+        assert_non_null(error);
+        for (size_t w = 0; w < 3 && cases[i].words[w]; w++)
+            if (!strstr(error->message, cases[i].words[w]))
+                fail_msg("'%s': '%s' lacks '%s'", cases[i].args, error->message, cases[i].words[w]);
+        assert_true(g_error_matches(error, SM_ERROR, (int)cases[i].code));
+        assert_true(g_utf8_validate(error->message, -1, NULL));
+        assert_null(o.name); /* untouched */
+    }
+}
+
+static void test_policy_file(void **state)
+{
+    g_autofree char *path = g_build_filename(dir, "p.yaml", NULL);
+    g_autofree char *both = g_strdup_printf("--egress strict --egress-policy %s --egress-allow b.test x", path);
+    g_autofree char *off = g_strdup_printf("--egress off --egress-policy %s x", path);
+    struct sm_run_options o;
+    g_autoptr(GError) error = NULL;
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    (void)fputs("allow:\n  - a.test\npassthrough: [c.test]\n", f);
+    (void)fclose(f);
+    {
+        g_auto(GStrv) argv = NULL;
+        good(both, &o, &argv);
+        assert_int_equal(sm_lists_count(o.lists, SM_LIST_ALLOW), 2);
+        assert_int_equal(sm_lists_count(o.lists, SM_LIST_PASSTHROUGH), 1);
+        sm_run_options_clear(&o);
+    }
+    {
+        g_auto(GStrv) argv = NULL;
+        assert_int_equal(parse(off, &o, &error, &argv), -1);
+        assert_non_null(strstr(error->message, "--egress-policy="));
+        g_clear_error(&error);
+    }
+    f = fopen(path, "w");
+    assert_non_null(f);
+    (void)fputs("allow:\n  - a.test\nalow: []\n", f);
+    (void)fclose(f);
+    {
+        g_auto(GStrv) argv = NULL;
+        g_autofree char *place = g_strconcat(path, ":3", NULL);
+        assert_int_equal(parse(both, &o, &error, &argv), -1);
+        assert_non_null(strstr(error->message, "--egress-policy"));
+        assert_non_null(strstr(error->message, place));
+    }
+    (void)unlink(path);
+}
+
+static void test_warnings_and_help(void **state)
+{
+    struct sm_run_options o;
+    {
+        g_auto(GStrv) argv = NULL;
+        good("--egress off --egress-deny evil.test x", &o, &argv);
+        assert_int_equal(o.warnings->len, 1);
+        sm_run_options_clear(&o);
+    }
+    {
+        g_auto(GStrv) argv = NULL;
+        good("--egress strict x", &o, &argv);
+        assert_int_equal(o.warnings->len, 1);
+        sm_run_options_clear(&o);
+    }
+    {
+        g_auto(GStrv) argv = NULL;
+        good("--egress strict --help", &o, &argv);
+        assert_true(o.help);
+        sm_run_options_clear(&o);
+    }
+    {
+        g_auto(GStrv) argv = NULL;
+        good("ls --help", &o, &argv); /* CMD's */
+        assert_false(o.help);
+        sm_run_options_clear(&o);
+    }
+    g_autofree char *help = sm_run_options_help();
+    g_auto(GStrv) lines = g_strsplit(help, "\n", -1);
+    for (size_t i = 0; lines[i]; i++)
+        assert_true(strlen(lines[i]) <= 100);
+    assert_non_null(strstr(help, "--egress-passthrough ENTRY"));
+    assert_null(strstr(help, "--publish")); /* what is not there is not promised */
+}
+
+static void test_suggest(void **state)
+{
+    static const char *const words[] = {"egress", "egress-allow", "name", "network"};
+    assert_string_equal(sm_option_suggest("egres", words, 4), "egress");
+    assert_string_equal(sm_option_suggest("nmae", words, 4), "name");
+    assert_string_equal(sm_option_suggest("egress-alow", words, 4), "egress-allow");
+    assert_null(sm_option_suggest("zzz", words, 4));
+    assert_null(sm_option_suggest("", words, 4));
+    assert_null(sm_option_suggest("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", words, 4));
+}
+
+/** The keys that the children's decoders ask for, with the values that were given. */
+static void test_messages(void **state)
+{
+    struct sm_run_options o;
+    g_auto(GStrv) argv = NULL;
+    g_autoptr(GError) error = NULL;
+    struct sm_launch_ground ground = {.resolv_conf = "nameserver 192.0.2.1\n", .seq_floor = 77, .supervisor = 4, .cwd = "/tmp", .default_base = "/d", .umask = 022, .nofile = 1024, .core = -1};
+    char base[] = "/state";
+    struct sm_workspace ws = {.base = base, .base_fd = -1, .dirfd = -1, .lock_fd = -1};
+    good("--egress strict --egress-allow ok.test:443 --egress-deny .evil.test --egress-inside 198.51.100.0/24 --dns 192.0.2.53 --mtu 9000 --name w --ro -- echo a", &o, &argv);
+
+    g_autofree char *core = sm_message_core(&o, &ground, &error);
+    json_t *j = json_loads(core, 0, NULL);
+    const char *mode, *allow, *deny, *inside, *dns, *conf;
+    json_int_t floor;
+    assert_int_equal(json_unpack(j, "{s:s s:[s!] s:[] s:[s!] s:[s!] s:[s!] s:s s:{s:I s:b s:I}}", "mode", &mode, "allow", &allow, "passthrough", "deny", &deny,
+                                 "inside", &inside, "dns", &dns, "resolv_conf", &conf, "audit", "seq_floor", &floor, "sync", &(int){0}, "max_bytes", &(json_int_t){0}),
+                     0);
+    assert_string_equal(mode, "strict");
+    assert_string_equal(allow, "ok.test:443");
+    assert_string_equal(deny, ".evil.test");
+    assert_string_equal(inside, "198.51.100.0/24");
+    assert_string_equal(dns, "192.0.2.53:53");
+    assert_int_equal(floor, 77);
+    json_decref(j);
+
+    g_autofree char *front = sm_message_front(&o, &error);
+    j = json_loads(front, 0, NULL);
+    int mtu, any;
+    assert_int_equal(json_unpack_ex(j, NULL, JSON_STRICT, "{s:s s:s s:s s:s s:s s:s s:i s:i s:b}", "workspace", &mode, "mac", &mode, "gateway_mac", &mode,
+                                    "guest", &mode, "gateway", &mode, "resolver", &mode, "prefix_len", &(int){0}, "mtu", &mtu, "dns_any", &any),
+                     0);
+    assert_int_equal(mtu, 9000);
+    assert_true(any);
+    json_decref(j);
+
+    g_autofree char *guest = sm_message_guest(&o, &ws, &ground, &error);
+    j = json_loads(guest, 0, NULL);
+    const char *arg, *state_dir, *mask;
+    int ro, nofile, umask_;
+    assert_int_equal(json_unpack(j, "{s:[s,s!] s:s s:[s!] s:b s:i s:i}", "argv", &arg, &mode, "state_dir", &state_dir, "masks", &mask, "ro", &ro, "nofile", &nofile, "umask", &umask_), 0);
+    assert_string_equal(mode, "a");
+    assert_string_equal(state_dir, "/state");
+    assert_string_equal(mask, "/d");
+    assert_true(ro);
+    assert_int_equal(nofile, 1024);
+    assert_int_equal(umask_, 022);
+    json_decref(j);
+
+    /* A path that JSON cannot hold is an error, not something else. */
+    ground.cwd = "/tmp/\xff";
+    assert_null(sm_message_guest(&o, &ws, &ground, &error));
+    assert_non_null(strstr(error->message, "UTF-8"));
+
+    g_autofree char *settings = sm_message_settings(&o, NULL);
+    assert_null(strstr(settings, "echo")); /* CMD stays out of the file that stays */
+    sm_run_options_clear(&o);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything),        cmocka_unit_test(test_modes),   cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_policy_file), cmocka_unit_test(test_warnings_and_help), cmocka_unit_test(test_suggest), cmocka_unit_test(test_messages),
+    };
+    g_strlcpy(dir, "/tmp/sm-test-options-XXXXXX", sizeof(dir));
+    if (!mkdtemp(dir))
+        return 1;
+    int r = cmocka_run_group_tests(tests, NULL, NULL);
+    (void)rmdir(dir);
+    return r;
+}
