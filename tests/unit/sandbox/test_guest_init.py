@@ -5,7 +5,6 @@ Needs no network. Everything runs as the caller, and as nobody too when the call
 GUEST_INIT names the program (tests/unit/sandbox/guest_init_tool.c).
 """
 
-import array
 import contextlib
 import fcntl
 import json
@@ -14,10 +13,9 @@ import pty
 import select
 import signal
 import socket
-import stat
-import struct
 import subprocess
 import sys
+import tempfile
 import termios
 
 import pytest
@@ -171,10 +169,8 @@ def user(request):
 
 
 @pytest.fixture
-def folder(tmp_path_factory, user):
+def folder(user):
     """A folder that the user owns, outside pytest's 0700 base."""
-    import tempfile
-
     with tempfile.TemporaryDirectory(prefix="slirp-med-test-", dir="/var/tmp") as name:
         if user == "nobody":
             os.chown(name, NOBODY, NOBODY)
