@@ -665,7 +665,7 @@ static void test_abort_is_sigabrt(void **state)
 static long wait_for_end(struct given *g)
 {
     char b;
-    (void)write(g->link, "in", 2);
+    (void)!write(g->link, "in", 2);
     return read(g->link, &b, 1); /* 0: the test closed its end */
 }
 
