@@ -102,6 +102,12 @@ void sm_loop_unwatch(struct sm_loop *loop, struct sm_watch *watch)
     watch->events = 0;
 }
 
+int sm_loop_leave_ghost(struct sm_loop *loop, int fd, struct sm_watch *ghost)
+{
+    struct epoll_event ev = {.events = EPOLLOUT | EPOLLET, .data.ptr = ghost};
+    return epoll_ctl(loop->epfd, EPOLL_CTL_ADD, fd, &ev);
+}
+
 static struct sm_timer *heap_at(const struct sm_loop *loop, size_t i)
 {
     return g_ptr_array_index(loop->heap, i);

@@ -51,6 +51,15 @@ int sm_loop_watch(struct sm_loop *loop, struct sm_watch *watch, uint32_t events)
 /** sm_loop_unwatch() - forget it; harmless when it is not watched. The descriptor stays the caller's. Call it before close(2). */
 void sm_loop_unwatch(struct sm_loop *loop, struct sm_watch *watch);
 
+/**
+ * sm_loop_leave_ghost() - the last thing before closing a descriptor that another process should have closed already.
+ *
+ * An epoll registration lives as long as the open file description, not as the descriptor. fd (not watched any more) is registered for ghost
+ * and then closed by the caller: if we were the last holder nothing happens; if not, ghost->fn is called soon, because a socket becomes
+ * writable, fails or ends. One ghost serves any number of descriptors. Returns 0 or -1 with errno.
+ */
+int sm_loop_leave_ghost(struct sm_loop *loop, int fd, struct sm_watch *ghost);
+
 void sm_timer_init(struct sm_timer *timer, void (*fn)(struct sm_timer *, int64_t));
 /** sm_loop_arm() - (re)arm for an absolute time. Cannot fail (the heap grows; its size is bounded by the number of objects). */
 void sm_loop_arm(struct sm_loop *loop, struct sm_timer *timer, int64_t due_us);

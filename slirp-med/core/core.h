@@ -143,6 +143,7 @@ struct sm_core {
     struct sm_dnsserve *dns;
     struct sm_watch link;
     struct sm_watch netlink;
+    struct sm_watch ghost; /* sockets that the front should have closed; see tcp.c */
     struct sm_timer second; /* audit probe, repeats, pins, rotation */
     GHashTable *sessions;   /* id -> struct sm_session, owned */
     unsigned sessions_max;
@@ -163,6 +164,9 @@ struct sm_core {
 
 /** sm_core_main() - the subcommand `core`; returns the exit status. Descriptors as in base/link.h. */
 int sm_core_main(int argc, char **argv);
+
+/** sm_core_stop() - every flow's close line, the stop line, then the loop ends with status. Does nothing the second time. */
+void sm_core_stop(struct sm_core *core, const char *reason, int status);
 
 /* turn.c */
 void sm_core_effect(struct sm_session *s, sm_effect_fn fn);
@@ -207,6 +211,8 @@ void sm_tcp_bytes(struct sm_session *s, const uint8_t *data, size_t len);
 void sm_tcp_guest_eof(struct sm_session *s);
 void sm_tcp_gone(struct sm_session *s);
 void sm_tcp_resolve(struct sm_session *s);
+/** sm_tcp_ghost() - what core->ghost calls. */
+void sm_tcp_ghost(struct sm_watch *ghost, uint32_t events);
 /** sm_tcp_count() - bytes_up and bytes_down from the kernel. */
 void sm_tcp_count(struct sm_session *s);
 /** sm_tcp_how() - how an upstream error looks to the guest. */

@@ -32,7 +32,7 @@ static void record_start(struct sm_core *core, struct sm_audit_record *r)
 }
 
 /* Every flow's close line, then the stop line; with the channel still open, so that nothing the front still carries goes unrecorded. */
-static void stop(struct sm_core *core, const char *reason, int status)
+void sm_core_stop(struct sm_core *core, const char *reason, int status)
 {
     struct sm_audit_record r;
     GHashTableIter it;
@@ -69,7 +69,7 @@ static void channel_failed(const char *text, void *data)
 
     if (!core->stopping)
         sm_log_error("the front is gone: %s", text);
-    stop(core, "front_ended", 1);
+    sm_core_stop(core, "front_ended", 1);
 }
 
 static void channel_drained(void *data)
@@ -110,11 +110,11 @@ static void on_link(struct sm_watch *watch, uint32_t events)
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n <= 0) {
-        stop(core, "supervisor_ended", 1);
+        sm_core_stop(core, "supervisor_ended", 1);
         return;
     }
     if (m.verb == SM_LINK_STOP) {
-        stop(core, m.text[0] ? m.text : "stop", 0);
+        sm_core_stop(core, m.text[0] ? m.text : "stop", 0);
     } else if (m.verb == SM_LINK_STATUS) {
         report(core);
     } else if (m.verb == SM_LINK_GIVE && g_str_has_prefix(m.text, "audit")) {
@@ -145,6 +145,7 @@ static bool core_init(struct sm_core *core, GError **error)
     core->audit = sm_audit_writer_new(SM_ROLE_FD, &options, sm_clock_wall_us(), error);
     if (!core->audit || !(core->loop = sm_loop_new(error)))
         return false;
+    sm_watch_init(&core->ghost, -1, sm_tcp_ghost);
     core->repeats = sm_audit_repeats_new();
     core->pins = sm_pins_new(SM_PINS_MAX);
     core->sessions = g_hash_table_new(g_int64_hash, g_int64_equal);

@@ -12,7 +12,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/filter.h>
 #include <linux/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -471,16 +470,24 @@ void sm_tcp_count(struct sm_session *s)
         s->bytes_down--; /* the kernel counts the sequence number of the FIN */
 }
 
-/* The front says that it has closed its end. It is not taken at its word: nothing more can pass through the socket after this. */
+/*
+ * The front says that it has closed its end. It is not taken at its word: an ordered end is made sure of by shutdown(2); a reset cannot be
+ * forced on a socket that another process still holds, so a ghost tells if one does.
+ */
 static void seal(struct sm_session *s, bool reset)
 {
-    if (!reset) {
-        (void)shutdown(s->upstream.fd, SHUT_RDWR);
+    if (reset && sm_loop_leave_ghost(s->core->loop, s->upstream.fd, &s->core->ghost) == 0)
         return;
-    }
-    struct sock_filter drop_all = BPF_STMT(BPF_RET | BPF_K, 0);
-    struct sock_fprog program = {.len = 1, .filter = &drop_all};
-    (void)setsockopt(s->upstream.fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
+    (void)shutdown(s->upstream.fd, SHUT_RDWR);
+}
+
+void sm_tcp_ghost(struct sm_watch *ghost, uint32_t events)
+{
+    struct sm_core *core = sm_container_of(ghost, struct sm_core, ghost);
+
+    (void)events;
+    sm_log_error("the front kept a socket that it said it had closed");
+    sm_core_stop(core, "front_misbehaved", 1);
 }
 
 static void finish(struct sm_session *s, const char *reason, bool reset)
@@ -501,6 +508,7 @@ void sm_tcp_gone(struct sm_session *s)
 
     if (!s->kernel_end) {
         sm_tcp_count(s);
+        sm_loop_unwatch(s->core->loop, &s->upstream);
         seal(s, reset);
     }
     finish(s, sm_flow_why_name(s->gone_why), reset);

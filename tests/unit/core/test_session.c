@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Sessions of the core, driven over a real channel by a scripted front, with real sockets on loopback (opened by an IP rule) and a real audit
- * file: what the front is told, what the server sees, and which lines were written before it.
+ * Sessions of the core, driven over a real channel by a scripted front, with real sockets on loopback (opened by an IP
+ * rule) and a real audit file: what the front is told, what the server sees, and which lines were written before it.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -48,11 +48,13 @@ static int setup_with(void **state, const char *mode, const char *allow)
     int pair[2];
     char path[128];
     g_autoptr(GError) error = NULL;
-    g_autofree char *config = g_strdup_printf(
-        "{\"workspace\":\"test\",\"mode\":\"%s\",\"opaque\":false,\"allow\":[%s],\"passthrough\":[],\"deny\":[],\"inside\":[],"
-        "\"dns\":[\"127.0.0.1:9\"],\"resolv_conf\":\"\",\"dns_qps\":100,\"network\":{\"guest\":\"10.0.2.15\",\"prefix_len\":24,"
-        "\"gateway\":\"10.0.2.2\",\"resolver\":\"10.0.2.3\"},\"audit\":{\"sync\":false,\"max_bytes\":0,\"seq_floor\":0}}",
-        mode, allow);
+    g_autofree char *config = g_strdup_printf("{\"workspace\":\"test\",\"mode\":\"%s\",\"opaque\":false,\"allow\":[%s],"
+                                              "\"passthrough\":[],\"deny\":[],\"inside\":[],"
+                                              "\"dns\":[\"127.0.0.1:9\"],\"resolv_conf\":\"\",\"dns_qps\":100,"
+                                              "\"network\":{\"guest\":\"10.0.2.15\",\"prefix_len\":24,"
+                                              "\"gateway\":\"10.0.2.2\",\"resolver\":\"10.0.2.3\"},\"audit\":{\"sync\":"
+                                              "false,\"max_bytes\":0,\"seq_floor\":0}}",
+                                              mode, allow);
 
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
@@ -82,6 +84,7 @@ static int setup_with(void **state, const char *mode, const char *allow)
     f->front = pair[1];
     sm_timer_init(&core->second, sm_core_every_second);
     sm_watch_init(&core->link, -1, NULL);
+    sm_watch_init(&core->ghost, -1, sm_tcp_ghost);
     sm_loop_set_turn_end(core->loop, sm_core_turn_end, core);
 
     f->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -350,6 +353,24 @@ static void test_front_that_keeps_the_socket(void **state)
     close(peer);
 }
 
+static void test_front_that_keeps_a_reset_socket(void **state)
+{
+    struct fixture *f = *state;
+    open_tcp(f, 1, loopback, f->port);
+    assert_int_equal(hear(f), SM_FLOW_ACCEPT);
+    int peer = server_accept(f);
+    bytes(f, 1, "\x01\x02\x03", 3);
+    assert_int_equal(hear(f), SM_FLOW_ATTACH);
+    struct sm_flow_msg gone = {.type = SM_FLOW_GONE, .id = 1, .why = SM_WHY_GUEST_RST};
+    tell(f, &gone);
+    for (int i = 0; i < 20 && !f->core.stopping; i++)
+        sm_loop_turn(f->core.loop, 100);
+    assert_true(f->core.stopping);
+    assert_true(audit_has(f, "egress_close"));
+    assert_true(audit_has(f, "egress_stop"));
+    close(peer);
+}
+
 static void test_inside_is_refused_at_once(void **state)
 {
     struct fixture *f = *state;
@@ -361,7 +382,8 @@ static void test_inside_is_refused_at_once(void **state)
     assert_true(audit_has(f, "egress_internal_deny"));
     assert_false(audit_has(f, "egress_dial"));
     assert_int_equal(poll(&p, 1, 0), 0);
-    struct sm_flow_msg repeated = {.type = SM_FLOW_REPEATED, .proto = SM_FLOW_TCP, .dst = {loopback, f->port}, .count = 41};
+    struct sm_flow_msg repeated = {
+        .type = SM_FLOW_REPEATED, .proto = SM_FLOW_TCP, .dst = {loopback, f->port}, .count = 41};
     tell(f, &repeated);
     sm_loop_turn(f->core.loop, 100);
     sm_audit_repeats_flush_all(f->core.repeats, f->core.audit, sm_clock_wall_us());
@@ -422,10 +444,11 @@ static void test_nonsense_from_the_front(void **state)
     struct fixture *f = *state;
     open_tcp(f, 1, loopback, f->port);
     assert_int_equal(hear(f), SM_FLOW_ACCEPT);
-    open_tcp(f, 1, loopback, f->port);           /* the id again */
+    open_tcp(f, 1, loopback, f->port);                   /* the id again */
     open_tcp(f, SM_FLOW_ID_CORE | 5, loopback, f->port); /* an id that is the core's to choose */
     for (unsigned type = 1; type < SM_FLOW_TYPES; type++) {
-        struct sm_flow_msg m = {.type = (enum sm_flow_type)type, .id = 99, .proto = SM_FLOW_UDP, .data = (const uint8_t *)"x"};
+        struct sm_flow_msg m = {
+            .type = (enum sm_flow_type)type, .id = 99, .proto = SM_FLOW_UDP, .data = (const uint8_t *)"x"};
         if (type == SM_FLOW_OPEN || type == SM_FLOW_ATTACH || type == SM_FLOW_INBOUND)
             continue;
         m.src = m.dst = (struct sm_endpoint){sm_addr_v4(1, 2, 3, 4), 5};
@@ -470,6 +493,7 @@ int main(void)
         T(test_truncated_head_is_denied, setup_ip_rule),
         T(test_guest_reset_reaches_the_server, setup_ip_rule),
         T(test_front_that_keeps_the_socket, setup_ip_rule),
+        T(test_front_that_keeps_a_reset_socket, setup_ip_rule),
         T(test_inside_is_refused_at_once, setup_guarded),
         T(test_strict_dials_nothing_for_a_forged_name, setup_strict),
         T(test_strict_resolves_a_listed_name_itself, setup_strict),
