@@ -6,6 +6,7 @@
 
 #include "base/defs.h"
 #include "cli/cli.h"
+#include "cli/doctor.h"
 #include "cli/egress.h"
 #include "core/core.h"
 #include "launch/options.h"
@@ -26,6 +27,7 @@ static const struct command commands[] = {
     {"egress", sm_cli_egress, "print what a workspace tried to reach and how it was judged", NULL},
     {"status", sm_cli_status, "show whether a workspace runs, and its settings", NULL},
     {"stop", sm_cli_stop, "end a running workspace", NULL},
+    {"doctor", sm_cli_doctor, "check what this machine has of what slirp-med needs", NULL},
     {"help", help_main, "print this, or the help of a command", NULL},
     {"core", sm_core_main, NULL, "slirp-med-core"},
     {"nat", sm_nat_main, NULL, "slirp-med-front"},
