@@ -348,6 +348,8 @@ static int wait_until_running(char **ret_line)
     int fd = connect_control();
     *ret_line = NULL;
     do {
+        if (*ret_line)
+            g_usleep(1000); /* nothing tells the moment; leave the processor to those that are to get there */
         g_free(*ret_line);
         *ret_line = fd >= 0 ? sm_control_ask(fd, SM_CONTROL_STATUS, NULL) : NULL;
     } while (*ret_line && (!strstr(*ret_line, "\"state\":\"running\"") || (victim_signal == 0 && strstr(*ret_line, "\"core\":null"))));
