@@ -24,6 +24,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define MAX_IDS 16
 #define MAX_CONN 4
 #define MAX_BATCH 8
+#define MODEL 4096 /* more ids than one input can ask about */
 
 static const struct sm_link wire = {.guest_mac = {0x52, 0x54, 0x00, 0x12, 0x34, 0x56},
                                     .our_mac = {0x52, 0x55, 0x0a, 0x00, 0x02, 0x02},
@@ -32,6 +33,16 @@ static const struct sm_link wire = {.guest_mac = {0x52, 0x54, 0x00, 0x12, 0x34, 
                                     .resolver = 0x0a000203,
                                     .prefix_len = 24,
                                     .mtu = 1500};
+
+/* What the core may believe about an id that the front chose; op 0 is "never". */
+struct model {
+    uint64_t id;
+    uint32_t shown;    /* bytes of BYTES */
+    unsigned accepted; /* the operation in which the core said ACCEPT or ATTACH */
+    unsigned attached;
+    unsigned ended; /* ... REFUSE or ABORT */
+    bool udp, eof, gone;
+};
 
 struct world {
     struct sm_loop *loop;
@@ -42,6 +53,9 @@ struct world {
     bool card_full;
     int up[MAX_UP];
     unsigned next_up;
+    unsigned op;
+    uint64_t last_id;
+    struct model model[MODEL];
     uint64_t ids[MAX_IDS]; /* the last ones asked about */
     unsigned n_ids;
     struct {
@@ -57,6 +71,12 @@ static void must(bool ok)
 {
     if (!ok)
         abort();
+}
+
+static struct model *model_of(uint64_t id)
+{
+    struct model *m = &w->model[id % MODEL];
+    return id != 0 && m->id == id ? m : NULL;
 }
 
 static int port_read(struct sm_port *port, struct sm_frame *frames, unsigned n)
@@ -268,6 +288,15 @@ static void core_says(struct sm_rd *r)
         w->up[w->next_up] = pair[1];
         w->next_up = (w->next_up + 1) % MAX_UP;
     }
+    struct model *known = model_of(m.id);
+    if (known && !known->gone && !known->ended) {
+        if ((m.type == SM_FLOW_ACCEPT || m.type == SM_FLOW_ATTACH) && !known->accepted)
+            known->accepted = w->op;
+        if (m.type == SM_FLOW_ATTACH && !known->attached)
+            known->attached = w->op;
+        if (m.type == SM_FLOW_REFUSE || m.type == SM_FLOW_ABORT)
+            known->ended = w->op;
+    }
     (void)sm_fd_send(w->core, raw, len, pair, pair[0] >= 0 ? 1 : 0);
     sm_fd_close(&pair[0]);
 }
@@ -297,6 +326,26 @@ static void upstream_does(struct sm_rd *r)
     }
 }
 
+/* A message about one flow: legal in the state that the model has. What the core said in this very operation may have
+ * crossed it. */
+static void hear_of_flow(const struct sm_flow_msg *m)
+{
+    struct model *known = model_of(m->id);
+
+    must(known && !known->gone && (!known->ended || known->ended == w->op));
+    if (m->type == SM_FLOW_GONE) {
+        known->gone = true;
+        return;
+    }
+    must(!known->udp && !known->eof && known->accepted && (!known->attached || known->attached == w->op));
+    if (m->type == SM_FLOW_EOF) {
+        known->eof = true;
+        return;
+    }
+    known->shown += (uint32_t)m->data_len;
+    must(known->shown <= SM_FLOW_HELD_MAX);
+}
+
 /* What the front said, which must be legal, and what the core remembers of it. */
 static void core_hears(void)
 {
@@ -311,8 +360,15 @@ static void core_hears(void)
         must(m.type == SM_FLOW_OPEN || m.type == SM_FLOW_BYTES || m.type == SM_FLOW_ATTACHED ||
              m.type == SM_FLOW_GONE || m.type == SM_FLOW_DATAGRAM || m.type == SM_FLOW_OTHER ||
              m.type == SM_FLOW_REPEATED || m.type == SM_FLOW_EOF);
-        if (m.type == SM_FLOW_OPEN)
+        if (m.type == SM_FLOW_OPEN) {
+            struct model *fresh = &w->model[m.id % MODEL];
+            must(m.id == w->last_id + 1); /* never used again */
+            w->last_id = m.id;
+            *fresh = (struct model){.id = m.id, .udp = m.proto == SM_FLOW_UDP};
             w->ids[w->n_ids++ % MAX_IDS] = m.id;
+        }
+        if ((m.type == SM_FLOW_BYTES || m.type == SM_FLOW_EOF || m.type == SM_FLOW_GONE) && !(m.id & SM_FLOW_ID_CORE))
+            hear_of_flow(&m);
     }
 }
 
@@ -347,13 +403,15 @@ static void start(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct world world = {0};
+    static struct world world; /* the model is large for a stack */
     struct sm_rd r = sm_rd_init(data, size);
 
+    memset(&world, 0, sizeof(world));
     w = &world;
     start();
     for (unsigned ops = 0; ops < MAX_OPS && sm_rd_left(&r) > 0 && !w->failed; ops++) {
         uint8_t op = sm_rd_u8(&r);
+        w->op = ops + 1;
         switch ((op & 0x7f) % 9) {
         case 0:
             raw_frame(&r, false);
@@ -383,7 +441,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             break;
         }
         /* The top bit keeps a frame for a batch with the next ones. */
-        if ((op & 0x80) && w->n_batch < MAX_BATCH)
+        if ((op & 0x80) && (op & 0x7f) % 9 < 5 && w->n_batch < MAX_BATCH)
             continue;
         flush_batch();
         must(sm_loop_turn(w->loop, 0) == 0);

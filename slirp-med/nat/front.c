@@ -49,9 +49,16 @@ void sm_front_tell(struct sm_front *front, enum sm_flow_type type, uint64_t id, 
     (void)sm_channel_send(front->channel, &m, -1);
 }
 
-bool sm_front_may_ask(const struct sm_front *front)
+bool sm_front_has_room(struct sm_front *front)
 {
-    return front->stats.asked_now < SM_FRONT_ASKED_MAX;
+    /* A descriptor that finds the process's table full is lost on the way, and the channel with it: so this bound comes
+     * first. */
+    return front->cfg.max_live == 0 || g_hash_table_size(front->ids) < front->cfg.max_live || sm_front_udp_evict(front);
+}
+
+bool sm_front_may_ask(struct sm_front *front)
+{
+    return front->stats.asked_now < SM_FRONT_ASKED_MAX && sm_front_has_room(front);
 }
 
 bool sm_front_ask(struct sm_front *front, struct sm_front_flow *flow)

@@ -39,6 +39,9 @@
 
 /** TCP connections at once, libslirp's TIME-WAIT included; a SYN above it is dropped. Design goal: 10,000 open ones. */
 #define SM_FRONT_TCP_MAX 16384
+/** Descriptors that are not flows': the standard ones, link, channel, port, epoll, and one that is just being received.
+ */
+#define SM_FRONT_FDS_RESERVED 32
 /** UDP 4-tuples at once. When full, the one that was quiet longest makes room if it was quiet for
  * SM_FRONT_UDP_QUIET_US. */
 #define SM_FRONT_UDP_MAX 16384
@@ -63,7 +66,9 @@
 
 struct sm_front_config {
     struct sm_nat_config net;
-    uint8_t secret[32];              /* random: initial sequence numbers and table keys */
+    unsigned max_live;  /* flows that may hold a descriptor, 0: no bound but those above; main.c takes it from
+                           RLIMIT_NOFILE */
+    uint8_t secret[32]; /* random: initial sequence numbers and table keys */
     int64_t (*clock_us)(void *data); /* NULL: the loop's time of this turn */
     void *clock_data;
 };

@@ -97,8 +97,10 @@ void sm_front_tell(struct sm_front *front, enum sm_flow_type type, uint64_t id, 
 bool sm_front_ask(struct sm_front *front, struct sm_front_flow *flow);
 /** Whether a hold refuses this attempt; counts it. */
 bool sm_front_held(struct sm_front *front, const struct sm_hold_key *key, enum sm_flow_how *ret_how);
-/** Room for one more flow that waits for its verdict? */
-bool sm_front_may_ask(const struct sm_front *front);
+/** Room for one more live flow? A UDP flow that was quiet for long may make it. */
+bool sm_front_has_room(struct sm_front *front);
+/** ... that waits for its verdict? */
+bool sm_front_may_ask(struct sm_front *front);
 void sm_front_set_state(struct sm_front_flow *flow, enum sm_front_state state);
 /** The id dies: no message for it has an effect from now on. */
 void sm_front_forget(struct sm_front_flow *flow);
@@ -140,6 +142,8 @@ void sm_front_udp_input(const SlirpFlowAddr *addr, const uint8_t *data, size_t l
 void sm_front_udp_message(struct sm_front_flow *flow, const struct sm_flow_msg *msg, int *fd);
 void sm_front_udp_run(struct sm_front_flow *flow);
 void sm_front_udp_flush(struct sm_front *front);
+/** End the flow that was quiet longest, if it was quiet long enough; false when there is none. */
+bool sm_front_udp_evict(struct sm_front *front);
 void sm_front_udp_expire(struct sm_front *front, int64_t now_us);
 void sm_front_udp_datagram(struct sm_front *front, const struct sm_flow_msg *msg);
 void sm_front_udp_free(struct sm_front_flow *flow);

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <jansson.h>
@@ -95,6 +96,13 @@ static bool start(struct process *p, const struct sm_sandbox_spec *spec, GError 
     if (sm_sandbox_early(SM_ROLE_FRONT, spec, error) < 0 || !read_config(&cfg, error))
         return false;
     (void)close(SM_CONFIG_FD);
+    struct rlimit nofile;
+    if (getrlimit(RLIMIT_NOFILE, &nofile) < 0 || nofile.rlim_cur < 2 * SM_FRONT_FDS_RESERVED) {
+        sm_error_set(error, SM_ERROR_MISSING, "front: the limit of open files is too low; raise it (ulimit -n 4096)");
+        return false;
+    }
+    cfg.max_live =
+        (unsigned)SM_MIN(nofile.rlim_cur, (rlim_t)SM_FRONT_TCP_MAX + SM_FRONT_UDP_MAX) - SM_FRONT_FDS_RESERVED;
     if (sm_fd_set_nonblock(SM_LINK_FD) < 0 || sm_fd_set_nonblock(SM_CHANNEL_FD) < 0 ||
         sm_fd_set_nonblock(SM_ROLE_FD) < 0) {
         sm_error_set_errno(error, errno, "front: a descriptor of the supervisor is missing");

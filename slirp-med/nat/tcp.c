@@ -490,7 +490,7 @@ void sm_front_tcp_inbound(struct sm_front *front, const struct sm_flow_msg *msg,
                           .guest_port = msg->guest_port,
                           .peer_port = msg->src.port};
 
-    if (msg->src.addr.family != SM_FAMILY_V4 || front->stats.tcp_now >= SM_FRONT_TCP_MAX) {
+    if (msg->src.addr.family != SM_FAMILY_V4 || front->stats.tcp_now >= SM_FRONT_TCP_MAX || !sm_front_has_room(front)) {
         sm_front_tell(front, SM_FLOW_GONE, msg->id, SM_WHY_LIMIT);
         return;
     }

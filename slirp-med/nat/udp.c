@@ -190,14 +190,19 @@ static void send_dns(struct sm_front *front, const SlirpFlowAddr *addr, const ui
         front->stats.dns_in++;
 }
 
+bool sm_front_udp_evict(struct sm_front *front)
+{
+    struct sm_udp_flow *oldest = front->lru.head ? front->lru.head->data : NULL;
+    if (!oldest || sm_front_now(front) - oldest->last_us < SM_FRONT_UDP_QUIET_US)
+        return false;
+    end_and_tell(oldest, SM_WHY_LIMIT);
+    return true;
+}
+
 static struct sm_udp_flow *flow_new(struct sm_front *front, const struct sm_hold_key *key, uint64_t hash)
 {
-    if (front->stats.udp_now >= SM_FRONT_UDP_MAX) {
-        struct sm_udp_flow *oldest = front->lru.head ? front->lru.head->data : NULL;
-        if (!oldest || sm_front_now(front) - oldest->last_us < SM_FRONT_UDP_QUIET_US)
-            return NULL;
-        end_and_tell(oldest, SM_WHY_LIMIT);
-    }
+    if (front->stats.udp_now >= SM_FRONT_UDP_MAX && !sm_front_udp_evict(front))
+        return NULL;
     struct sm_udp_flow *u = g_new0(struct sm_udp_flow, 1);
     u->base.front = front;
     u->base.proto = SM_FRONT_UDP;

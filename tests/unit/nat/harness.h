@@ -26,7 +26,8 @@ struct h {
     int guest; /* frames */
     int core;  /* messages */
     const char *failed;
-    int64_t skew_us; /* added to the real clock */
+    int64_t frozen_us; /* if set, the clock stands here */
+    int64_t skew_us;   /* added to the clock */
 };
 
 /* One frame that the guest got, taken apart. */
@@ -59,25 +60,26 @@ static inline void h_failed(const char *text, void *data)
 static inline int64_t h_clock(void *data)
 {
     struct h *h = data;
-    return sm_loop_now(h->loop) + h->skew_us;
+    return (h->frozen_us ? h->frozen_us : sm_loop_now(h->loop)) + h->skew_us;
 }
 
-static inline struct h *h_new_with(bool dns_any, unsigned mtu)
+static inline struct h *h_new_with(bool dns_any, unsigned max_live)
 {
     struct h *h = g_new0(struct h, 1);
     int tap[2], channel[2];
     GError *error = NULL;
-    struct sm_front_config cfg = {
-        .net = {.link = test_link, .dns_any = dns_any, .workspace = "test"}, .clock_us = h_clock, .clock_data = h};
+    struct sm_front_config cfg = {.net = {.link = test_link, .dns_any = dns_any, .workspace = "test"},
+                                  .max_live = max_live,
+                                  .clock_us = h_clock,
+                                  .clock_data = h};
 
-    cfg.net.link.mtu = (uint16_t)mtu;
     (void)signal(SIGPIPE, SIG_IGN); /* as the sandbox does */
     memset(cfg.secret, 7, sizeof(cfg.secret));
     assert_int_equal(sm_fd_seqpair(tap, true), 0);
     assert_int_equal(sm_fd_seqpair(channel, true), 0);
     h->loop = sm_loop_new(&error);
     assert_non_null(h->loop);
-    h->port = sm_port_tap_new(tap[0], mtu);
+    h->port = sm_port_tap_new(tap[0], test_link.mtu);
     h->front = sm_front_new(h->loop, &cfg, h->port, channel[0], h_failed, h, &error);
     assert_non_null(h->front);
     h->guest = tap[1];
@@ -87,7 +89,7 @@ static inline struct h *h_new_with(bool dns_any, unsigned mtu)
 
 static inline struct h *h_new(void)
 {
-    return h_new_with(false, 1500);
+    return h_new_with(false, 0);
 }
 
 static inline void h_free(struct h *h)

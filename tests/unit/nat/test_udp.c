@@ -279,7 +279,7 @@ static void test_dns(void **state)
 
 static void test_dns_any(void **state)
 {
-    struct h *h = h_new_with(true, 1500);
+    struct h *h = h_new_with(true, 0);
     static struct mx mx;
 
     send_udp(h, WORLD, 5000, 53, "query", 5);
@@ -391,6 +391,55 @@ static void test_asked_bound(void **state)
     assert_int_equal(h_stats(h).udp_now, SM_FRONT_ASKED_MAX);
 }
 
+/* As many live flows as the process may have descriptors: a new one takes the place of the quietest UDP flow, but only
+ * if that one is really quiet. */
+static void test_table_full(void **state)
+{
+    enum { LIVE = 40 };
+    struct h *h = h_new_with(false, LIVE);
+    static struct mx mx;
+    int up[LIVE];
+    static struct buf b;
+
+    h->frozen_us = sm_clock_us();
+    for (unsigned i = 0; i < LIVE; i++)
+        up[i] = core_attach(h, ask_udp(h, WORLD, (uint16_t)(1000 + i), 443, ""), 0, SOCK_SEQPACKET);
+    send_udp(h, WORLD, 70, 443, "", 0);
+    tcp_frame(&b, test_link.guest, WORLD, 70, 80, 1, 0, TCP_SYN, NULL, 0);
+    guest_send(h, &b);
+    core_expect_nothing(h);
+    assert_int_equal(h_stats(h).opens_dropped, 2);
+    h->skew_us += SM_FRONT_UDP_QUIET_US;
+    send_udp(h, WORLD, 1000, 443, "", 0); /* the first is not the quietest any more */
+    h_settle(h);
+    send_udp(h, WORLD, 70, 443, "", 0);
+    gone_expect(h, 2, SM_WHY_LIMIT);
+    core_expect(h, SM_FLOW_OPEN, &mx);
+    assert_int_equal(mx.m.id, LIVE + 1);
+    /* TCP as well, and a published port. */
+    guest_send(h, &b);
+    gone_expect(h, 3, SM_WHY_LIMIT);
+    core_expect(h, SM_FLOW_OPEN, &mx);
+    assert_int_equal(mx.m.proto, SM_FLOW_TCP);
+    h->skew_us -= SM_FRONT_UDP_QUIET_US;
+    int pair[2];
+    assert_int_equal(sm_fd_seqpair(pair, true), 0);
+    core_send_fd(h,
+                 &(struct sm_flow_msg){.type = SM_FLOW_INBOUND,
+                                       .id = SM_FLOW_ID_CORE | 1,
+                                       .guest_port = 80,
+                                       .src = {.addr = sm_addr_from_u32(WORLD), .port = 5555}},
+                 pair[0]);
+    gone_expect(h, SM_FLOW_ID_CORE | 1, SM_WHY_LIMIT);
+    core_expect(h, SM_FLOW_ATTACHED, &mx);
+    assert_int_equal(upstream_end(h, pair[1]), 0);
+    (void)close(pair[1]);
+    assert_null(h->failed);
+    h_free(h);
+    for (unsigned i = 0; i < LIVE; i++)
+        (void)close(up[i]);
+}
+
 /* What the front answers by itself goes nowhere else. */
 static void test_own_answers(void **state)
 {
@@ -466,9 +515,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-        T(test_flow),        T(test_tuples),      T(test_refusals),  T(test_held_bound), T(test_unanswered),
-        T(test_dns),         T(test_dns_any),     T(test_bad_batch), T(test_fragments),  T(test_pair_full),
-        T(test_asked_bound), T(test_own_answers), T(test_others),
+        T(test_flow),        T(test_tuples),     T(test_refusals),    T(test_held_bound), T(test_unanswered),
+        T(test_dns),         T(test_dns_any),    T(test_bad_batch),   T(test_fragments),  T(test_pair_full),
+        T(test_asked_bound), T(test_table_full), T(test_own_answers), T(test_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
