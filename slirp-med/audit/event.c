@@ -252,10 +252,8 @@ void sm_audit_add_target(struct sm_audit_record *r, const struct sm_audit_target
     sm_audit_add_str(r, "name_source", target->name_source);
     sm_audit_add_str(r, "rule", target->rule);
     sm_audit_add_str(r, "reason", target->reason);
-    if (target->unlisted)
-        sm_audit_add_bool(r, "unlisted", true);
-    if (target->internal)
-        sm_audit_add_bool(r, "internal", true);
+    sm_audit_add_bool(r, "unlisted", target->unlisted);
+    sm_audit_add_bool(r, "internal", target->internal);
     if (target->has_mitm)
         sm_audit_add_bool(r, "mitm", target->mitm);
 }

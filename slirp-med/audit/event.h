@@ -112,7 +112,7 @@ void sm_audit_add_endpoint(struct sm_audit_record *r, const char *key, const str
  * empty array. */
 void sm_audit_add_strv(struct sm_audit_record *r, const char *key, const char *const *values, size_t n);
 
-/** What the lines of a TCP or UDP flow share. Zero and NULL members are left out, except that `mitm` is written
+/** What the lines of a TCP or UDP flow share. Zero and NULL members are left out; `unlisted` and `internal` are always written, `mitm`
  * whenever has_mitm is set. */
 struct sm_audit_target {
     uint64_t flow;          /* 0: none */

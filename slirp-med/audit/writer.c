@@ -246,7 +246,7 @@ static bool fail(struct sm_audit_writer *w, int err, enum sm_audit_need need, co
         w->failure = g_strdup_printf(
             "audit log of workspace %s cannot be written (%s: %s); nothing new is admitted until it can: "
             "make room on the disk that holds the state folder",
-            w->workspace, what, g_strerror(err));
+            w->workspace, what, strerror(err));
     else
         w->failure = g_strdup_printf("audit log of workspace %s %s; nothing new is admitted until it is replaced",
                                      w->workspace, what);

@@ -3,6 +3,7 @@
 #include "base/error.h"
 
 #include <stdarg.h>
+#include <string.h>
 
 GQuark sm_error_quark(void)
 {
@@ -24,5 +25,5 @@ void sm_error_set_errno(GError **error, int err, const char *fmt, ...)
     va_start(ap, fmt);
     g_autofree char *text = g_strdup_vprintf(fmt, ap);
     va_end(ap);
-    g_set_error(error, SM_ERROR, SM_ERROR_SYSTEM, "%s: %s", text, g_strerror(err));
+    g_set_error(error, SM_ERROR, SM_ERROR_SYSTEM, "%s: %s", text, strerror(err));
 }

@@ -43,6 +43,9 @@
 #define SM_CORE_SILENT_US INT64_C(30000000)
 /** A guest that began a head or a hello must finish it in this time. */
 #define SM_CORE_PARTIAL_US INT64_C(60000000)
+/** A guest that has said a few letters and pauses ("hi") may be waiting for an answer to them: after this they are sent on, if a flow that names
+ * nobody would be allowed; classification goes on. */
+#define SM_CORE_RELEASE_US INT64_C(100000)
 /** How long an ended flow waits for the other side's word on how it ended, before its close line is written. */
 #define SM_CORE_END_WAIT_US INT64_C(2000000)
 /** UDP flows: unreplied and replied idle times (spec: issue 2 item 4). */
@@ -93,7 +96,6 @@ struct sm_session {
     bool allowed;             /* an allow line was written: a close line is owed */
     bool dial_recorded;       /* a dial line was written and no allow line: a close line is owed too */
     bool guest_eof;           /* EOF while held */
-    bool server_spoke;
     bool gone;                /* GONE came */
     enum sm_flow_why gone_why;
     bool kernel_end;   /* the kernel says that both directions are over */
@@ -102,8 +104,10 @@ struct sm_session {
     struct sm_buf held; /* copies of the bytes that the front holds */
     struct sm_http_head *http;
     struct sm_tls_hello *tls;
-    size_t judged; /* of held, bytes that the core writes upstream itself */
+    int64_t held_us; /* when the first held byte came */
+    size_t judged;   /* of held, bytes that the core writes upstream itself */
     size_t written;
+    const char *classified; /* what the first bytes were: "tls", "http", "h2", "opaque", "server_first"; NULL: not known yet */
     enum sm_assertion assertion;
     struct sm_host asserted;
 
@@ -207,6 +211,10 @@ void sm_tcp_redial(struct sm_session *s, bool ok);
 bool sm_tcp_accept(struct sm_session *s);
 void sm_tcp_hold(struct sm_session *s, bool ok);
 void sm_tcp_hand_over(struct sm_session *s, bool ok);
+/** sm_session_allows_opaque() - would a flow that names nobody be let through on the upstream it has? Fills s->verdict if so. */
+bool sm_session_allows_opaque(struct sm_session *s);
+/** sm_session_allow() - write the allow line and schedule fn. */
+void sm_session_allow(struct sm_session *s, sm_effect_fn fn);
 void sm_tcp_bytes(struct sm_session *s, const uint8_t *data, size_t len);
 void sm_tcp_guest_eof(struct sm_session *s);
 void sm_tcp_gone(struct sm_session *s);

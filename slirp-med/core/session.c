@@ -64,6 +64,7 @@ void sm_session_line(const struct sm_session *s, struct sm_audit_record *r, enum
     };
     sm_audit_begin(r, event, sm_clock_wall_us());
     sm_audit_add_target(r, &t);
+    sm_audit_add_str(r, "classified", s->classified);
     if (s->dialled.port && !sm_endpoint_equal(&s->dialled, &s->dst))
         sm_audit_add_endpoint(r, "dialled", &s->dialled);
 }
@@ -263,6 +264,27 @@ static void ask(struct sm_session *s, enum sm_stage stage, const struct sm_endpo
     sm_decide(&q, ret);
 }
 
+bool sm_session_allows_opaque(struct sm_session *s)
+{
+    struct sm_verdict v;
+    enum sm_assertion before = s->assertion;
+
+    s->assertion = SM_ASSERTION_OPAQUE;
+    ask(s, SM_STAGE_ASSERT, &s->dst, &v);
+    s->assertion = before;
+    if (v.action != SM_ACTION_ALLOW || !s->upstream_up)
+        return false;
+    s->verdict = v;
+    return true;
+}
+
+void sm_session_allow(struct sm_session *s, sm_effect_fn fn)
+{
+    if (!s->allowed)
+        s->core->n_allowed++;
+    record_and_schedule(s, SM_AUDIT_EGRESS_ALLOW, fn);
+}
+
 /* RESOLVED: the first address that policy admits is dialled; the others stay for when it does not answer. */
 static void judge_resolved(struct sm_session *s)
 {
@@ -311,8 +333,7 @@ void sm_session_judge(struct sm_session *s, enum sm_stage stage)
         if (is_udp(s)) {
             record_and_schedule(s, SM_AUDIT_EGRESS_UDP_ALLOW, sm_udp_start);
         } else if (s->upstream_up) {
-            s->core->n_allowed++;
-            record_and_schedule(s, SM_AUDIT_EGRESS_ALLOW, sm_tcp_hand_over);
+            sm_session_allow(s, sm_tcp_hand_over);
         } else {
             /* Held without upstream, and now an asserted name is proven for the guest's own address (a pin came in between). */
             s->addrs[0] = s->dst.addr;

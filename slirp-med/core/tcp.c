@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/tcp.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -27,6 +28,7 @@ static void on_held_upstream(struct sm_watch *watch, uint32_t events);
 static void on_write_judged(struct sm_watch *watch, uint32_t events);
 static void on_attached(struct sm_watch *watch, uint32_t events);
 static void on_held_timer(struct sm_timer *timer, int64_t now_us);
+static void classify(struct sm_session *s);
 static void on_end_timer(struct sm_timer *timer, int64_t now_us);
 
 enum sm_flow_how sm_tcp_how(int err)
@@ -93,7 +95,7 @@ static void dial_failed(struct sm_session *s, int err, const char *reason)
     drop_upstream(s, true);
     sm_session_line(s, &r, SM_AUDIT_EGRESS_DIAL_ERROR, reason ? reason : error_name(err));
     if (err)
-        sm_audit_add_str(&r, "error", g_strerror(err));
+        sm_audit_add_str(&r, "error", strerror(err));
     sm_core_note(s->core, &r);
     s->dial_recorded = s->allowed = false;
     if (s->state == SM_SESSION_REDIALLING && s->next_addr < s->n_addrs) {
@@ -224,7 +226,7 @@ static void decided(struct sm_session *s, enum sm_assertion assertion, size_t ju
     sm_loop_disarm(s->core->loop, &s->timer);
     sm_loop_unwatch(s->core->loop, &s->upstream);
     s->assertion = assertion;
-    s->judged = judged;
+    s->judged = SM_MAX(judged, s->written); /* what was released early has been consumed */
     sm_session_judge(s, SM_STAGE_ASSERT);
 }
 
@@ -249,19 +251,53 @@ static void on_held_upstream(struct sm_watch *watch, uint32_t events)
         sm_loop_unwatch(s->core->loop, watch);
         return;
     }
-    s->server_spoke = true;
-    decided(s, SM_ASSERTION_SERVER_FIRST, 0);
+    s->classified = s->written > 0 ? "opaque" : "server_first";
+    decided(s, s->written > 0 ? SM_ASSERTION_OPAQUE : SM_ASSERTION_SERVER_FIRST, 0);
+}
+
+/* A word of a few letters may be the start of a request line, or all that the guest will say before it is answered. */
+static bool undecidable(const struct sm_session *s)
+{
+    return s->upstream_up && s->tls->status == SM_TLS_NOT_TLS && s->http->maybe == SM_HTTP_MAYBE_TOKEN && s->held.len > s->written;
+}
+
+static void set_held_timer(struct sm_session *s)
+{
+    int64_t now = sm_loop_now(s->core->loop);
+
+    sm_loop_arm(s->core->loop, &s->timer, undecidable(s) ? now + SM_CORE_RELEASE_US : s->held_us + SM_CORE_PARTIAL_US);
+}
+
+/* The bytes go upstream, the flow stays held: the next ones are still judged with these before them. */
+static void release_held(struct sm_session *s, bool ok)
+{
+    if (!ok) {
+        not_recorded(s);
+        return;
+    }
+    ssize_t n = send(s->upstream.fd, sm_buf_peek(&s->held) + s->written, s->held.len - s->written, MSG_NOSIGNAL);
+    if (n > 0)
+        s->written += (size_t)n;
+    if (sm_loop_watch(s->core->loop, &s->upstream, EPOLLIN | EPOLLRDHUP) < 0)
+        sm_session_deny(s, "out_of_resources");
+    else
+        classify(s); /* with what came while the line was written */
 }
 
 static void on_held_timer(struct sm_timer *timer, int64_t now_us)
 {
     struct sm_session *s = sm_container_of(timer, struct sm_session, timer);
 
-    (void)now_us;
-    if (s->held.len == 0)
+    if (s->held.len == 0) {
         decided(s, SM_ASSERTION_TIMEOUT, 0);
-    else
+    } else if (now_us < s->held_us + SM_CORE_PARTIAL_US && undecidable(s) && sm_session_allows_opaque(s)) {
+        sm_loop_unwatch(s->core->loop, &s->upstream);
+        sm_session_allow(s, release_held);
+    } else if (now_us < s->held_us + SM_CORE_PARTIAL_US) {
+        sm_loop_arm(s->core->loop, timer, s->held_us + SM_CORE_PARTIAL_US);
+    } else {
         sm_session_deny(s, "classification_timeout");
+    }
 }
 
 static void classify(struct sm_session *s)
@@ -270,6 +306,14 @@ static void classify(struct sm_session *s)
     enum sm_tls_status tls = sm_tls_hello_feed(s->tls, data, s->held.len);
     enum sm_http_status http = sm_http_head_feed(s->http, data, s->held.len);
 
+    if (tls != SM_TLS_NOT_TLS && tls != SM_TLS_NEED_MORE)
+        s->classified = "tls";
+    else if (http == SM_HTTP_HTTP1 || http == SM_HTTP_REJECT)
+        s->classified = "http";
+    else if (http == SM_HTTP_HTTP2)
+        s->classified = "h2";
+    else if (tls == SM_TLS_NOT_TLS && http == SM_HTTP_NOT_HTTP)
+        s->classified = "opaque";
     if (tls == SM_TLS_HELLO) {
         if (s->tls->sni_len == 0) {
             decided(s, SM_ASSERTION_OPAQUE, s->tls->consumed);
@@ -304,20 +348,23 @@ static void classify(struct sm_session *s)
             sm_session_deny(s, "truncated_head");
         else
             decided(s, SM_ASSERTION_OPAQUE, 0);
+    } else {
+        set_held_timer(s);
     }
 }
 
 void sm_tcp_bytes(struct sm_session *s, const uint8_t *data, size_t len)
 {
-    if (s->effect)
+    if (s->effect && s->effect != release_held)
         return; /* decided already; what comes now is the front's to keep */
     if (s->held.len == 0)
-        sm_loop_arm(s->core->loop, &s->timer, sm_loop_now(s->core->loop) + SM_CORE_PARTIAL_US);
+        s->held_us = sm_loop_now(s->core->loop);
     if (!sm_buf_append(&s->held, data, len)) {
         sm_session_deny(s, "head_too_large");
         return;
     }
-    classify(s);
+    if (!s->effect)
+        classify(s);
 }
 
 void sm_tcp_guest_eof(struct sm_session *s)
@@ -378,6 +425,7 @@ void sm_tcp_resolve(struct sm_session *s)
     struct sm_audit_record r;
 
     drop_upstream(s, true); /* it went to the guest's address, which proves nothing */
+    s->written = 0;
     sm_session_line(s, &r, SM_AUDIT_EGRESS_DNS_QUERY, sm_reason_name(s->verdict.reason));
     if (!sm_core_record(s->core, &r)) {
         not_recorded(s);

@@ -290,6 +290,46 @@ static void test_server_speaks_first(void **state)
     close(peer);
 }
 
+/* A client that says "hi" without a line end and waits: its letters go up, and what follows is still judged with them. */
+static void test_short_word_is_answered(void **state)
+{
+    struct fixture *f = *state;
+    char got[64];
+    struct pollfd p = {.events = POLLIN};
+    open_tcp(f, 1, loopback, f->port);
+    assert_int_equal(hear(f), SM_FLOW_ACCEPT);
+    p.fd = server_accept(f);
+    bytes(f, 1, "hi", 2);
+    for (int i = 0; i < 50 && poll(&p, 1, 0) == 0; i++)
+        sm_loop_turn(f->core.loop, 50);
+    assert_int_equal(recv(p.fd, got, sizeof(got), 0), 2);
+    assert_true(audit_has(f, "egress_allow"));
+    assert_int_equal(send(p.fd, "hello", 5, 0), 5);
+    assert_int_equal(hear(f), SM_FLOW_ATTACH);
+    assert_int_equal(f->last.consumed, 2);
+    assert_int_equal(read(f->attached, got, sizeof(got)), 5);
+    close(p.fd);
+}
+
+static void test_typed_request_is_still_judged(void **state)
+{
+    struct fixture *f = *state;
+    char got[64] = "";
+    struct pollfd p = {.events = POLLIN};
+    open_tcp(f, 1, loopback, f->port);
+    assert_int_equal(hear(f), SM_FLOW_ACCEPT);
+    p.fd = server_accept(f);
+    bytes(f, 1, "GE", 2);
+    for (int i = 0; i < 50 && poll(&p, 1, 0) == 0; i++)
+        sm_loop_turn(f->core.loop, 50);
+    assert_int_equal(recv(p.fd, got, sizeof(got), 0), 2);
+    bytes(f, 1, "T / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 37);
+    assert_int_equal(hear(f), SM_FLOW_ABORT);
+    assert_true(audit_has(f, "egress_deny"));
+    assert_true(recv(p.fd, got, sizeof(got), 0) <= 0);
+    close(p.fd);
+}
+
 static void test_guest_only_closes(void **state)
 {
     struct fixture *f = *state;
@@ -489,6 +529,8 @@ int main(void)
         T(test_http_cut_everywhere, setup_ip_rule),
         T(test_refused_upstream, setup_ip_rule),
         T(test_server_speaks_first, setup_ip_rule),
+        T(test_short_word_is_answered, setup_ip_rule),
+        T(test_typed_request_is_still_judged, setup_ip_rule),
         T(test_guest_only_closes, setup_ip_rule),
         T(test_truncated_head_is_denied, setup_ip_rule),
         T(test_guest_reset_reaches_the_server, setup_ip_rule),
