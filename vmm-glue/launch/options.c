@@ -269,7 +269,7 @@ static const struct flag flags[] = {
     {"egress-deny", "ENTRY", true, take_deny, "refuse it, whatever else allows it; repeatable"},
     {"egress-policy", "FILE", true, take_policy, "entries from a .yaml, .yml or .json file with the keys allow and passthrough; repeatable"},
     {"egress-inside", "CIDR", true, take_inside, "one more range that counts as inside; repeatable"},
-    {"egress-opaque", NULL, false, take_opaque, "do not intercept TLS; names are still policed"},
+    {"egress-opaque", NULL, false, take_opaque, "do not intercept TLS; names are still policed (this version intercepts nothing yet)"},
     {"egress-dns-qps", "N", false, take_qps, "DNS queries a second (default 100; 0: no limit)"},
     {"dns", "ADDR[:PORT]", true, take_dns, "ask this DNS server instead of those in /etc/resolv.conf; repeatable"},
     {"network", "MODE", false, take_network, "user (default), or isolated: no network device at all"},
