@@ -272,7 +272,7 @@ static void test_any_death_ends_it(void **state)
     } cases[] = {
         {"kill 9", SERVE, GUEST_OK "hang", "the core ended unexpectedly (signal 9", false},
         {"exit 1", SERVE, GUEST_OK "hang", "the core ended unexpectedly (exit status 1)", false},
-        {SERVE, "kill 11", GUEST_OK "hang", "the front ended unexpectedly (signal 11", false},
+        {SERVE, "kill 31", GUEST_OK "hang", "the front ended unexpectedly (signal 31", false},
         {SERVE, SERVE, "kill 9", "the guest ended unexpectedly (signal 9", false},
         {SERVE, "recv STOP; exit 0", "sendfd TAP; exit 0", "the guest ended unexpectedly (exit status 0)", false},
         {SERVE, SERVE, GUEST_OK "kill 9", "the guest ended unexpectedly (signal 9", true},
@@ -280,7 +280,7 @@ static void test_any_death_ends_it(void **state)
         {"send FAIL no libcares\n", SERVE, "hang", "core: no libcares?", false},
         {SERVE, SERVE, "send FAIL no /dev/net/tun; exit 125", "guest: no /dev/net/tun", false},
         /* the front's complaint is only the echo of the core's crash, even when it comes first */
-        {"send READY; close 5; recv STOP; kill 11", "send READY; eof; send FAIL the channel is gone; exit 1", GUEST_OK "hang", "the core ended unexpectedly (signal 11", true},
+        {"send READY; close 5; recv STOP; kill 31", "send READY; eof; send FAIL the channel is gone; exit 1", GUEST_OK "hang", "the core ended unexpectedly (signal 31", true},
         {"send READY; close 5; recv STOP; exit 0", "send READY; eof; send FAIL the channel is gone; exit 1", GUEST_OK "hang", "the front failed: the channel is gone", true},
         {SERVE, SERVE, GUEST_OK "close; hang", "the guest ended unexpectedly (signal 9", true},
     };
