@@ -135,7 +135,7 @@ static void test_exact_line(void **state)
         "{\"ts\":\"2026-11-22T21:04:05.123456Z\",\"seq\":42,\"event\":\"egress_close\",\"workspace\":\"demo\",\"flow\":"
         "7,"
         "\"src\":\"10.0.2.15:40000\",\"dst\":\"203.0.113.5\",\"port\":443,\"host\":\"ok.test\",\"name_source\":\"pin\","
-        "\"rule\":\".test\",\"mitm\":false,\"bytes_up\":12,\"delta\":-3,\"dialled\":\"203.0.113.5:443\"}\n";
+        "\"rule\":\".test\",\"unlisted\":false,\"internal\":false,\"mitm\":false,\"bytes_up\":12,\"delta\":-3,\"dialled\":\"203.0.113.5:443\"}\n";
     assert_memory_equal(line, want, strlen(want));
 }
 
@@ -147,7 +147,9 @@ static void test_absent_values_are_left_out(void **state)
     sm_audit_add_target(&r, &none);
     sm_audit_add_str(&r, "rule2", NULL);
     sm_audit_add_guest(&r, "host2", NULL, 5);
-    assert_int_equal(r.len, 0);
+    static const char want[] = ",\"unlisted\":false,\"internal\":false"; /* these two are always there */
+    assert_int_equal(r.len, sizeof(want) - 1);
+    assert_memory_equal(r.fields, want, sizeof(want) - 1);
     assert_false(r.truncated);
 }
 

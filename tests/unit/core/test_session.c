@@ -323,7 +323,8 @@ static void test_typed_request_is_still_judged(void **state)
     for (int i = 0; i < 50 && poll(&p, 1, 0) == 0; i++)
         sm_loop_turn(f->core.loop, 50);
     assert_int_equal(recv(p.fd, got, sizeof(got), 0), 2);
-    bytes(f, 1, "T / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 37);
+    static const char rest[] = "T / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n";
+    bytes(f, 1, rest, sizeof(rest) - 1);
     assert_int_equal(hear(f), SM_FLOW_ABORT);
     assert_true(audit_has(f, "egress_deny"));
     assert_true(recv(p.fd, got, sizeof(got), 0) <= 0);
