@@ -23,7 +23,7 @@ static void print_help(void)
            "A flag may be written '--flag value' or '--flag=value'. The first argument that is no flag begins CMD.\n"
            "\n"
            "Exit status: CMD's; 128+n when signal n ended it; 125 when slirp-med itself failed; 126 when CMD could not be executed;\n"
-           "127 when CMD was not found; 2 when a flag is wrong.\n",
+           "127 when CMD was not found; 2 when a flag, a policy file or the state folder is wrong.\n",
            flags);
 }
 

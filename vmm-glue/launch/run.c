@@ -61,10 +61,11 @@ static void json_freep(json_t **j)
     json_decref(*j);
 }
 
-static int say(int status, const GError *error)
+/** A setting of the user's that cannot work is a usage error here too; all else is ours. */
+static int say(const GError *error)
 {
     fprintf(stderr, "slirp-med: %s\n", error->message);
-    return status;
+    return g_error_matches(error, SM_ERROR, SM_ERROR_INVALID) ? SM_LAUNCH_USAGE : SM_SUPERVISOR_FAILED;
 }
 
 static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, struct sm_launch_ground *ground, bool *ret_started)
@@ -82,7 +83,7 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     if (networked) {
         audit_fd = sm_audit_open(ws->dirfd, &ground->seq_floor, &error);
         if (audit_fd < 0)
-            return say(SM_SUPERVISOR_FAILED, error);
+            return say(error);
         resolv_conf = o->n_dns > 0 ? NULL : sm_resolv_read(SM_RESOLV_PATH, NULL);
         if (resolv_conf && !g_utf8_validate(resolv_conf, -1, NULL))
             g_clear_pointer(&resolv_conf, g_free);
@@ -92,7 +93,7 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     if (!(settings = sm_message_settings(o, &error)) || !(core_config = sm_message_core(o, ground, &error)) ||
         !(front_config = sm_message_front(o, &error)) || !(guest_config = sm_message_guest(o, ws, ground, &error)) ||
         sm_workspace_write_settings(ws, settings, &error) < 0)
-        return say(SM_SUPERVISOR_FAILED, error);
+        return say(error);
 
     char self[] = "slirp-med", core[] = "core", front[] = "nat", guest[] = "guest-init";
     char *core_argv[] = {self, core, NULL}, *front_argv[] = {self, front, NULL}, *guest_argv[] = {self, guest, NULL};
@@ -114,7 +115,7 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
 
     sm_cleanup(supervisor_freep) struct sm_supervisor *supervisor = sm_supervisor_new(&spec, &error);
     if (!supervisor)
-        return say(SM_SUPERVISOR_FAILED, error);
+        return say(error);
     struct sm_supervisor_result result;
     sm_supervisor_run(supervisor, &result);
     if (result.reason)
@@ -155,11 +156,11 @@ int sm_launch_run(const struct sm_run_options *o)
     }
 
     if (sm_sandbox_enter(SM_ROLE_SUPERVISOR, &(struct sm_sandbox_spec){.parent_fd = -1}, &error) < 0)
-        return say(SM_SUPERVISOR_FAILED, error);
+        return say(error);
     if (sm_workspace_open(o->state_dir, o->name, true, &ws, &error) < 0)
-        return say(SM_SUPERVISOR_FAILED, error);
+        return say(error);
     if (sm_workspace_lock(&ws, &error) < 0)
-        return say(SM_SUPERVISOR_FAILED, error);
+        return say(error);
     if (o->name_generated)
         fprintf(stderr, "slirp-med: workspace %s\n", o->name);
     bool started = false;

@@ -8,13 +8,15 @@
  *   4 control socket, core and guest-init at once; the front as soon as the tap has come
  *   5 all ready: GO; until the end
  *
- * A step that fails undoes those before it. Exit status: CMD's; 128+n when it ended by signal n; 125 when slirp-med itself failed, 126 and 127
- * when CMD could not be executed or was not found.
+ * A step that fails undoes those before it. Exit status: CMD's; 128+n when it ended by signal n; 2 when a setting is wrong (flags, files, the
+ * state folder); 125 when slirp-med itself failed, 126 and 127 when CMD could not be executed or was not found.
  */
 #ifndef SM_LAUNCH_RUN_H
 #define SM_LAUNCH_RUN_H
 
 #include "launch/options.h"
+
+#define SM_LAUNCH_USAGE 2
 
 /** sm_launch_run() - returns the exit status; what failed has been said on stderr. */
 int sm_launch_run(const struct sm_run_options *o);

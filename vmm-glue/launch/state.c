@@ -108,7 +108,8 @@ int sm_workspace_open(const char *state_dir, const char *name, bool create, stru
     if (!wanted || !sm_state_name_check(name, error))
         return -1;
     if (create && g_mkdir_with_parents(wanted, 0700) < 0) {
-        sm_error_set_errno(error, errno, "make the state folder %s", wanted);
+        sm_error_set(error, SM_ERROR_INVALID, "the state folder %s cannot be made (%s): give --state-dir a folder that can, or correct %s", wanted,
+                     strerror(errno), getenv("XDG_STATE_HOME") ? "XDG_STATE_HOME" : "HOME");
         return -1;
     }
     char *real = realpath(wanted, NULL);
@@ -131,7 +132,8 @@ int sm_workspace_open(const char *state_dir, const char *name, bool create, stru
     if (create) {
         created = mkdirat(base_fd, name, 0700) == 0;
         if (!created && errno != EEXIST) {
-            sm_error_set_errno(error, errno, "make workspace folder %s/%s", base, name);
+            sm_error_set(error, SM_ERROR_INVALID, "the workspace folder %s/%s cannot be made (%s): give --state-dir another folder", base, name,
+                         strerror(errno));
             return -1;
         }
     }
