@@ -102,3 +102,9 @@ def test_switch_over_enum_has_no_default_in_decisions():
     for name in ("policy/decide.c", "flow/msg.c", "core/session.c"):
         text = (ROOT / "slirp-med" / name).read_text()
         assert not re.search(r"^\s*default\s*:", text, re.M), name
+
+
+def test_version_is_one():
+    header = (ROOT / "include/slirp-med/version.h").read_text()
+    numbers = [re.search(rf"SLIRP_MED_VERSION_{part} (\d+)", header).group(1) for part in ("MAJOR", "MINOR", "PATCH")]
+    assert f"version: '{'.'.join(numbers)}'" in (ROOT / "meson.build").read_text()
