@@ -243,7 +243,8 @@ void sm_control_remove_stale(int dirfd)
         (void)unlinkat(dirfd, SM_CONTROL_SOCKET, 0);
 }
 
-struct sm_control *sm_control_new(struct sm_loop *loop, int dirfd, const struct sm_control_ops *ops, void *data, GError **error)
+struct sm_control *sm_control_new(struct sm_loop *loop, int dirfd, const struct sm_control_ops *ops, void *data,
+                                  GError **error)
 {
     struct sockaddr_un address;
     sm_autofd dir = fcntl(dirfd, F_DUPFD_CLOEXEC, 3);
@@ -365,7 +366,8 @@ char *sm_control_ask(int sock, enum sm_control_verb verb, GError **error)
             return g_string_free(g_steal_pointer(&answer), FALSE);
         }
         if (answer->len > SM_CONTROL_REPLY_MAX) {
-            sm_error_set(error, SM_ERROR_LIMIT, "the answer to %s is longer than %u bytes", verb_names[verb], SM_CONTROL_REPLY_MAX);
+            sm_error_set(error, SM_ERROR_LIMIT, "the answer to %s is longer than %u bytes", verb_names[verb],
+                         SM_CONTROL_REPLY_MAX);
             return NULL;
         }
     }

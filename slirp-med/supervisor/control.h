@@ -41,7 +41,8 @@ struct sm_control_ops {
 };
 
 /** sm_control_new() - bind in the workspace's folder (an old socket is removed: the caller holds the workspace's lock) and listen. */
-struct sm_control *sm_control_new(struct sm_loop *loop, int dirfd, const struct sm_control_ops *ops, void *data, GError **error);
+struct sm_control *sm_control_new(struct sm_loop *loop, int dirfd, const struct sm_control_ops *ops, void *data,
+                                  GError **error);
 /** sm_control_free() - close all clients and remove the socket. */
 void sm_control_free(struct sm_control *control);
 

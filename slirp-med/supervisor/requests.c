@@ -4,7 +4,8 @@
 
 #include <string.h>
 
-static const char *const role_names[] = {[SM_CHILD_CORE] = "core", [SM_CHILD_FRONT] = "front", [SM_CHILD_GUEST] = "guest"};
+static const char *const role_names[] = {
+    [SM_CHILD_CORE] = "core", [SM_CHILD_FRONT] = "front", [SM_CHILD_GUEST] = "guest"};
 SM_NAME_TABLE_COVERS(role_names, SM_CHILDREN);
 
 static const char *const state_names[] = {
@@ -14,8 +15,9 @@ static const char *const state_names[] = {
 SM_NAME_TABLE_COVERS(state_names, SM_CHILD_STATES);
 
 static const char *const op_names[] = {
-    [SM_REQUEST_READY] = "ready", [SM_REQUEST_LAUNCHED] = "launched", [SM_REQUEST_TAP] = "tap",   [SM_REQUEST_EXIT] = "exit",
-    [SM_REQUEST_WANT] = "want",   [SM_REQUEST_STATUS] = "status",     [SM_REQUEST_FAIL] = "fail",
+    [SM_REQUEST_READY] = "ready", [SM_REQUEST_LAUNCHED] = "launched", [SM_REQUEST_TAP] = "tap",
+    [SM_REQUEST_EXIT] = "exit",   [SM_REQUEST_WANT] = "want",         [SM_REQUEST_STATUS] = "status",
+    [SM_REQUEST_FAIL] = "fail",
 };
 SM_NAME_TABLE_COVERS(op_names, SM_REQUEST_OPS);
 
@@ -47,7 +49,8 @@ static const struct request {
     {SM_LINK_EXIT, GUEST, RUNNING | STOPPING, NEED_ONE, NEED_NONE, false, SM_REQUEST_EXIT},
     {SM_LINK_WANT, CORE, SERVING | STOPPING, NEED_ONE, NEED_NONE, false, SM_REQUEST_WANT},
     {SM_LINK_STATUS, CORE | FRONT, SERVING | STOPPING, NEED_ONE, NEED_NONE, true, SM_REQUEST_STATUS},
-    {SM_LINK_FAIL, CORE | FRONT | GUEST, STARTED | SERVING | RUNNING | STOPPING, NEED_EITHER, NEED_NONE, false, SM_REQUEST_FAIL},
+    {SM_LINK_FAIL, CORE | FRONT | GUEST, STARTED | SERVING | RUNNING | STOPPING, NEED_EITHER, NEED_NONE, false,
+     SM_REQUEST_FAIL},
 };
 
 const char *sm_child_role_name(enum sm_child_role role)

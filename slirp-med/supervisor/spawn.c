@@ -46,7 +46,8 @@ pid_t sm_spawn(const struct sm_spawn_spec *spec, int *ret_pidfd, GError **error)
     for (size_t i = 0; i < spec->n_fds; i++) {
         *high[i] = fcntl(spec->fds[i], F_DUPFD_CLOEXEC, SPAWN_FD_FLOOR);
         if (*high[i] < 0) {
-            sm_error_set_errno(error, errno, "start %s %s: duplicate descriptor", spec->argv[0], spec->argv[1] ? spec->argv[1] : "");
+            sm_error_set_errno(error, errno, "start %s %s: duplicate descriptor", spec->argv[0],
+                               spec->argv[1] ? spec->argv[1] : "");
             return -1;
         }
         r = posix_spawn_file_actions_adddup2(&fa, *high[i], 3 + (int)i);
@@ -73,7 +74,8 @@ pid_t sm_spawn(const struct sm_spawn_spec *spec, int *ret_pidfd, GError **error)
     pid_t pid;
     r = posix_spawn(&pid, spec->exe, &fa, &attr, spec->argv, spec->envp);
     if (r != 0) {
-        sm_error_set_errno(error, r, "start %s %s (exec of %s)", spec->argv[0], spec->argv[1] ? spec->argv[1] : "", spec->exe);
+        sm_error_set_errno(error, r, "start %s %s (exec of %s)", spec->argv[0], spec->argv[1] ? spec->argv[1] : "",
+                           spec->exe);
         return -1;
     }
     /* The pid cannot be recycled: nobody but us reaps it. */

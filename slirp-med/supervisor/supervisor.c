@@ -435,7 +435,8 @@ static void on_control(void *data, uint64_t client, enum sm_control_verb verb)
 static void give(struct child *c, enum sm_open_role role, int fd)
 {
     if (sm_link_send(c->link, SM_LINK_GIVE, sm_open_role_name(role), fd) < 0)
-        sm_log_warning("the %s does not take %s: %s", sm_child_role_name(c->role), sm_open_role_name(role), strerror(errno));
+        sm_log_warning("the %s does not take %s: %s", sm_child_role_name(c->role), sm_open_role_name(role),
+                       strerror(errno));
 }
 
 static void open_audit(struct child *c)
@@ -653,8 +654,8 @@ static void on_end(struct sm_watch *watch, uint32_t events)
         bool crashed = info.si_code != CLD_EXITED && !c->killed && c->role != SM_CHILD_GUEST;
         if (crashed && s->reason_is_hearsay) { /* "the channel is gone", said the other one, faster */
             g_clear_pointer(&s->reason, g_free);
-            s->reason = g_strdup_printf("the %s ended unexpectedly (%s); the workspace was stopped", sm_child_role_name(c->role),
-                                        describe_end(&info, how));
+            s->reason = g_strdup_printf("the %s ended unexpectedly (%s); the workspace was stopped",
+                                        sm_child_role_name(c->role), describe_end(&info, how));
             s->reason_is_hearsay = false;
         } else if (c->role == SM_CHILD_GUEST && s->phase == PHASE_ENDING && s->status < 0)
             s->status = 128 + s->end_signal;
@@ -710,7 +711,8 @@ static int take_signals(struct sm_supervisor *s, GError **error)
         if (sigaction(taken_signals[i], NULL, &sa) == 0 && sa.sa_handler != SIG_IGN)
             (void)sigaddset(&set, taken_signals[i]);
     }
-    if (sigprocmask(SIG_BLOCK, &set, &s->old_mask) < 0 || (s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK)) < 0) {
+    if (sigprocmask(SIG_BLOCK, &set, &s->old_mask) < 0 ||
+        (s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK)) < 0) {
         sm_error_set_errno(error, errno, "signalfd");
         return -1;
     }

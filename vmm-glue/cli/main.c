@@ -70,7 +70,8 @@ static int unknown(const char *name)
     const char *like = sm_option_suggest(name, words, n);
     g_autofree char *shown = g_utf8_make_valid(name, -1);
     if (like)
-        fprintf(stderr, "slirp-med: '%.80s' is no command; did you mean '%s'? ('slirp-med help' lists all)\n", shown, like);
+        fprintf(stderr, "slirp-med: '%.80s' is no command; did you mean '%s'? ('slirp-med help' lists all)\n", shown,
+                like);
     else
         fprintf(stderr, "slirp-med: '%.80s' is no command ('slirp-med help' lists all)\n", shown);
     return SM_CLI_USAGE;

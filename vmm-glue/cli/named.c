@@ -35,7 +35,8 @@ bool sm_cli_named_parse(int argc, char **argv, bool may_json, struct sm_cli_name
             }
             n.state_dir = argv[i];
         } else if (arg[0] == '-') {
-            sm_error_set(error, SM_ERROR_INVALID, "%.80s: unknown flag ('slirp-med %s --help' lists all)", arg, argv[0]);
+            sm_error_set(error, SM_ERROR_INVALID, "%.80s: unknown flag ('slirp-med %s --help' lists all)", arg,
+                         argv[0]);
             return false;
         } else if (n.name) {
             sm_error_set(error, SM_ERROR_INVALID, "%.80s: one NAME is enough, and '%s' was it", arg, n.name);

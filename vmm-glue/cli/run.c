@@ -15,14 +15,16 @@ static void print_help(void)
 
     printf("usage: slirp-med run [FLAGS] [--] CMD [ARG...]\n"
            "\n"
-           "Run CMD in namespaces of its own. Its only way out is a network device whose frames slirp-med reads: every connection is judged,\n"
+           "Run CMD in namespaces of its own. Its only way out is a network device whose frames slirp-med reads: every "
+           "connection is judged,\n"
            "dialled by slirp-med itself, and recorded (see 'slirp-med egress').\n"
            "\n"
            "%s"
            "\n"
            "A flag may be written '--flag value' or '--flag=value'. The first argument that is no flag begins CMD.\n"
            "\n"
-           "Exit status: CMD's; 128+n when signal n ended it; 125 when slirp-med itself failed; 126 when CMD could not be executed;\n"
+           "Exit status: CMD's; 128+n when signal n ended it; 125 when slirp-med itself failed; 126 when CMD could not "
+           "be executed;\n"
            "127 when CMD was not found; 2 when a flag, a policy file or the state folder is wrong.\n",
            flags);
 }

@@ -45,7 +45,8 @@ static json_t *ask(const struct sm_workspace *ws, bool *ret_nobody, GError **err
     }
     sm_autofd sock = r < 0 ? -1 : sm_control_connect(ws->dirfd, ANSWER_MS);
     if (sock < 0) {
-        sm_error_set_errno(error, errno, "workspace '%s' runs (pid %d), but its control socket cannot be reached", ws->name, (int)pid);
+        sm_error_set_errno(error, errno, "workspace '%s' runs (pid %d), but its control socket cannot be reached",
+                           ws->name, (int)pid);
         return NULL;
     }
     g_autofree char *line = sm_control_ask(sock, SM_CONTROL_STATUS, error);
@@ -54,7 +55,8 @@ static json_t *ask(const struct sm_workspace *ws, bool *ret_nobody, GError **err
     json_t *answer = json_loads(line, 0, &where);
     if (!json_is_object(answer) || !json_is_true(json_object_get(answer, "ok"))) {
         const char *why = json_string_value(json_object_get(answer, "error"));
-        sm_error_set(error, SM_ERROR_SYSTEM, "workspace '%s' does not tell its status: %s", ws->name, why ? why : "not JSON");
+        sm_error_set(error, SM_ERROR_SYSTEM, "workspace '%s' does not tell its status: %s", ws->name,
+                     why ? why : "not JSON");
         json_decref(answer);
         return NULL;
     }
@@ -68,7 +70,8 @@ static void decode_reports(json_t *status)
     json_t *reports = json_object_get(status, "reports"), *report;
     const char *role;
 
-    json_object_foreach(reports, role, report) {
+    json_object_foreach(reports, role, report)
+    {
         json_t *decoded = json_is_string(report) ? json_loads(json_string_value(report), 0, NULL) : NULL;
         if (decoded)
             (void)json_object_set_new(reports, role, decoded);
@@ -101,7 +104,8 @@ static void print_object(const char *title, const json_t *o)
     json_t *value;
     bool first = true;
 
-    json_object_foreach((json_t *)(uintptr_t)o, key, value) {
+    json_object_foreach((json_t *)(uintptr_t)o, key, value)
+    {
         char *text = json_is_string(value) ? NULL : json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
         printf("%-10s%s %s\n", first ? title : "", key, text ? text : json_string_value(value));
         free(text);
@@ -115,7 +119,8 @@ static void print_status(const json_t *status)
     printf("%-10s%s\n", "state", text_of(status, "state"));
     if (json_object_get(status, "started"))
         printf("%-10s%s\n", "started", text_of(status, "started"));
-    printf("%-10s%s%s\n", "egress", text_of(status, "mode"), json_is_true(json_object_get(status, "opaque")) ? ", opaque" : "");
+    printf("%-10s%s%s\n", "egress", text_of(status, "mode"),
+           json_is_true(json_object_get(status, "opaque")) ? ", opaque" : "");
     printf("%-10s%s\n", "datapath", text_of(status, "datapath"));
     print_object("network", json_object_get(status, "network"));
     print_object("pids", json_object_get(status, "pids"));
@@ -137,10 +142,12 @@ int sm_cli_status(int argc, char **argv)
              "Show whether workspace NAME runs, its mode, network and processes.\n"
              "\n"
              "  --json           as one JSON object\n"
-             "  --state-dir DIR  where workspaces keep their state (default $XDG_STATE_HOME/slirp-med, or ~/.local/state/slirp-med)\n"
+             "  --state-dir DIR  where workspaces keep their state (default $XDG_STATE_HOME/slirp-med, or "
+             "~/.local/state/slirp-med)\n"
              "  -h, --help       print this and exit\n"
              "\n"
-             "Exit status: 0, also for one that is stopped; 1 when it cannot be asked; 2 when a flag is wrong or there is no such workspace.");
+             "Exit status: 0, also for one that is stopped; 1 when it cannot be asked; 2 when a flag is wrong or there "
+             "is no such workspace.");
         return 0;
     }
     if (sm_workspace_open(given.state_dir, given.name, false, &ws, &error) < 0)
@@ -193,15 +200,18 @@ int sm_cli_stop(int argc, char **argv)
     if (!sm_cli_named_parse(argc, argv, false, &given, &error))
         return sm_cli_fail(error, SM_CLI_USAGE);
     if (given.help) {
-        printf("usage: slirp-med stop NAME [--state-dir DIR]\n"
-               "\n"
-               "End workspace NAME: its command gets SIGTERM, and SIGKILL after %d seconds. Returns when all has ended.\n"
-               "\n"
-               "  --state-dir DIR  where workspaces keep their state (default $XDG_STATE_HOME/slirp-med, or ~/.local/state/slirp-med)\n"
-               "  -h, --help       print this and exit\n"
-               "\n"
-               "Exit status: 0; 1 when it does not run or cannot be reached; 2 when a flag is wrong or there is no such workspace.\n",
-               SM_SUPERVISOR_GRACE_MS / 1000);
+        printf(
+            "usage: slirp-med stop NAME [--state-dir DIR]\n"
+            "\n"
+            "End workspace NAME: its command gets SIGTERM, and SIGKILL after %d seconds. Returns when all has ended.\n"
+            "\n"
+            "  --state-dir DIR  where workspaces keep their state (default $XDG_STATE_HOME/slirp-med, or "
+            "~/.local/state/slirp-med)\n"
+            "  -h, --help       print this and exit\n"
+            "\n"
+            "Exit status: 0; 1 when it does not run or cannot be reached; 2 when a flag is wrong or there is no such "
+            "workspace.\n",
+            SM_SUPERVISOR_GRACE_MS / 1000);
         return 0;
     }
     if (sm_workspace_open(given.state_dir, given.name, false, &ws, &error) < 0)
@@ -213,14 +223,16 @@ int sm_cli_stop(int argc, char **argv)
     }
     sm_autofd sock = r < 0 ? -1 : sm_control_connect(ws.dirfd, ANSWER_MS);
     if (sock < 0) {
-        sm_error_set_errno(&error, errno, "workspace '%s' runs (pid %d), but its control socket cannot be reached", ws.name, (int)pid);
+        sm_error_set_errno(&error, errno, "workspace '%s' runs (pid %d), but its control socket cannot be reached",
+                           ws.name, (int)pid);
         return sm_cli_fail(error, 1);
     }
     g_autofree char *line = sm_control_ask(sock, SM_CONTROL_STOP, &error);
     if (!line)
         return sm_cli_fail(error, 1);
     if (!wait_for_end(sock)) {
-        fprintf(stderr, "slirp-med: workspace '%s' (pid %d) has not ended within %d seconds\n", ws.name, (int)pid, STOP_MS / 1000);
+        fprintf(stderr, "slirp-med: workspace '%s' (pid %d) has not ended within %d seconds\n", ws.name, (int)pid,
+                STOP_MS / 1000);
         return 1;
     }
     /* The lock goes a moment after the stream, and then the name is free. */

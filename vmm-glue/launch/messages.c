@@ -103,7 +103,8 @@ char *sm_message_front(const struct sm_run_options *o, GError **error)
     return finish(m, ok, "front", error);
 }
 
-char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace *ws, const struct sm_launch_ground *g, GError **error)
+char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace *ws, const struct sm_launch_ground *g,
+                       GError **error)
 {
     json_t *m = json_object(), *argv = json_array(), *masks = json_array();
     bool ok = true;

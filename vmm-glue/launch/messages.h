@@ -36,7 +36,8 @@ struct sm_launch_ground {
 /** All return text for g_free(), or NULL with error when a value cannot be put into JSON (a path that is not UTF-8). */
 char *sm_message_core(const struct sm_run_options *o, const struct sm_launch_ground *g, GError **error);
 char *sm_message_front(const struct sm_run_options *o, GError **error);
-char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace *ws, const struct sm_launch_ground *g, GError **error);
+char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace *ws, const struct sm_launch_ground *g,
+                       GError **error);
 /** sm_message_settings() - workspace.json. */
 char *sm_message_settings(const struct sm_run_options *o, GError **error);
 /** sm_message_facts() - mode, datapath and the network record; a new reference. */

@@ -119,7 +119,8 @@ static bool take_inside(struct parse *p, const struct flag *f, const char *v, GE
     char text[SM_PREFIX_STRLEN];
 
     if (!sm_prefix_parse(v, &prefix_value))
-        return bad(f, v, error, "not a range: write ADDRESS/BITS with zeros behind the prefix, for instance 203.0.113.0/24");
+        return bad(f, v, error,
+                   "not a range: write ADDRESS/BITS with zeros behind the prefix, for instance 203.0.113.0/24");
     g_ptr_array_add(p->o.inside, g_strdup(sm_prefix_format(&prefix_value, text)));
     return true;
 }
@@ -179,7 +180,8 @@ static bool take_datapath(struct parse *p, const struct flag *f, const char *v, 
     if (strcmp(v, "tproxy") != 0)
         return bad(f, v, error, "no such datapath: write slirp or tproxy");
     sm_error_set(error, SM_ERROR_MISSING,
-                 "egress: UDP mediation (TPROXY) unavailable for workspace %s \xe2\x80\x94 load the TPROXY kernel modules or use --egress off",
+                 "egress: UDP mediation (TPROXY) unavailable for workspace %s \xe2\x80\x94 load the TPROXY kernel "
+                 "modules or use --egress off",
                  p->name_text);
     return false;
 }
@@ -223,7 +225,8 @@ static bool take_audit_max(struct parse *p, const struct flag *f, const char *v,
         digits[len - 1] = '\0';
     }
     if (!number(digits, 0, (UINT64_C(1) << 50) >> shift, &n) || (n << shift) < SM_AUDIT_MAX_BYTES_MIN)
-        return bad(f, v, error, "not a size: write a number of bytes, or with K, M or G (powers of 1024), from 1M to 1048576G");
+        return bad(f, v, error,
+                   "not a size: write a number of bytes, or with K, M or G (powers of 1024), from 1M to 1048576G");
     p->o.audit_max_bytes = n << shift;
     return true;
 }
@@ -262,26 +265,32 @@ static bool take_bind(struct parse *p, const struct flag *f, const char *v, GErr
 }
 
 static const struct flag flags[] = {
-    {"egress", "MODE", false, take_egress, "guarded (default): the public internet, nothing inside; strict: only what is listed; off: no mediation "
-                                           "(also: open, disabled)"},
-    {"egress-allow", "ENTRY", true, take_allow, "list a host, .suffix, address or CIDR, each with :PORT if you like; repeatable"},
+    {"egress", "MODE", false, take_egress,
+     "guarded (default): the public internet, nothing inside; strict: only what is listed; off: no mediation "
+     "(also: open, disabled)"},
+    {"egress-allow", "ENTRY", true, take_allow,
+     "list a host, .suffix, address or CIDR, each with :PORT if you like; repeatable"},
     {"egress-passthrough", "ENTRY", true, take_passthrough, "the same, and never intercept TLS to it; repeatable"},
     {"egress-deny", "ENTRY", true, take_deny, "refuse it, whatever else allows it; repeatable"},
-    {"egress-policy", "FILE", true, take_policy, "entries from a .yaml, .yml or .json file with the keys allow and passthrough; repeatable"},
+    {"egress-policy", "FILE", true, take_policy,
+     "entries from a .yaml, .yml or .json file with the keys allow and passthrough; repeatable"},
     {"egress-inside", "CIDR", true, take_inside, "one more range that counts as inside; repeatable"},
-    {"egress-opaque", NULL, false, take_opaque, "do not intercept TLS; names are still policed (this version intercepts nothing yet)"},
+    {"egress-opaque", NULL, false, take_opaque,
+     "do not intercept TLS; names are still policed (this version intercepts nothing yet)"},
     {"egress-dns-qps", "N", false, take_qps, "DNS queries a second (default 100; 0: no limit)"},
     {"dns", "ADDR[:PORT]", true, take_dns, "ask this DNS server instead of those in /etc/resolv.conf; repeatable"},
     {"network", "MODE", false, take_network, "user (default), or isolated: no network device at all"},
     {"datapath", "PATH", false, take_datapath, "slirp (default) or tproxy"},
     {"mtu", "N", false, take_mtu, "MTU of the guest's device, 576 to 65520 (default 1500)"},
     {"name", "NAME", false, take_name, "name of the workspace (default: generated, and printed)"},
-    {"state-dir", "DIR", false, take_state_dir, "keep workspaces in DIR instead of $XDG_STATE_HOME/slirp-med (~/.local/state/slirp-med)"},
+    {"state-dir", "DIR", false, take_state_dir,
+     "keep workspaces in DIR instead of $XDG_STATE_HOME/slirp-med (~/.local/state/slirp-med)"},
     {"audit-sync", NULL, false, take_audit_sync, "have every decision on disk (fsync) before it takes effect"},
     {"audit-max-bytes", "N[K|M|G]", false, take_audit_max, "space for the audit, both its files together (default 1G)"},
     {"ro", NULL, false, take_ro, "CMD sees the file system read-only, but for /tmp and /run, which are its own"},
     {"rootfs", "DIR", false, take_rootfs, "DIR is CMD's root folder"},
-    {"bind", "SRC[:DST]", true, take_bind, "SRC stays visible (at DST) and as writable as it is, also with --ro and --rootfs; repeatable"},
+    {"bind", "SRC[:DST]", true, take_bind,
+     "SRC stays visible (at DST) and as writable as it is, also with --ro and --rootfs; repeatable"},
     {"egress-swap-config", "FILE", true, NULL, NULL},
     {"cred-swap", "PROVIDER", true, NULL, NULL},
     {"publish", "SPEC", true, NULL, NULL},
@@ -348,9 +357,11 @@ static const struct flag *find_flag(const char *name, GError **error)
     g_autofree char *shown = g_utf8_make_valid(name, -1);
     const char *like = sm_option_suggest(name, words, n);
     if (like)
-        sm_error_set(error, SM_ERROR_INVALID, "--%.100s: unknown flag; did you mean --%s? ('slirp-med run --help' lists all)", shown, like);
+        sm_error_set(error, SM_ERROR_INVALID,
+                     "--%.100s: unknown flag; did you mean --%s? ('slirp-med run --help' lists all)", shown, like);
     else
-        sm_error_set(error, SM_ERROR_INVALID, "--%.100s: unknown flag ('slirp-med run --help' lists all; flags of CMD go behind it)", shown);
+        sm_error_set(error, SM_ERROR_INVALID,
+                     "--%.100s: unknown flag ('slirp-med run --help' lists all; flags of CMD go behind it)", shown);
     return NULL;
 }
 
@@ -385,11 +396,15 @@ static bool check_whole(struct parse *p, GError **error)
 
     if (o->mode == SM_MODE_OFF && p->policy_file) {
         sm_error_set(error, SM_ERROR_INVALID,
-                     "--egress-policy=%s: nothing is judged with --egress off: leave the file out, or use --egress guarded or strict", p->policy_file);
+                     "--egress-policy=%s: nothing is judged with --egress off: leave the file out, or use --egress "
+                     "guarded or strict",
+                     p->policy_file);
         return false;
     }
     if (!o->argv || !o->argv[0]) {
-        sm_error_set(error, SM_ERROR_INVALID, "no command: write it behind the flags, as in 'slirp-med run --egress strict -- curl https://example.com/'");
+        sm_error_set(error, SM_ERROR_INVALID,
+                     "no command: write it behind the flags, as in 'slirp-med run --egress strict -- curl "
+                     "https://example.com/'");
         return false;
     }
     if (o->argv[0][0] == '\0') {
@@ -398,7 +413,8 @@ static bool check_whole(struct parse *p, GError **error)
     }
     for (size_t i = 0; o->argv[i]; i++) {
         if (!g_utf8_validate(o->argv[i], -1, NULL)) {
-            sm_error_set(error, SM_ERROR_INVALID, "argument %zu of the command is not UTF-8: put it into a script, and run that", i);
+            sm_error_set(error, SM_ERROR_INVALID,
+                         "argument %zu of the command is not UTF-8: put it into a script, and run that", i);
             return false;
         }
     }
@@ -407,7 +423,9 @@ static bool check_whole(struct parse *p, GError **error)
     if (o->mode == SM_MODE_OFF && (listed || denied || o->inside->len || o->opaque))
         g_ptr_array_add(o->warnings, g_strdup("--egress off: nothing is judged, so the lists do nothing"));
     if (o->mode == SM_MODE_STRICT && !listed && o->network == SM_NETWORK_USER)
-        g_ptr_array_add(o->warnings, g_strdup("--egress strict with nothing listed: nothing can be reached (list hosts with --egress-allow)"));
+        g_ptr_array_add(
+            o->warnings,
+            g_strdup("--egress strict with nothing listed: nothing can be reached (list hosts with --egress-allow)"));
     return true;
 }
 
@@ -445,7 +463,8 @@ int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GErr
             return 0;
         }
         if (arg[1] != '-') {
-            sm_error_set(error, SM_ERROR_INVALID, "%s: unknown flag ('slirp-med run --help' lists all; flags of CMD go behind it)", arg);
+            sm_error_set(error, SM_ERROR_INVALID,
+                         "%s: unknown flag ('slirp-med run --help' lists all; flags of CMD go behind it)", arg);
             return -1;
         }
         const char *equals = strchr(arg, '=');
@@ -454,23 +473,27 @@ int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GErr
         if (!flag)
             return -1;
         if (!flag->take) {
-            sm_error_set(error, SM_ERROR_INVALID, "--%s: not available in this version (%s): leave it out", flag->name, SM_VERSION);
+            sm_error_set(error, SM_ERROR_INVALID, "--%s: not available in this version (%s): leave it out", flag->name,
+                         SM_VERSION);
             return -1;
         }
         const char *value = equals ? equals + 1 : NULL;
         if (!flag->metavar && value) {
-            sm_error_set(error, SM_ERROR_INVALID, "--%s=%.200s: takes no value: write --%s", flag->name, value, flag->name);
+            sm_error_set(error, SM_ERROR_INVALID, "--%s=%.200s: takes no value: write --%s", flag->name, value,
+                         flag->name);
             return -1;
         }
         if (flag->metavar && !value) {
             if (i + 1 >= argc) {
-                sm_error_set(error, SM_ERROR_INVALID, "--%s: lacks its value: write --%s %s", flag->name, flag->name, flag->metavar);
+                sm_error_set(error, SM_ERROR_INVALID, "--%s: lacks its value: write --%s %s", flag->name, flag->name,
+                             flag->metavar);
                 return -1;
             }
             value = argv[++i];
         }
         if (seen[flag - flags] && !flag->repeatable) {
-            sm_error_set(error, SM_ERROR_INVALID, "--%s%s%.200s: given twice: give it once", flag->name, value ? "=" : "", value ? value : "");
+            sm_error_set(error, SM_ERROR_INVALID, "--%s%s%.200s: given twice: give it once", flag->name,
+                         value ? "=" : "", value ? value : "");
             return -1;
         }
         seen[flag - flags] = true;
@@ -527,7 +550,8 @@ char *sm_run_options_help(void)
     for (size_t i = 0; i < SM_ARRAY_LEN(flags); i++) {
         if (!flags[i].take)
             continue;
-        g_autofree char *left = g_strdup_printf("  --%s%s%s", flags[i].name, flags[i].metavar ? " " : "", flags[i].metavar ? flags[i].metavar : "");
+        g_autofree char *left = g_strdup_printf("  --%s%s%s", flags[i].name, flags[i].metavar ? " " : "",
+                                                flags[i].metavar ? flags[i].metavar : "");
         g_string_append_printf(out, "%-*s", INDENT, left);
         append_wrapped(out, flags[i].help, INDENT, WIDTH);
     }

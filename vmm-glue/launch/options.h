@@ -42,10 +42,10 @@ struct sm_run_options {
     uint64_t audit_max_bytes;
     enum sm_network_mode network;
     bool ro;
-    char *rootfs;     /* absolute, or NULL */
-    GPtrArray *binds; /* char *: "SRC:DST", absolute */
-    char **argv;      /* CMD, NULL-terminated; points into the caller's argv */
-    bool help;        /* --help was given: nothing else was looked at */
+    char *rootfs;        /* absolute, or NULL */
+    GPtrArray *binds;    /* char *: "SRC:DST", absolute */
+    char **argv;         /* CMD, NULL-terminated; points into the caller's argv */
+    bool help;           /* --help was given: nothing else was looked at */
     GPtrArray *warnings; /* char *: what was given and will do nothing */
 };
 

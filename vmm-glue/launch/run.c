@@ -19,12 +19,21 @@
 #include "supervisor/spawn.h"
 #include "supervisor/supervisor.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#define SANITIZED __has_feature(address_sanitizer)
+#else
+#define SANITIZED 0
+#endif
+
 extern char **environ;
 
 static int64_t soft_limit(int resource)
 {
     struct rlimit limit;
-    if (getrlimit((__rlimit_resource_t)resource, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur > INT32_MAX)
+    if (getrlimit((__rlimit_resource_t)resource, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY ||
+        limit.rlim_cur > INT32_MAX)
         return -1;
     return (int64_t)limit.rlim_cur;
 }
@@ -34,7 +43,7 @@ static char **service_environment(void)
 {
     static const char *const kept[] = {
         "SLIRP_MED_LOG",
-#if defined(__SANITIZE_ADDRESS__) || defined(SM_SANDBOX_SANITIZED)
+#if SANITIZED
         "ASAN_OPTIONS",
         "UBSAN_OPTIONS",
         "LSAN_OPTIONS",
@@ -68,7 +77,8 @@ static int say(const GError *error)
     return g_error_matches(error, SM_ERROR, SM_ERROR_INVALID) ? SM_LAUNCH_USAGE : SM_SUPERVISOR_FAILED;
 }
 
-static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, struct sm_launch_ground *ground, bool *ret_started)
+static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, struct sm_launch_ground *ground,
+                      bool *ret_started)
 {
     g_autoptr(GError) error = NULL;
     g_autofree char *settings = NULL;
@@ -109,9 +119,12 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
         .facts = facts,
         .take_signals = true,
     };
-    spec.children[SM_CHILD_CORE] = (struct sm_child_spec){networked, core_argv, service_env, core_config, strlen(core_config)};
-    spec.children[SM_CHILD_FRONT] = (struct sm_child_spec){networked, front_argv, service_env, front_config, strlen(front_config)};
-    spec.children[SM_CHILD_GUEST] = (struct sm_child_spec){true, guest_argv, environ, guest_config, strlen(guest_config)};
+    spec.children[SM_CHILD_CORE] =
+        (struct sm_child_spec){networked, core_argv, service_env, core_config, strlen(core_config)};
+    spec.children[SM_CHILD_FRONT] =
+        (struct sm_child_spec){networked, front_argv, service_env, front_config, strlen(front_config)};
+    spec.children[SM_CHILD_GUEST] =
+        (struct sm_child_spec){true, guest_argv, environ, guest_config, strlen(guest_config)};
 
     sm_cleanup(supervisor_freep) struct sm_supervisor *supervisor = sm_supervisor_new(&spec, &error);
     if (!supervisor)

@@ -27,8 +27,10 @@ bool sm_state_name_check(const char *name, GError **error)
     if (sm_audit_name_valid(name))
         return true;
     g_autofree char *shown = g_strescape(name, NULL);
-    sm_error_set(error, SM_ERROR_INVALID, "'%.80s' is no workspace name: use 1 to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit",
-                 shown);
+    sm_error_set(
+        error, SM_ERROR_INVALID,
+        "'%.80s' is no workspace name: use 1 to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit",
+        shown);
     return false;
 }
 
@@ -52,7 +54,9 @@ char *sm_state_default_base(GError **error)
         home = pw ? pw->pw_dir : NULL;
     }
     if (!home || home[0] != '/') {
-        sm_error_set(error, SM_ERROR_MISSING, "there is no home folder to keep workspaces in: set HOME or XDG_STATE_HOME, or give --state-dir DIR");
+        sm_error_set(
+            error, SM_ERROR_MISSING,
+            "there is no home folder to keep workspaces in: set HOME or XDG_STATE_HOME, or give --state-dir DIR");
         return NULL;
     }
     return g_build_filename(home, ".local", "state", "slirp-med", NULL);
@@ -68,12 +72,15 @@ static int check_base(int fd, const char *path, GError **error)
         return -1;
     }
     if (st.st_uid != geteuid() && st.st_uid != 0) {
-        sm_error_set(error, SM_ERROR_INVALID, "state folder %s belongs to another user (uid %u): give --state-dir a folder of your own", path,
+        sm_error_set(error, SM_ERROR_INVALID,
+                     "state folder %s belongs to another user (uid %u): give --state-dir a folder of your own", path,
                      (unsigned)st.st_uid);
         return -1;
     }
     if ((st.st_mode & 022) && !(st.st_mode & S_ISVTX)) {
-        sm_error_set(error, SM_ERROR_INVALID, "others can write to state folder %s: chmod go-w %s, or give --state-dir another folder", path, path);
+        sm_error_set(error, SM_ERROR_INVALID,
+                     "others can write to state folder %s: chmod go-w %s, or give --state-dir another folder", path,
+                     path);
         return -1;
     }
     return 0;
@@ -88,13 +95,15 @@ static int check_workspace(int fd, const char *base, const char *name, GError **
         return -1;
     }
     if (st.st_uid != geteuid()) {
-        sm_error_set(error, SM_ERROR_INVALID, "workspace folder %s/%s belongs to another user (uid %u): choose another --name", base, name,
+        sm_error_set(error, SM_ERROR_INVALID,
+                     "workspace folder %s/%s belongs to another user (uid %u): choose another --name", base, name,
                      (unsigned)st.st_uid);
         return -1;
     }
     if (st.st_mode & 077) {
-        sm_error_set(error, SM_ERROR_INVALID, "workspace folder %s/%s is open to others (mode %04o): chmod 700 it if you trust what is in it", base,
-                     name, (unsigned)st.st_mode & 07777);
+        sm_error_set(error, SM_ERROR_INVALID,
+                     "workspace folder %s/%s is open to others (mode %04o): chmod 700 it if you trust what is in it",
+                     base, name, (unsigned)st.st_mode & 07777);
         return -1;
     }
     return 0;
@@ -108,8 +117,9 @@ int sm_workspace_open(const char *state_dir, const char *name, bool create, stru
     if (!wanted || !sm_state_name_check(name, error))
         return -1;
     if (create && g_mkdir_with_parents(wanted, 0700) < 0) {
-        sm_error_set(error, SM_ERROR_INVALID, "the state folder %s cannot be made (%s): give --state-dir a folder that can, or correct %s", wanted,
-                     strerror(errno), getenv("XDG_STATE_HOME") ? "XDG_STATE_HOME" : "HOME");
+        sm_error_set(error, SM_ERROR_INVALID,
+                     "the state folder %s cannot be made (%s): give --state-dir a folder that can, or correct %s",
+                     wanted, strerror(errno), getenv("XDG_STATE_HOME") ? "XDG_STATE_HOME" : "HOME");
         return -1;
     }
     char *real = realpath(wanted, NULL);
@@ -132,7 +142,8 @@ int sm_workspace_open(const char *state_dir, const char *name, bool create, stru
     if (create) {
         created = mkdirat(base_fd, name, 0700) == 0;
         if (!created && errno != EEXIST) {
-            sm_error_set(error, SM_ERROR_INVALID, "the workspace folder %s/%s cannot be made (%s): give --state-dir another folder", base, name,
+            sm_error_set(error, SM_ERROR_INVALID,
+                         "the workspace folder %s/%s cannot be made (%s): give --state-dir another folder", base, name,
                          strerror(errno));
             return -1;
         }
@@ -142,7 +153,8 @@ int sm_workspace_open(const char *state_dir, const char *name, bool create, stru
         if (errno == ENOENT)
             sm_error_set(error, SM_ERROR_INVALID, "there is no workspace '%s' in %s", name, base);
         else if (errno == ENOTDIR || errno == ELOOP)
-            sm_error_set(error, SM_ERROR_INVALID, "%s/%s is not a folder: remove it or choose another --name", base, name);
+            sm_error_set(error, SM_ERROR_INVALID, "%s/%s is not a folder: remove it or choose another --name", base,
+                         name);
         else
             sm_error_set_errno(error, errno, "open workspace folder %s/%s", base, name);
         return -1;
@@ -212,9 +224,12 @@ int sm_workspace_lock(struct sm_workspace *ws, GError **error)
             return -1;
         }
         pid_t pid = read_pid(fd);
-        g_autofree char *holder = pid > 0 ? g_strdup_printf("pid %d", (int)pid) : g_strdup("a process that is starting");
-        sm_error_set(error, SM_ERROR_BUSY, "workspace '%s' is already running (%s): choose another --name, or end it with 'slirp-med stop %s'",
-                     ws->name, holder, ws->name);
+        g_autofree char *holder =
+            pid > 0 ? g_strdup_printf("pid %d", (int)pid) : g_strdup("a process that is starting");
+        sm_error_set(
+            error, SM_ERROR_BUSY,
+            "workspace '%s' is already running (%s): choose another --name, or end it with 'slirp-med stop %s'",
+            ws->name, holder, ws->name);
         return -1;
     }
     int n = snprintf(text, sizeof(text), "%d\n", (int)getpid());
@@ -246,7 +261,8 @@ int sm_workspace_write_settings(const struct sm_workspace *ws, const char *text,
     (void)unlinkat(ws->dirfd, SETTINGS_NEW, 0);
     sm_autofd fd = openat(ws->dirfd, SETTINGS_NEW, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 
-    if (fd < 0 || sm_fd_write_all(fd, text, strlen(text)) < 0 || renameat(ws->dirfd, SETTINGS_NEW, ws->dirfd, SM_STATE_SETTINGS) < 0) {
+    if (fd < 0 || sm_fd_write_all(fd, text, strlen(text)) < 0 ||
+        renameat(ws->dirfd, SETTINGS_NEW, ws->dirfd, SM_STATE_SETTINGS) < 0) {
         sm_error_set_errno(error, errno, "write %s/%s/" SM_STATE_SETTINGS, ws->base, ws->name);
         (void)unlinkat(ws->dirfd, SETTINGS_NEW, 0);
         return -1;

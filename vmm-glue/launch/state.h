@@ -48,7 +48,10 @@ char *sm_state_default_base(GError **error);
 int sm_workspace_open(const char *state_dir, const char *name, bool create, struct sm_workspace *ret, GError **error);
 /** sm_workspace_close() - also unlocks. Fit for sm_cleanup(); a zeroed struct is not: begin with SM_WORKSPACE_INIT. */
 void sm_workspace_close(struct sm_workspace *ws);
-#define SM_WORKSPACE_INIT {.base_fd = -1, .dirfd = -1, .lock_fd = -1}
+#define SM_WORKSPACE_INIT                                                                                              \
+    {                                                                                                                  \
+        .base_fd = -1, .dirfd = -1, .lock_fd = -1                                                                      \
+    }
 
 /** sm_workspace_lock() - become the one that runs it. 0, or -1: SM_ERROR_BUSY (names the holder's pid), SM_ERROR_SYSTEM. */
 int sm_workspace_lock(struct sm_workspace *ws, GError **error);

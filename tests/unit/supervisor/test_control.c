@@ -147,9 +147,10 @@ static void test_nonsense(void **state)
         size_t len;
         bool answered; /* with an error; otherwise the client is dropped */
     } cases[] = {
-        {"reload\n", 7, true},         {"\n", 1, true},           {"STATUS\n", 7, true},        {"status \n", 8, true},
-        {"status\r\n", 8, true},       {"status\0\n", 8, false},  {"status\nstatus\n", 14, false}, {"stop\nx", 6, false},
-        {"\xff\xfe\n", 3, true},       {"GET / HTTP/1.1\n", 15, true},
+        {"reload\n", 7, true},           {"\n", 1, true},         {"STATUS\n", 7, true},
+        {"status \n", 8, true},          {"status\r\n", 8, true}, {"status\0\n", 8, false},
+        {"status\nstatus\n", 14, false}, {"stop\nx", 6, false},   {"\xff\xfe\n", 3, true},
+        {"GET / HTTP/1.1\n", 15, true},
     };
     struct server s;
     char buf[4096];

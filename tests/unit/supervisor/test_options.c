@@ -70,9 +70,12 @@ static void test_everything(void **state)
     struct sm_run_options o;
     g_auto(GStrv) argv = NULL;
     char text[SM_ENTRY_STRLEN], end[SM_ENDPOINT_STRLEN];
-    good("--egress=strict --egress-allow ok.test --egress-allow=.PyPI.org.:443 --egress-passthrough 10.0.0.0/8 --egress-deny evil.test "
-         "--egress-inside 203.0.113.0/24 --egress-inside=2001:db8::/32 --egress-opaque --egress-dns-qps 0 --dns 192.0.2.53 --dns=[2001:db8::1]:5353 "
-         "--mtu=65520 --name a.B_c-9 --state-dir relative/../x --audit-sync --audit-max-bytes 2M --datapath slirp --network user --ro --rootfs / "
+    good("--egress=strict --egress-allow ok.test --egress-allow=.PyPI.org.:443 --egress-passthrough 10.0.0.0/8 "
+         "--egress-deny evil.test "
+         "--egress-inside 203.0.113.0/24 --egress-inside=2001:db8::/32 --egress-opaque --egress-dns-qps 0 --dns "
+         "192.0.2.53 --dns=[2001:db8::1]:5353 "
+         "--mtu=65520 --name a.B_c-9 --state-dir relative/../x --audit-sync --audit-max-bytes 2M --datapath slirp "
+         "--network user --ro --rootfs / "
          "--bind /tmp --bind /etc:/mnt/../e -- --egress off",
          &o, &argv);
     assert_int_equal(o.mode, SM_MODE_STRICT);
@@ -105,8 +108,8 @@ static void test_modes(void **state)
         const char *args;
         enum sm_mode mode;
     } cases[] = {
-        {"--egress guarded x", SM_MODE_GUARDED}, {"--egress '' x", SM_MODE_GUARDED},   {"--egress= x", SM_MODE_GUARDED},
-        {"--egress strict x", SM_MODE_STRICT},   {"--egress off x", SM_MODE_OFF},      {"--egress open x", SM_MODE_OFF},
+        {"--egress guarded x", SM_MODE_GUARDED}, {"--egress '' x", SM_MODE_GUARDED}, {"--egress= x", SM_MODE_GUARDED},
+        {"--egress strict x", SM_MODE_STRICT},   {"--egress off x", SM_MODE_OFF},    {"--egress open x", SM_MODE_OFF},
         {"--egress disabled x", SM_MODE_OFF},
     };
     for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
@@ -156,7 +159,9 @@ static void test_refused(void **state)
         {"--name ../x y", {"--name=../x: ", "letters"}, SM_ERROR_INVALID},
         {"--name '' y", {"--name=: "}, SM_ERROR_INVALID},
         {"--name .hidden y", {"--name=.hidden: "}, SM_ERROR_INVALID},
-        {"--name aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa y", {"--name=aaa", "63"}, SM_ERROR_INVALID},
+        {"--name aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa y",
+         {"--name=aaa", "63"},
+         SM_ERROR_INVALID},
         {"--state-dir '' y", {"--state-dir=: "}, SM_ERROR_INVALID},
         {"--state-dir / y", {"--state-dir=/: "}, SM_ERROR_INVALID},
         {"--network host y", {"--network=host: ", "isolated"}, SM_ERROR_INVALID},
@@ -181,7 +186,8 @@ static void test_refused(void **state)
         {"''", {"the command is an empty text"}, SM_ERROR_INVALID},
         {"echo \xff", {"argument 1 of the command is not UTF-8"}, SM_ERROR_INVALID},
         {"--datapath tproxy --name ws1 y",
-         {"egress: UDP mediation (TPROXY) unavailable for workspace ws1 \xe2\x80\x94 load the TPROXY kernel modules or use --egress off"},
+         {"egress: UDP mediation (TPROXY) unavailable for workspace ws1 \xe2\x80\x94 load the TPROXY kernel modules or "
+          "use --egress off"},
          SM_ERROR_MISSING},
     };
     for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
@@ -290,17 +296,28 @@ static void test_messages(void **state)
     struct sm_run_options o;
     g_auto(GStrv) argv = NULL;
     g_autoptr(GError) error = NULL;
-    struct sm_launch_ground ground = {.resolv_conf = "nameserver 192.0.2.1\n", .seq_floor = 77, .supervisor = 4, .cwd = "/tmp", .default_base = "/d", .umask = 022, .nofile = 1024, .core = -1};
+    struct sm_launch_ground ground = {.resolv_conf = "nameserver 192.0.2.1\n",
+                                      .seq_floor = 77,
+                                      .supervisor = 4,
+                                      .cwd = "/tmp",
+                                      .default_base = "/d",
+                                      .umask = 022,
+                                      .nofile = 1024,
+                                      .core = -1};
     char base[] = "/state";
     struct sm_workspace ws = {.base = base, .base_fd = -1, .dirfd = -1, .lock_fd = -1};
-    good("--egress strict --egress-allow ok.test:443 --egress-deny .evil.test --egress-inside 198.51.100.0/24 --dns 192.0.2.53 --mtu 9000 --name w --ro -- echo a", &o, &argv);
+    good("--egress strict --egress-allow ok.test:443 --egress-deny .evil.test --egress-inside 198.51.100.0/24 --dns "
+         "192.0.2.53 --mtu 9000 --name w --ro -- echo a",
+         &o, &argv);
 
     g_autofree char *core = sm_message_core(&o, &ground, &error);
     json_t *j = json_loads(core, 0, NULL);
     const char *mode, *allow, *deny, *inside, *dns, *conf;
     json_int_t floor;
-    assert_int_equal(json_unpack(j, "{s:s s:[s!] s:[] s:[s!] s:[s!] s:[s!] s:s s:{s:I s:b s:I}}", "mode", &mode, "allow", &allow, "passthrough", "deny", &deny,
-                                 "inside", &inside, "dns", &dns, "resolv_conf", &conf, "audit", "seq_floor", &floor, "sync", &(int){0}, "max_bytes", &(json_int_t){0}),
+    assert_int_equal(json_unpack(j, "{s:s s:[s!] s:[] s:[s!] s:[s!] s:[s!] s:s s:{s:I s:b s:I}}", "mode", &mode,
+                                 "allow", &allow, "passthrough", "deny", &deny, "inside", &inside, "dns", &dns,
+                                 "resolv_conf", &conf, "audit", "seq_floor", &floor, "sync", &(int){0}, "max_bytes",
+                                 &(json_int_t){0}),
                      0);
     assert_string_equal(mode, "strict");
     assert_string_equal(allow, "ok.test:443");
@@ -313,8 +330,9 @@ static void test_messages(void **state)
     g_autofree char *front = sm_message_front(&o, &error);
     j = json_loads(front, 0, NULL);
     int mtu, any;
-    assert_int_equal(json_unpack_ex(j, NULL, JSON_STRICT, "{s:s s:s s:s s:s s:s s:s s:i s:i s:b}", "workspace", &mode, "mac", &mode, "gateway_mac", &mode,
-                                    "guest", &mode, "gateway", &mode, "resolver", &mode, "prefix_len", &(int){0}, "mtu", &mtu, "dns_any", &any),
+    assert_int_equal(json_unpack_ex(j, NULL, JSON_STRICT, "{s:s s:s s:s s:s s:s s:s s:i s:i s:b}", "workspace", &mode,
+                                    "mac", &mode, "gateway_mac", &mode, "guest", &mode, "gateway", &mode, "resolver",
+                                    &mode, "prefix_len", &(int){0}, "mtu", &mtu, "dns_any", &any),
                      0);
     assert_int_equal(mtu, 9000);
     assert_true(any);
@@ -324,7 +342,9 @@ static void test_messages(void **state)
     j = json_loads(guest, 0, NULL);
     const char *arg, *state_dir, *mask;
     int ro, nofile, umask_;
-    assert_int_equal(json_unpack(j, "{s:[s,s!] s:s s:[s!] s:b s:i s:i}", "argv", &arg, &mode, "state_dir", &state_dir, "masks", &mask, "ro", &ro, "nofile", &nofile, "umask", &umask_), 0);
+    assert_int_equal(json_unpack(j, "{s:[s,s!] s:s s:[s!] s:b s:i s:i}", "argv", &arg, &mode, "state_dir", &state_dir,
+                                 "masks", &mask, "ro", &ro, "nofile", &nofile, "umask", &umask_),
+                     0);
     assert_string_equal(mode, "a");
     assert_string_equal(state_dir, "/state");
     assert_string_equal(mask, "/d");
@@ -346,8 +366,9 @@ static void test_messages(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything),        cmocka_unit_test(test_modes),   cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_policy_file), cmocka_unit_test(test_warnings_and_help), cmocka_unit_test(test_suggest), cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything),  cmocka_unit_test(test_modes),
+        cmocka_unit_test(test_refused),  cmocka_unit_test(test_policy_file), cmocka_unit_test(test_warnings_and_help),
+        cmocka_unit_test(test_suggest),  cmocka_unit_test(test_messages),
     };
     g_strlcpy(dir, "/tmp/sm-test-options-XXXXXX", sizeof(dir));
     if (!mkdtemp(dir))

@@ -11,15 +11,17 @@
 
 /** "role state verb attachments": t a text, f a descriptor, - nothing; q: only when a report is owed. Everything else is refused. */
 static const char *const allowed[] = {
-    "core started READY -",   "core stopping READY -",   "front started READY -",  "front stopping READY -", "guest running READY -",
-    "guest started TAP -",    "guest started TAP f",     "guest stopping TAP -",   "guest stopping TAP f",   "guest running EXIT t",
-    "guest stopping EXIT t",  "core serving WANT t",     "core stopping WANT t",   "core serving STATUS tq", "core stopping STATUS tq",
-    "front serving STATUS tq", "front stopping STATUS tq",
-    "core started FAIL -",    "core serving FAIL -",     "core running FAIL -",    "core stopping FAIL -",   "core started FAIL t",
-    "core serving FAIL t",    "core running FAIL t",     "core stopping FAIL t",   "front started FAIL -",   "front serving FAIL -",
-    "front running FAIL -",   "front stopping FAIL -",   "front started FAIL t",   "front serving FAIL t",   "front running FAIL t",
-    "front stopping FAIL t",  "guest started FAIL -",    "guest serving FAIL -",   "guest running FAIL -",   "guest stopping FAIL -",
-    "guest started FAIL t",   "guest serving FAIL t",    "guest running FAIL t",   "guest stopping FAIL t",
+    "core started READY -",     "core stopping READY -",  "front started READY -",   "front stopping READY -",
+    "guest running READY -",    "guest started TAP -",    "guest started TAP f",     "guest stopping TAP -",
+    "guest stopping TAP f",     "guest running EXIT t",   "guest stopping EXIT t",   "core serving WANT t",
+    "core stopping WANT t",     "core serving STATUS tq", "core stopping STATUS tq", "front serving STATUS tq",
+    "front stopping STATUS tq", "core started FAIL -",    "core serving FAIL -",     "core running FAIL -",
+    "core stopping FAIL -",     "core started FAIL t",    "core serving FAIL t",     "core running FAIL t",
+    "core stopping FAIL t",     "front started FAIL -",   "front serving FAIL -",    "front running FAIL -",
+    "front stopping FAIL -",    "front started FAIL t",   "front serving FAIL t",    "front running FAIL t",
+    "front stopping FAIL t",    "guest started FAIL -",   "guest serving FAIL -",    "guest running FAIL -",
+    "guest stopping FAIL -",    "guest started FAIL t",   "guest serving FAIL t",    "guest running FAIL t",
+    "guest stopping FAIL t",
 };
 
 static bool is_allowed(const char *role, const char *state, const char *verb, const char *attached, bool owed)
@@ -28,8 +30,8 @@ static bool is_allowed(const char *role, const char *state, const char *verb, co
         g_auto(GStrv) w = g_strsplit(allowed[i], " ", 4);
         bool needs_owed = g_str_has_suffix(w[3], "q");
         g_autofree char *with = g_strndup(w[3], strlen(w[3]) - (needs_owed ? 1 : 0));
-        if (strcmp(w[0], role) == 0 && strcmp(w[1], state) == 0 && strcmp(w[2], verb) == 0 && strcmp(with, attached) == 0 &&
-            (!needs_owed || owed))
+        if (strcmp(w[0], role) == 0 && strcmp(w[1], state) == 0 && strcmp(w[2], verb) == 0 &&
+            strcmp(with, attached) == 0 && (!needs_owed || owed))
             return true;
     }
     return false;
@@ -50,12 +52,15 @@ static void test_every_combination(void **state)
                     msg.verb = (enum sm_link_verb)verb;
                     strcpy(msg.text, with & 1 ? "x" : "");
                     msg.fd = with & 2 ? 9 : -1;
-                    bool ok = sm_request_find((enum sm_child_role)role, (enum sm_child_state)st, &msg, with >> 2, &op, &why);
-                    bool want = is_allowed(sm_child_role_name((enum sm_child_role)role), sm_child_state_name((enum sm_child_state)st),
-                                           sm_link_verb_name(msg.verb), attached, with >> 2);
+                    bool ok =
+                        sm_request_find((enum sm_child_role)role, (enum sm_child_state)st, &msg, with >> 2, &op, &why);
+                    bool want = is_allowed(sm_child_role_name((enum sm_child_role)role),
+                                           sm_child_state_name((enum sm_child_state)st), sm_link_verb_name(msg.verb),
+                                           attached, with >> 2);
                     if (ok != want)
                         fail_msg("%s in %s says %s with %s: %s", sm_child_role_name((enum sm_child_role)role),
-                                 sm_child_state_name((enum sm_child_state)st), sm_link_verb_name(msg.verb), attached, ok ? "taken" : "refused");
+                                 sm_child_state_name((enum sm_child_state)st), sm_link_verb_name(msg.verb), attached,
+                                 ok ? "taken" : "refused");
                     if (ok) {
                         assert_true(op < SM_REQUEST_OPS);
                         found++;

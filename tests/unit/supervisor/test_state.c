@@ -31,9 +31,15 @@ static void expect_error(int r, GError **error, const char *words, enum sm_error
 
 static void test_names(void **state)
 {
-    static const char *const right[] = {"a", "0", "a.b", "A_b-c", "run-0123abcd", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
-    static const char *const wrong[] = {"",    ".",    "..",  ".a",  "-a",    "_a",   "a/b", "a b",
-                                        "a\n", "\xc3\xa4", "a\xff", "a:b", "../../x", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+    static const char *const right[] = {
+        "a", "0", "a.b", "A_b-c", "run-0123abcd", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+    static const char *const wrong[] = {"",        ".",
+                                        "..",      ".a",
+                                        "-a",      "_a",
+                                        "a/b",     "a b",
+                                        "a\n",     "\xc3\xa4",
+                                        "a\xff",   "a:b",
+                                        "../../x", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
     for (size_t i = 0; i < SM_ARRAY_LEN(right); i++)
         assert_true(sm_state_name_check(right[i], NULL));
     for (size_t i = 0; i < SM_ARRAY_LEN(wrong); i++) {
@@ -73,7 +79,8 @@ static void test_open(void **state)
     g_autofree char *base = g_build_filename(top, "new", "base", NULL);
     struct stat st;
 
-    expect_error(sm_workspace_open(base, "w", false, &ws, &error), &error, "there is no workspace 'w'", SM_ERROR_INVALID);
+    expect_error(sm_workspace_open(base, "w", false, &ws, &error), &error, "there is no workspace 'w'",
+                 SM_ERROR_INVALID);
     assert_int_equal(access(base, F_OK), -1); /* asking makes nothing */
     expect_error(sm_workspace_open(base, "../w", true, &ws, &error), &error, "no workspace name", SM_ERROR_INVALID);
     assert_int_equal(access(base, F_OK), -1);
@@ -86,7 +93,8 @@ static void test_open(void **state)
     assert_int_equal(sm_workspace_open(base, "w", true, &again, &error), 0);
     assert_false(again.created);
     sm_workspace_close(&again);
-    expect_error(sm_workspace_open(base, "other", false, &again, &error), &error, "there is no workspace 'other'", SM_ERROR_INVALID);
+    expect_error(sm_workspace_open(base, "other", false, &again, &error), &error, "there is no workspace 'other'",
+                 SM_ERROR_INVALID);
     sm_workspace_close(&ws);
 }
 
@@ -94,12 +102,14 @@ static void test_distrust(void **state)
 {
     struct sm_workspace ws = SM_WORKSPACE_INIT;
     g_autoptr(GError) error = NULL;
-    g_autofree char *base = g_build_filename(top, "distrust", NULL), *w = g_build_filename(base, "w", NULL), *l = g_build_filename(base, "l", NULL),
-                    *f = g_build_filename(base, "f", NULL), *other = g_build_filename(top, "elsewhere", NULL);
+    g_autofree char *base = g_build_filename(top, "distrust", NULL), *w = g_build_filename(base, "w", NULL),
+                    *l = g_build_filename(base, "l", NULL), *f = g_build_filename(base, "f", NULL),
+                    *other = g_build_filename(top, "elsewhere", NULL);
     assert_int_equal(mkdir(base, 0700) | mkdir(other, 0700) | mkdir(w, 0700), 0);
 
     assert_int_equal(chmod(w, 0750), 0);
-    expect_error(sm_workspace_open(base, "w", true, &ws, &error), &error, "open to others (mode 0750)", SM_ERROR_INVALID);
+    expect_error(sm_workspace_open(base, "w", true, &ws, &error), &error, "open to others (mode 0750)",
+                 SM_ERROR_INVALID);
     assert_int_equal(chmod(w, 0700), 0);
     assert_int_equal(symlink(other, l), 0);
     expect_error(sm_workspace_open(base, "l", true, &ws, &error), &error, "is not a folder", SM_ERROR_INVALID);
@@ -223,8 +233,9 @@ static void test_undo(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),         cmocka_unit_test(test_default_base),  cmocka_unit_test(test_open),     cmocka_unit_test(test_distrust),
-        cmocka_unit_test(test_one_at_a_time), cmocka_unit_test(test_killed_holder), cmocka_unit_test(test_settings), cmocka_unit_test(test_undo),
+        cmocka_unit_test(test_names),    cmocka_unit_test(test_default_base),  cmocka_unit_test(test_open),
+        cmocka_unit_test(test_distrust), cmocka_unit_test(test_one_at_a_time), cmocka_unit_test(test_killed_holder),
+        cmocka_unit_test(test_settings), cmocka_unit_test(test_undo),
     };
     g_strlcpy(top, "/tmp/sm-test-state-XXXXXX", sizeof(top));
     if (!mkdtemp(top))

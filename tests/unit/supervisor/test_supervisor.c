@@ -71,7 +71,8 @@ static void child_step(const char *step)
     } else if (strcmp(w[0], "recv") == 0) { /* "VERB text" */
         if (sm_link_recv(SM_LINK_FD, &msg) <= 0)
             _exit(98);
-        g_snprintf(text, sizeof(text), "%s%s%s%s", sm_link_verb_name(msg.verb), msg.text[0] ? " " : "", msg.text, msg.fd >= 0 ? " +fd" : "");
+        g_snprintf(text, sizeof(text), "%s%s%s%s", sm_link_verb_name(msg.verb), msg.text[0] ? " " : "", msg.text,
+                   msg.fd >= 0 ? " +fd" : "");
         if (strcmp(text, arg) != 0)
             child_complain(text);
         if (msg.fd >= 0)
@@ -255,7 +256,8 @@ static void test_whole_life(void **state)
 static void test_guest_alone(void **state)
 {
     expect(play(&(struct scenario){.guest = "send TAP; recv GO; send EXIT 0; exit 0"}), 0, NULL);
-    expect(play(&(struct scenario){.guest = "sendfd TAP; recv GO; send EXIT 0; exit 0"}), 125, "there is to be no network");
+    expect(play(&(struct scenario){.guest = "sendfd TAP; recv GO; send EXIT 0; exit 0"}), 125,
+           "there is to be no network");
 }
 
 /** The last words of a guest that is gone already still count. */
@@ -280,13 +282,15 @@ static void test_any_death_ends_it(void **state)
         {"send FAIL no libcares\n", SERVE, "hang", "core: no libcares?", false},
         {SERVE, SERVE, "send FAIL no /dev/net/tun; exit 125", "guest: no /dev/net/tun", false},
         /* the front's complaint is only the echo of the core's crash, even when it comes first */
-        {"send READY; close 5; recv STOP; kill 31", "send READY; eof; send FAIL the channel is gone; exit 1", GUEST_OK "hang", "the core ended unexpectedly (signal 31", true},
-        {"send READY; close 5; recv STOP; exit 0", "send READY; eof; send FAIL the channel is gone; exit 1", GUEST_OK "hang", "the front failed: the channel is gone", true},
+        {"send READY; close 5; recv STOP; kill 31", "send READY; eof; send FAIL the channel is gone; exit 1",
+         GUEST_OK "hang", "the core ended unexpectedly (signal 31", true},
+        {"send READY; close 5; recv STOP; exit 0", "send READY; eof; send FAIL the channel is gone; exit 1",
+         GUEST_OK "hang", "the front failed: the channel is gone", true},
         {SERVE, SERVE, GUEST_OK "close; hang", "the guest ended unexpectedly (signal 9", true},
     };
     for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
-        struct sm_supervisor_result r =
-            play(&(struct scenario){.core = cases[i].core, .front = cases[i].front, .guest = cases[i].guest, .stop_ms = 3000});
+        struct sm_supervisor_result r = play(&(struct scenario){
+            .core = cases[i].core, .front = cases[i].front, .guest = cases[i].guest, .stop_ms = 3000});
         if (!r.reason || r.started != cases[i].started)
             fail_msg("case %zu: reason %s, started %d", i, r.reason ? r.reason : "(none)", r.started);
         expect(r, 125, cases[i].reason);
@@ -298,28 +302,38 @@ static void test_protocol_is_held_to(void **state)
     static const struct {
         const char *core, *front, *guest, *reason;
     } cases[] = {
-        {SERVE, "send WANT audit; hang", GUEST_OK "hang", "front broke the protocol and was ended: WANT is not its to say"},
-        {"send WANT audit; hang", SERVE, GUEST_OK "hang", "core broke the protocol and was ended: WANT comes at the wrong time (started)"},
-        {"send READY; send WANT passwd; hang", SERVE, "hang", "core broke the protocol and was ended: WANT of something that there is not"},
-        {"send READY; send READY; hang", SERVE, "hang", "core broke the protocol and was ended: READY comes at the wrong time (serving)"},
+        {SERVE, "send WANT audit; hang", GUEST_OK "hang",
+         "front broke the protocol and was ended: WANT is not its to say"},
+        {"send WANT audit; hang", SERVE, GUEST_OK "hang",
+         "core broke the protocol and was ended: WANT comes at the wrong time (started)"},
+        {"send READY; send WANT passwd; hang", SERVE, "hang",
+         "core broke the protocol and was ended: WANT of something that there is not"},
+        {"send READY; send READY; hang", SERVE, "hang",
+         "core broke the protocol and was ended: READY comes at the wrong time (serving)"},
         {"sendfd READY; hang", SERVE, "hang", "core broke the protocol and was ended: READY has a descriptor"},
-        {"send STATUS {}; hang", SERVE, "hang", "core broke the protocol and was ended: STATUS comes at the wrong time"},
-        {"send READY; send STATUS {}; hang", SERVE, "hang", "core broke the protocol and was ended: STATUS was not asked for"},
+        {"send STATUS {}; hang", SERVE, "hang",
+         "core broke the protocol and was ended: STATUS comes at the wrong time"},
+        {"send READY; send STATUS {}; hang", SERVE, "hang",
+         "core broke the protocol and was ended: STATUS was not asked for"},
         {"send nonsense; hang", SERVE, "hang", "core broke the protocol and was ended: a message that does not decode"},
         {SERVE, SERVE, "send EXIT 0; hang", "guest broke the protocol and was ended: EXIT comes at the wrong time"},
-        {SERVE, SERVE, GUEST_OK "send EXIT 300; hang", "guest broke the protocol and was ended: EXIT with a text that is no status"},
+        {SERVE, SERVE, GUEST_OK "send EXIT 300; hang",
+         "guest broke the protocol and was ended: EXIT with a text that is no status"},
         {SERVE, SERVE, "send TAP; hang", "guest broke the protocol and was ended: TAP without a descriptor"},
-        {SERVE, SERVE, "sendfd TAP; sendfd TAP; hang", "guest broke the protocol and was ended: TAP comes at the wrong time"},
+        {SERVE, SERVE, "sendfd TAP; sendfd TAP; hang",
+         "guest broke the protocol and was ended: TAP comes at the wrong time"},
         {SERVE, SERVE, "send GO; hang", "guest broke the protocol and was ended: GO is not its to say"},
     };
     for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++)
-        expect(play(&(struct scenario){.core = cases[i].core, .front = cases[i].front, .guest = cases[i].guest, .stop_ms = 3000}), 125,
-               cases[i].reason);
+        expect(play(&(struct scenario){
+                   .core = cases[i].core, .front = cases[i].front, .guest = cases[i].guest, .stop_ms = 3000}),
+               125, cases[i].reason);
 }
 
 static void test_start_time_out(void **state)
 {
-    struct sm_supervisor_result r = play(&(struct scenario){.core = "hang", .front = SERVE, .guest = GUEST_OK "hang", .start_ms = 300, .stop_ms = 200});
+    struct sm_supervisor_result r = play(
+        &(struct scenario){.core = "hang", .front = SERVE, .guest = GUEST_OK "hang", .start_ms = 300, .stop_ms = 200});
     assert_false(r.started);
     expect(r, 125, "not ready within 0 s: core");
 }
@@ -327,8 +341,11 @@ static void test_start_time_out(void **state)
 static void test_who_does_not_stop_is_killed(void **state)
 {
     int64_t begin = sm_clock_us();
-    expect(play(&(struct scenario){.core = "send READY; hang", .front = "send READY; hang", .guest = GUEST_OK "send EXIT 4; exit 4", .stop_ms = 200}), 4,
-           NULL);
+    expect(play(&(struct scenario){.core = "send READY; hang",
+                                   .front = "send READY; hang",
+                                   .guest = GUEST_OK "send EXIT 4; exit 4",
+                                   .stop_ms = 200}),
+           4, NULL);
     assert_true(sm_clock_us() - begin < 5000000);
 }
 
@@ -352,7 +369,8 @@ static int wait_until_running(char **ret_line)
             g_usleep(1000); /* nothing tells the moment; leave the processor to those that are to get there */
         g_free(*ret_line);
         *ret_line = fd >= 0 ? sm_control_ask(fd, SM_CONTROL_STATUS, NULL) : NULL;
-    } while (*ret_line && (!strstr(*ret_line, "\"state\":\"running\"") || (victim_signal == 0 && strstr(*ret_line, "\"core\":null"))));
+    } while (*ret_line && (!strstr(*ret_line, "\"state\":\"running\"") ||
+                           (victim_signal == 0 && strstr(*ret_line, "\"core\":null"))));
     return fd;
 }
 
@@ -380,16 +398,22 @@ static void test_death_while_running(void **state)
         {SM_CHILD_CORE, 9, SERVE, SERVE, GUEST_OK "hang", "the core ended unexpectedly (signal 9"},
         {SM_CHILD_FRONT, 9, SERVE, SERVE, GUEST_OK "hang", "the front ended unexpectedly (signal 9"},
         {SM_CHILD_GUEST, 9, SERVE, SERVE, GUEST_OK "hang", "the guest ended unexpectedly (signal 9"},
-        {SM_CHILD_CORE, 10, "block 10; send READY; await 10; send FAIL lost; exit 1", SERVE, GUEST_OK "hang", "the core failed: lost; the workspace was stopped"},
-        {SM_CHILD_CORE, 10, "block 10; send READY; await 10; close; hang", SERVE, GUEST_OK "hang", "the core ended unexpectedly (signal 9"},
+        {SM_CHILD_CORE, 10, "block 10; send READY; await 10; send FAIL lost; exit 1", SERVE, GUEST_OK "hang",
+         "the core failed: lost; the workspace was stopped"},
+        {SM_CHILD_CORE, 10, "block 10; send READY; await 10; close; hang", SERVE, GUEST_OK "hang",
+         "the core ended unexpectedly (signal 9"},
         /* what CMD makes of its end does not hide the failure */
-        {SM_CHILD_CORE, 9, SERVE, SERVE, "block 15; " GUEST_OK "await 15; send EXIT 0; exit 0", "the core ended unexpectedly (signal 9"},
+        {SM_CHILD_CORE, 9, SERVE, SERVE, "block 15; " GUEST_OK "await 15; send EXIT 0; exit 0",
+         "the core ended unexpectedly (signal 9"},
     };
     for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
         victim = cases[i].victim;
         victim_signal = cases[i].signo;
-        struct sm_supervisor_result r = play(&(struct scenario){
-            .core = cases[i].core, .front = cases[i].front, .guest = cases[i].guest, .stop_ms = 3000, .client = signal_victim});
+        struct sm_supervisor_result r = play(&(struct scenario){.core = cases[i].core,
+                                                                .front = cases[i].front,
+                                                                .guest = cases[i].guest,
+                                                                .stop_ms = 3000,
+                                                                .client = signal_victim});
         victim_signal = 0;
         assert_true(r.started);
         expect(r, 125, cases[i].reason);
@@ -403,8 +427,8 @@ static const char *status_then_stop(void)
     json_t *o = line ? json_loads(line, 0, NULL) : NULL;
     const char *name, *report, *core_state;
     int pid = 0;
-    if (json_unpack(o, "{s:s, s:{s:s}, s:{s:s}, s:{s:i}}", "name", &name, "reports", "core", &report, "states", "core", &core_state, "pids",
-                    "supervisor", &pid) < 0)
+    if (json_unpack(o, "{s:s, s:{s:s}, s:{s:s}, s:{s:i}}", "name", &name, "reports", "core", &report, "states", "core",
+                    &core_state, "pids", "supervisor", &pid) < 0)
         return line ? g_strdup(line) : g_strdup("no answer");
     if (strcmp(name, "t") != 0 || strcmp(report, "{\"flows\": \"1\xef\xbf\xbd\"}") != 0 || pid != getpid())
         return g_strdup(line);
@@ -458,7 +482,8 @@ static const char *stop_at_once(void)
 
 static void test_stop_before_all_are_ready(void **state)
 {
-    struct sm_supervisor_result r = play(&(struct scenario){.core = "recv STOP; send READY; exit 0", .front = SERVE, .guest = "hang", .client = stop_at_once});
+    struct sm_supervisor_result r = play(&(struct scenario){
+        .core = "recv STOP; send READY; exit 0", .front = SERVE, .guest = "hang", .client = stop_at_once});
     assert_false(r.started);
     expect(r, 128 + SIGTERM, "stopped before the start was complete");
 }
@@ -478,7 +503,8 @@ static void test_signals_are_passed_on(void **state)
 {
     expect(play(&(struct scenario){.core = SERVE,
                                    .front = SERVE,
-                                   .guest = "block 2; block 10; block 1; " GUEST_OK "await 2; await 10; await 1; send EXIT 5; exit 5",
+                                   .guest = "block 2; block 10; block 1; " GUEST_OK
+                                            "await 2; await 10; await 1; send EXIT 5; exit 5",
                                    .take_signals = true,
                                    .client = signal_us}),
            5, NULL);
@@ -502,11 +528,14 @@ static void test_audit_rotation(void **state)
     memset(block, 'x', sizeof(block));
     assert_int_equal(write(fd, block, sizeof(block)), sizeof(block));
     close(fd);
-    expect(play(&(struct scenario){.core = "send READY; send WANT audit; recv GIVE audit +fd; send WANT audit; recv GIVE audit; recv STOP; exit 0",
-                                   .front = SERVE,
-                                   .guest = "sendfd TAP; recv GO; send EXIT 0; exit 0",
-                                   .audit_max = 8000}),
-           0, NULL);
+    expect(
+        play(&(struct scenario){
+            .core =
+                "send READY; send WANT audit; recv GIVE audit +fd; send WANT audit; recv GIVE audit; recv STOP; exit 0",
+            .front = SERVE,
+            .guest = "sendfd TAP; recv GO; send EXIT 0; exit 0",
+            .audit_max = 8000}),
+        0, NULL);
     struct stat st;
     assert_int_equal(fstatat(dirfd_, SM_AUDIT_FILE_ROTATED, &st, 0), 0);
     assert_int_equal(st.st_size, sizeof(block));
