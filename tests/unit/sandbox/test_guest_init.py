@@ -342,6 +342,12 @@ def test_identity(user):
     assert lines[-1] == "['0', '1', '2', '3']"  # 3 is the listing itself
 
 
+def test_signals_are_default(user):
+    # Python ignores SIGPIPE, and the supervisor does too: CMD must not.
+    output, _ = inside(["grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status"], user=user)
+    assert [line.split()[1] for line in output.splitlines()] == ["0" * 16, "0" * 16]
+
+
 def test_namespaces(user):
     names = ["user", "net", "mnt", "pid", "ipc", "uts"]
     output, _ = sh("for n in %s; do readlink /proc/self/ns/$n; done" % " ".join(names), user=user)
