@@ -3,20 +3,20 @@
  * The slirp front: frames of one guest on one side, the handoff channel to the core on the other (design.md section 1).
  *
  *   port --frames--> guard --+--> arp, dhcp, echo --> port
- *                            +--> libslirp (flow ops) --> tcp.c, udp.c --> channel: OPEN BYTES EOF GONE DATAGRAM OTHER
- * REPEATED ATTACHED
- *                                                             ^--------- channel: REFUSE ACCEPT ATTACH ABORT INBOUND
- * DATAGRAM RELEASE
+ *                            +--> libslirp (flow ops) --> tcp.c, udp.c --> channel: OPEN BYTES EOF GONE DATAGRAM
+ *                                                              ^                    OTHER REPEATED ATTACHED
+ *                                                              +---------- channel: REFUSE ACCEPT ATTACH ABORT INBOUND
+ *                                                                                   DATAGRAM RELEASE
  *
  * The front decides nothing: it asks about each new flow, repeats a refusal for as long as it was told to (holds.h),
  * and moves bytes between libslirp's buffers and the descriptors that it was given. A flow's life, as the front sees it
  * (docs/ARCHITECTURE.md has the whole table):
  *
- *   state     entered by            bytes from the guest                          leaves by
- *   ASKED     OPEN sent             TCP: none yet; UDP: held, bounded             REFUSE, ACCEPT (TCP), ATTACH, ABORT;
- * GONE HELD      ACCEPT (TCP only)     kept, bounded; copied to the core (BYTES)     ATTACH, ABORT; GONE ATTACHED
- * ATTACH or INBOUND     written to the descriptor                     REFUSE (UDP), ABORT; GONE CLOSING   the id is
- * dead        -                                             libslirp lets go of the connection
+ *   state     entered by          bytes from the guest                       leaves by
+ *   ASKED     OPEN sent           TCP: none yet; UDP: held, bounded          REFUSE, ACCEPT (TCP), ATTACH, ABORT; GONE
+ *   HELD      ACCEPT (TCP only)   kept, bounded; copied to the core (BYTES)  ATTACH, ABORT; GONE
+ *   ATTACHED  ATTACH or INBOUND   written to the descriptor                  REFUSE (UDP), ABORT; GONE
+ *   CLOSING   the id is dead      -                                          libslirp lets go of the connection
  *
  * Any other message of the core for an id that is not live is dropped, its descriptor closed; every ATTACH and INBOUND
  * is acknowledged all the same, since the acknowledgement says that the descriptor is out of flight.
