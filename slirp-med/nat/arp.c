@@ -1,6 +1,17 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Who has the gateway? We do; see arp.h. */
+/* Who has any address of the subnet but the guest's? We do; see arp.h. */
 #include "nat/arp.h"
+
+/* Sender 0 is a probe: only who owns the address may answer it (RFC 5227 2.1.1). */
+static bool is_ours(const struct sm_link *link, uint32_t sender, uint32_t target)
+{
+    if (target == link->gateway || target == link->resolver)
+        return true;
+    if (sender != link->guest || target == link->guest)
+        return false;
+    uint32_t mask = sm_link_mask(link);
+    return (target & mask) == (link->gateway & mask) && target != sm_link_broadcast(link) && target != (target & mask);
+}
 
 size_t sm_arp_answer(const struct sm_link *link, const uint8_t *frame, size_t len, uint8_t out[SM_ARP_REPLY_LEN])
 {
@@ -13,7 +24,7 @@ size_t sm_arp_answer(const struct sm_link *link, const uint8_t *frame, size_t le
     uint32_t sender = sm_rd_u32(&r);
     sm_rd_skip(&r, SM_ETH_ALEN);
     uint32_t target = sm_rd_u32(&r);
-    if (r.bad || op != 1 || (target != link->gateway && target != link->resolver))
+    if (r.bad || op != 1 || !is_ours(link, sender, target))
         return 0;
 
     memset(out, 0, SM_ARP_REPLY_LEN);

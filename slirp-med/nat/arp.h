@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * ARP (RFC 826), the answering side only: we say where the gateway and the resolver are, and nothing else. A probe or
- * announcement of the guest's own address gets no answer (RFC 5227: an answer would be a conflict), nor does any third
- * address: there is nobody else on this wire. We never ask, because the guest's MAC is known from the start. One reply
- * at most for each request, so a flood costs only itself.
+ * ARP (RFC 826), the answering side only: gateway and resolver are here, and so is every other address of the subnet.
+ * Nobody else is on this wire; answering for them (RFC 1027) lets a packet to one reach the core, which refuses it at
+ * once and on the record, where silence would be seconds of waiting and no line. A probe or announcement of the guest's
+ * own address gets no answer (RFC 5227: an answer would be a conflict), nor does a probe for a third one: the guest may
+ * have it. We never ask, because the guest's MAC is known from the start. One reply at most for each request, so a
+ * flood costs only itself.
  */
 #ifndef SM_NAT_ARP_H
 #define SM_NAT_ARP_H

@@ -110,8 +110,9 @@ static bool options_ok(struct sm_rd opts)
 
 static bool is_group(const struct sm_link *link, uint32_t dst)
 {
-    /* 224.0.0.0/4, 240.0.0.0/4 with the limited broadcast, and both ends of our own subnet (RFC 1122 3.2.1.3). */
-    if (dst >> 28 >= 0xe)
+    /* 224.0.0.0/4, the limited broadcast, and both ends of our own subnet (RFC 1122 3.2.1.3). The rest of 240.0.0.0/4
+     * goes on: hosts send there as to any address, and the core's refusal is one that the guest hears. */
+    if (dst >> 28 == 0xe || dst == UINT32_MAX)
         return true;
     return link->prefix_len < 31 && (dst == sm_link_broadcast(link) || dst == (link->gateway & sm_link_mask(link)));
 }

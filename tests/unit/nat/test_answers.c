@@ -25,9 +25,10 @@ static void test_arp(void **state)
 {
     static struct buf b;
     uint8_t out[SM_ARP_REPLY_LEN];
-    const uint32_t ours[] = {test_link.gateway, test_link.resolver};
+    /* Gateway, resolver, and all that nobody has: they are refused by name of address, not by silence. */
+    const uint32_t ours[] = {test_link.gateway, test_link.resolver, IP4(10, 0, 2, 4), IP4(10, 0, 2, 254)};
 
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < SM_ARRAY_LEN(ours); i++) {
         arp_frame(&b, 1, test_link.guest, ours[i]);
         assert_int_equal(sm_arp_answer(&test_link, b.data, b.len, out), SM_ARP_REPLY_LEN);
         assert_memory_equal(out, test_link.guest_mac, 6);
@@ -38,13 +39,21 @@ static void test_arp(void **state)
         assert_memory_equal(out + 32, test_link.guest_mac, 6);
         assert_int_equal(be32(out + 38), test_link.guest);
     }
-    /* Its own address, whether probed for or announced, anybody else's, and answers. */
+    /* A probe is answered by the owner only. */
+    arp_frame(&b, 1, 0, test_link.gateway);
+    assert_int_equal(sm_arp_answer(&test_link, b.data, b.len, out), SM_ARP_REPLY_LEN);
+    arp_frame(&b, 1, 0, IP4(10, 0, 2, 4));
+    assert_int_equal(sm_arp_answer(&test_link, b.data, b.len, out), 0);
+    /* Its own address, whether probed for or announced, other subnets, both ends of ours, and answers. */
     arp_frame(&b, 1, 0, test_link.guest);
     assert_int_equal(sm_arp_answer(&test_link, b.data, b.len, out), 0);
     arp_frame(&b, 1, test_link.guest, test_link.guest);
     assert_int_equal(sm_arp_answer(&test_link, b.data, b.len, out), 0);
-    arp_frame(&b, 1, test_link.guest, IP4(10, 0, 2, 4));
-    assert_int_equal(sm_arp_answer(&test_link, b.data, b.len, out), 0);
+    const uint32_t not_ours[] = {IP4(10, 0, 3, 4), IP4(10, 0, 2, 0), IP4(10, 0, 2, 255), IP4(203, 0, 113, 1)};
+    for (size_t i = 0; i < SM_ARRAY_LEN(not_ours); i++) {
+        arp_frame(&b, 1, test_link.guest, not_ours[i]);
+        assert_int_equal(sm_arp_answer(&test_link, b.data, b.len, out), 0);
+    }
     arp_frame(&b, 2, test_link.guest, test_link.gateway);
     assert_int_equal(sm_arp_answer(&test_link, b.data, b.len, out), 0);
     arp_frame(&b, 1, test_link.guest, test_link.gateway);

@@ -177,8 +177,7 @@ static void test_one_byte(void **state)
         {17, 45, SM_GUARD_IP_LENGTH},   {17, 39, SM_GUARD_L4_HEADER},   {29, 16, SM_GUARD_IP_SOURCE},
         {26, 127, SM_GUARD_IP_SOURCE},  {23, 2, SM_GUARD_IP_PROTO},     {23, 41, SM_GUARD_IP_PROTO},
         {23, 1, SM_GUARD_ICMP},         {23, 132, SM_GUARD_IP_PROTO},   {30, 224, SM_GUARD_GROUP},
-        {30, 255, SM_GUARD_GROUP},      {30, 240, SM_GUARD_GROUP},      {46, 0x40, SM_GUARD_L4_HEADER},
-        {46, 0x70, SM_GUARD_L4_HEADER},
+        {30, 239, SM_GUARD_GROUP},      {46, 0x40, SM_GUARD_L4_HEADER}, {46, 0x70, SM_GUARD_L4_HEADER},
     };
     static struct buf b;
 
@@ -249,6 +248,13 @@ static void test_broadcast(void **state)
     assert_reason(&b, SM_GUARD_GROUP);
     udp_frame(&b, GUEST, IP4(224, 0, 0, 251), 5353, 5353, "x", 1);
     assert_reason(&b, SM_GUARD_GROUP);
+    udp_frame(&b, GUEST, IP4(255, 255, 255, 255), 137, 137, "x", 1);
+    assert_reason(&b, SM_GUARD_GROUP);
+    /* Class E but for the last address is a place that one can connect to. */
+    udp_frame(&b, GUEST, IP4(240, 0, 0, 5), 137, 137, "x", 1);
+    assert_passes(&b, SM_GUARD_PASS_IP);
+    udp_frame(&b, GUEST, IP4(255, 255, 255, 254), 137, 137, "x", 1);
+    assert_passes(&b, SM_GUARD_PASS_IP);
     /* A unicast packet in a broadcast frame. */
     good_udp(&b);
     memset(b.data, 0xff, 6);

@@ -458,11 +458,12 @@ static struct socket *flow_new(Slirp *slirp, const SlirpFlowAddr *addr,
     return so;
 }
 
+/* Class E is here: hosts connect to it, and whoever asks is to be answered. */
 static bool flow_unicast(struct in_addr a)
 {
     uint32_t host = ntohl(a.s_addr);
 
-    return host != 0 && host < 0xe0000000u;
+    return host != 0 && host >> 28 != 0xe && host != 0xffffffffu;
 }
 
 /* What the guest's SYN says about it. */
