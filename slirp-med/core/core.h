@@ -48,6 +48,8 @@
 #define SM_CORE_RELEASE_US INT64_C(100000)
 /** How long an ended flow waits for the other side's word on how it ended, before its close line is written. */
 #define SM_CORE_END_WAIT_US INT64_C(2000000)
+/** How long the end waits for the front's last word. It is one write(2) away; a front that is stuck must not hold up the record. */
+#define SM_CORE_STOP_WAIT_US INT64_C(500000)
 /** UDP flows: unreplied and replied idle times (spec: issue 2 item 4). */
 #define SM_CORE_UDP_IDLE_US INT64_C(30000000)
 #define SM_CORE_UDP_REPLIED_US INT64_C(180000000)
@@ -148,6 +150,8 @@ struct sm_core {
     struct sm_watch link;
     struct sm_watch netlink;
     struct sm_watch ghost; /* sockets that the front should have closed; see tcp.c */
+    struct sm_timer stop_timer;
+    char *stop_reason; /* STOP came: the end waits for the front's last word, its counts */
     struct sm_timer second; /* audit probe, repeats, pins, rotation */
     GHashTable *sessions;   /* id -> struct sm_session, owned */
     unsigned sessions_max;

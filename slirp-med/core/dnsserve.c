@@ -126,6 +126,12 @@ static void on_limited_timer(struct sm_timer *timer, int64_t now_us)
         sm_loop_arm(serve->loop, &serve->limited_timer, now_us + LIMITED_EVERY_US);
 }
 
+void sm_dnsserve_tell(struct sm_dnsserve *serve, int64_t now_us)
+{
+    if (serve->limited > 0)
+        tell_limited(serve, "", 0, now_us);
+}
+
 static void refuse_over_budget(struct sm_dnsserve *serve, const struct sm_dnsserve_client *client,
                                const struct sm_dns_query *q, const char *qname, int64_t now_us)
 {

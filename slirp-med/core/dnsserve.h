@@ -92,6 +92,8 @@ struct sm_dnsserve;
 /** sm_dnsserve_new() - qps 0: no budget. ops and res must outlive it. */
 struct sm_dnsserve *sm_dnsserve_new(struct sm_loop *loop, struct sm_resolver *res, uint32_t qps, uint32_t burst,
                                     const struct sm_dnsserve_ops *ops, void *data);
+/** sm_dnsserve_tell() - the LIMITED event for what was refused since the last one, before its second is over. */
+void sm_dnsserve_tell(struct sm_dnsserve *serve, int64_t now_us);
 /** sm_dnsserve_free() - cancels what is in flight without replies or events. */
 void sm_dnsserve_free(struct sm_dnsserve *serve);
 

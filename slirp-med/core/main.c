@@ -50,6 +50,8 @@ void sm_core_stop(struct sm_core *core, const char *reason, int status)
         sm_session_close(s, "workspace_stop");
     }
     if (core->config->mode != SM_MODE_OFF) {
+        if (core->dns)
+            sm_dnsserve_tell(core->dns, sm_loop_now(core->loop));
         sm_audit_repeats_flush_all(core->repeats, core->audit, sm_clock_wall_us());
         sm_audit_begin(&r, SM_AUDIT_EGRESS_STOP, sm_clock_wall_us());
         sm_audit_add_str(&r, "reason", reason);
@@ -63,13 +65,37 @@ void sm_core_stop(struct sm_core *core, const char *reason, int status)
     sm_loop_quit(core->loop, status);
 }
 
+static void take_link(struct sm_core *core);
+
 static void channel_failed(const char *text, void *data)
 {
     struct sm_core *core = data;
 
+    if (!core->stop_reason && !core->stopping)
+        take_link(core); /* STOP is sent to us before the front */
+    if (core->stop_reason)
+        sm_core_stop(core, core->stop_reason, 0);
     if (!core->stopping)
         sm_log_error("the front is gone: %s", text);
     sm_core_stop(core, "front_ended", 1);
+}
+
+/* The front still has counts to tell; its end of the channel is behind them. */
+static void stop_asked(struct sm_core *core, const char *reason)
+{
+    if (core->stop_reason)
+        return;
+    core->stop_reason = g_strdup(reason);
+    sm_loop_arm(core->loop, &core->stop_timer, sm_loop_now(core->loop) + SM_CORE_STOP_WAIT_US);
+}
+
+static void on_stop_timer(struct sm_timer *timer, int64_t now_us)
+{
+    struct sm_core *core = sm_container_of(timer, struct sm_core, stop_timer);
+
+    (void)now_us;
+    sm_log_error("the front did not say its last word");
+    sm_core_stop(core, core->stop_reason, 0);
 }
 
 static void channel_drained(void *data)
@@ -100,13 +126,11 @@ static void report(struct sm_core *core)
     json_decref(j);
 }
 
-static void on_link(struct sm_watch *watch, uint32_t events)
+static void take_link(struct sm_core *core)
 {
-    struct sm_core *core = sm_container_of(watch, struct sm_core, link);
     static struct sm_link_msg m;
-    int n = sm_link_recv(watch->fd, &m);
+    int n = sm_link_recv(core->link.fd, &m);
 
-    (void)events;
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n <= 0) {
@@ -114,7 +138,7 @@ static void on_link(struct sm_watch *watch, uint32_t events)
         return;
     }
     if (m.verb == SM_LINK_STOP) {
-        sm_core_stop(core, m.text[0] ? m.text : "stop", 0);
+        stop_asked(core, m.text[0] ? m.text : "stop");
     } else if (m.verb == SM_LINK_STATUS) {
         report(core);
     } else if (m.verb == SM_LINK_GIVE && g_str_has_prefix(m.text, "audit")) {
@@ -128,6 +152,12 @@ static void on_link(struct sm_watch *watch, uint32_t events)
             sm_names_news(core, text, len);
     }
     sm_fd_close(&m.fd);
+}
+
+static void on_link(struct sm_watch *watch, uint32_t events)
+{
+    (void)events;
+    take_link(sm_container_of(watch, struct sm_core, link));
 }
 
 static bool core_init(struct sm_core *core, GError **error)
@@ -191,6 +221,7 @@ int sm_core_main(int argc, char **argv)
         return fail(NULL);
     core.channel = sm_channel_new(core.loop, SM_CHANNEL_FD, true, &ops, &core);
     sm_watch_init(&core.link, SM_LINK_FD, on_link);
+    sm_timer_init(&core.stop_timer, on_stop_timer);
     sm_timer_init(&core.second, sm_core_every_second);
     sm_loop_arm(core.loop, &core.second, sm_loop_now(core.loop) + 1000000);
     sm_loop_set_turn_end(core.loop, sm_core_turn_end, &core);
@@ -206,6 +237,7 @@ int sm_core_main(int argc, char **argv)
     sm_pins_free(core.pins);
     sm_loop_unwatch(core.loop, &core.netlink);
     g_hash_table_destroy(core.sessions);
+    g_free(core.stop_reason);
     sm_core_config_free(core.config);
     sm_loop_free(core.loop);
     return status < 0 ? 1 : status;

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 struct queued {
@@ -25,6 +26,7 @@ struct sm_channel {
     bool paused;
     bool congested;
     bool dead;
+    bool finishing; /* our side is shut as soon as nothing waits */
     bool busy;   /* a callback is running: sm_channel_free() only marks, on_ready() frees */
     bool doomed; /* freed while busy */
     struct sm_timer failure; /* reports an overflow from the loop and not from inside a send */
@@ -106,6 +108,8 @@ static void flush(struct sm_channel *ch)
     }
     if (ch->dead)
         return;
+    if (ch->finishing && !ch->first)
+        (void)shutdown(ch->watch.fd, SHUT_WR);
     if (ch->congested && ch->queued_bytes < SM_CHANNEL_QUEUE_MAX / 4) {
         ch->congested = false;
         if (ch->ops.drained)
@@ -124,6 +128,8 @@ static void receive(struct sm_channel *ch)
         ssize_t n = sm_fd_recv(ch->watch.fd, buf, sizeof(buf), fds, &n_fds);
         if (n < 0 && would_block(errno))
             break;
+        if (n < 0 && errno == ECONNRESET)
+            continue; /* it ended without reading all that we sent; said once, and what it had to say comes behind */
         if (n <= 0) {
             fail(ch, n == 0 ? "the peer closed the channel" : "the channel failed");
             break;
@@ -244,6 +250,13 @@ bool sm_channel_send(struct sm_channel *ch, const struct sm_flow_msg *msg, int f
         ch->congested = true;
     update_watch(ch);
     return !ch->dead;
+}
+
+void sm_channel_finish(struct sm_channel *ch)
+{
+    ch->finishing = true;
+    if (!ch->dead && !ch->first)
+        (void)shutdown(ch->watch.fd, SHUT_WR);
 }
 
 bool sm_channel_congested(const struct sm_channel *ch)

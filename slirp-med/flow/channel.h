@@ -44,6 +44,8 @@ void sm_channel_free(struct sm_channel *ch);
  * Returns false when a droppable message was dropped or the channel is dead.
  */
 bool sm_channel_send(struct sm_channel *ch, const struct sm_flow_msg *msg, int fd);
+/** sm_channel_finish() - nothing more will be sent: the peer's failed() is called behind all that was, ours when it closes. */
+void sm_channel_finish(struct sm_channel *ch);
 bool sm_channel_congested(const struct sm_channel *ch);
 /** sm_channel_pause() - stop or resume taking messages in (the core does so while its own queue drains). */
 void sm_channel_pause(struct sm_channel *ch, bool pause);

@@ -222,6 +222,15 @@ void sm_front_tick(struct sm_front *front)
     (void)slirp_flow_timer(front->slirp);
 }
 
+void sm_front_finish(struct sm_front *front)
+{
+    front->finishing = true;
+    front->reading = false;
+    sm_holds_report(&front->holds, report_repeated, front);
+    sm_others_tick(&front->others, report_other, front);
+    sm_channel_finish(front->channel);
+}
+
 static void on_tick(struct sm_timer *timer, int64_t now_us)
 {
     struct sm_front *front = sm_container_of(timer, struct sm_front, tick_timer);
@@ -448,7 +457,7 @@ static void on_channel_failed(const char *text, void *data)
 static void on_channel_drained(void *data)
 {
     struct sm_front *front = data;
-    front->reading = true;
+    front->reading = !front->finishing;
 }
 
 /* --- the turn

@@ -106,6 +106,9 @@ void sm_front_input(struct sm_front *front, const struct sm_frame *frames, unsig
 /** sm_front_tick() - what is done once a second: counts are reported, UDP flows that nobody answered end. The loop
  * calls it by itself. */
 void sm_front_tick(struct sm_front *front);
+/** sm_front_finish() - the workspace ends: no frame is read any more, and all counts are reported. failed() is called
+ * when the core has closed the channel in its turn. */
+void sm_front_finish(struct sm_front *front);
 
 /** sm_nat_main() - the subcommand `slirp-med nat`: descriptors as in base/link.h, then the sandbox, then the loop.
  * Returns an exit status. */

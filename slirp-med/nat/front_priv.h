@@ -50,6 +50,7 @@ struct sm_front {
     void *failed_data;
     bool dead;
     bool reading; /* the port is watched for input */
+    bool finishing;
 
     struct sm_watch port_watch;
     struct sm_timer stack_timer; /* libslirp's next wish */

@@ -23,12 +23,18 @@ struct process {
     struct sm_loop *loop;
     struct sm_front *front;
     struct sm_watch link;
+    bool stopping;
 };
 
 static void on_front_failed(const char *text, void *data)
 {
     struct process *p = data;
     char line[256];
+
+    if (p->stopping) { /* the core has read our last word and closed the channel */
+        sm_loop_quit(p->loop, 0);
+        return;
+    }
     int n = g_snprintf(line, sizeof(line), "%s %s", sm_link_verb_name(SM_LINK_FAIL), text);
 
     sm_log_info("%s", text);
@@ -72,8 +78,10 @@ static void on_link(struct sm_watch *watch, uint32_t events)
     sm_fd_close(&msg.fd);
     if (msg.verb == SM_LINK_STATUS)
         send_status(p);
-    else if (msg.verb == SM_LINK_STOP)
-        sm_loop_quit(p->loop, 0);
+    else if (msg.verb == SM_LINK_STOP && !p->stopping) {
+        p->stopping = true;
+        sm_front_finish(p->front);
+    }
 }
 
 static bool read_config(struct sm_front_config *ret, GError **error)

@@ -248,13 +248,17 @@ static void send_stop(struct child *c)
         kill_child(c); /* it does not read, or its end is closed */
 }
 
-/** The core first, so that its record of the end is written while the front still stands; then the front. */
+/**
+ * Both, the core first: it records the end when the front has told its last counts and shut its side of the channel, and
+ * must know by then that this is no failure. The front stands until the core has closed the channel.
+ */
 static void stop_services(struct sm_supervisor *s)
 {
-    if (is_alive(&s->children[SM_CHILD_CORE]))
-        send_stop(&s->children[SM_CHILD_CORE]);
-    else
-        send_stop(&s->children[SM_CHILD_FRONT]);
+    send_stop(&s->children[SM_CHILD_CORE]);
+    send_stop(&s->children[SM_CHILD_FRONT]);
+    /* The end that a front which was never started would have had. */
+    sm_fd_close(&s->children[SM_CHILD_FRONT].channel);
+    sm_fd_close(&s->tap);
 }
 
 static void begin_stop(struct sm_supervisor *s)
