@@ -338,7 +338,7 @@ static int watch(pid_t init, int reasons, int signals)
     struct pollfd p[] = {
         {.fd = signals, .events = POLLIN}, {.fd = SM_LINK_FD, .events = POLLIN}, {.fd = reasons, .events = POLLIN}};
     int status = 0;
-    bool ended = false;
+    bool ended = false, stopped = false;
 
     while (!ended || p[2].fd >= 0) {
         if (poll(p, SM_ARRAY_LEN(p), -1) < 0 && errno != EINTR)
@@ -354,6 +354,7 @@ static int watch(pid_t init, int reasons, int signals)
             g_autoptr(GError) error = NULL;
             if (receive(&msg, &error) <= 0 || msg.verb == SM_LINK_STOP) {
                 (void)kill(init, SIGKILL);
+                stopped = true;
                 p[1].fd = -1;
             } else if (msg.verb == SM_LINK_SIGNAL) {
                 pass_on(init, msg.text);
@@ -371,6 +372,9 @@ static int watch(pid_t init, int reasons, int signals)
         reason[reason_len] = '\0';
         return report_failure(reason);
     }
+    /* B ends itself with CMD's status, whatever ended CMD: a signal was somebody else's doing. */
+    if (WIFSIGNALED(status) && !stopped)
+        return report_failure("the guest's init was killed from outside");
     char text[16];
     (void)snprintf(text, sizeof(text), "%d", status_of(status));
     if (sm_link_send(SM_LINK_FD, SM_LINK_EXIT, text, -1) < 0)
