@@ -56,6 +56,13 @@ pid_t sm_spawn(const struct sm_spawn_spec *spec, int *ret_pidfd, GError **error)
             return -1;
         }
     }
+    if (spec->err_fd >= 0) {
+        r = posix_spawn_file_actions_adddup2(&fa, spec->err_fd, STDERR_FILENO);
+        if (r != 0) {
+            sm_error_set_errno(error, r, "start %s", spec->argv[0]);
+            return -1;
+        }
+    }
     /* What our caller left open without CLOEXEC ends here. */
     r = posix_spawn_file_actions_addclosefrom_np(&fa, 3 + (int)spec->n_fds);
     if (r != 0) {

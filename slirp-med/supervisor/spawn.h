@@ -25,6 +25,7 @@ struct sm_spawn_spec {
     char *const *envp;
     int fds[SM_SPAWN_FDS_MAX]; /* become 3, 4 ...; stay the caller's here */
     size_t n_fds;
+    int err_fd;              /* becomes 2; -1: our own stderr */
     bool own_session;        /* setsid(2): the terminal's signals do not reach it */
     const sigset_t *sigmask; /* NULL: empty */
 };

@@ -19,6 +19,7 @@
 #include "supervisor/control.h"
 #include "supervisor/resolv.h"
 #include "supervisor/spawn.h"
+#include "supervisor/words.h"
 
 /** A child that closed its link but does not end is killed after this. */
 #define LINGER_US (G_USEC_PER_SEC)
@@ -50,6 +51,7 @@ struct child {
     bool report_fresh; /* an answer to the question that is out now */
     char *report;      /* the last one; opaque */
     bool killed;       /* by us */
+    struct sm_words *words; /* core, front: what they say on stderr */
 };
 
 struct sm_supervisor {
@@ -160,6 +162,7 @@ static int spawn_child(struct child *c, int third, int fourth, GError **error)
         .envp = spec->envp,
         .fds = {theirs, config},
         .n_fds = 2,
+        .err_fd = -1,
         .own_session = c->role != SM_CHILD_GUEST,
         .sigmask = c->role == SM_CHILD_GUEST ? &s->old_mask : NULL,
     };
@@ -170,6 +173,13 @@ static int spawn_child(struct child *c, int third, int fourth, GError **error)
     if (sm_fd_set_nonblock(ours) < 0) { /* our end only */
         sm_error_set_errno(error, errno, "link to the %s", sm_child_role_name(c->role));
         return -1;
+    }
+    sm_autofd err_fd = -1;
+    if (c->role != SM_CHILD_GUEST) {
+        c->words = sm_words_new(s->loop, STDERR_FILENO, &err_fd, error);
+        if (!c->words)
+            return -1;
+        sp.err_fd = err_fd;
     }
     c->pid = sm_spawn(&sp, &c->pidfd, error);
     if (c->pid < 0)
@@ -642,6 +652,8 @@ static void on_end(struct sm_watch *watch, uint32_t events)
     /* Its last words (EXIT, FAIL) may still wait. The number is bounded by the socket's queue. */
     while (c->link_watch.added && take_message(c))
         continue;
+    if (c->words)
+        sm_words_drain(c->words);
     sm_loop_unwatch(s->loop, &c->link_watch);
     sm_loop_unwatch(s->loop, &c->pid_watch);
     sm_loop_disarm(s->loop, &c->linger);
@@ -871,6 +883,7 @@ void sm_supervisor_free(struct sm_supervisor *s)
         sm_fd_close(&c->link);
         sm_fd_close(&c->pidfd);
         sm_fd_close(&c->channel);
+        sm_words_free(c->words);
         g_free(c->report);
     }
     sm_resolv_watch_free(s->resolv);
