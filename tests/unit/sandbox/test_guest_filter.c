@@ -63,6 +63,16 @@ static long by_handle(void)
 {
     return syscall(SYS_open_by_handle_at, AT_FDCWD, NULL, 0);
 }
+/* IORING_OP_SOCKET makes a socket of any family where no filter looks. */
+static long uring(void)
+{
+    uint32_t params[30] = {0}; /* struct io_uring_params */
+    return syscall(SYS_io_uring_setup, 4, params);
+}
+static long uring_enter(void)
+{
+    return syscall(SYS_io_uring_enter, -1, 0, 0, 0, NULL, 0);
+}
 static long userfault(void)
 {
     return syscall(SYS_userfaultfd, 0);
@@ -159,6 +169,8 @@ static const struct {
     {"perf_event_open", perf, EPERM},
     {"open_by_handle_at", by_handle, EPERM},
     {"userfaultfd", userfault, EPERM},
+    {"io_uring_setup", uring, ENOSYS},
+    {"io_uring_enter", uring_enter, ENOSYS},
     {"unshare a user namespace", unshare_user, EPERM},
     {"clone a user namespace", clone_user, EPERM},
     {"clone3", clone3, ENOSYS},
