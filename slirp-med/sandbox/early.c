@@ -85,7 +85,7 @@ static int compare_ints(const void *a, const void *b)
 
 int sm_sandbox_close_fds(const int *keep, size_t n_keep)
 {
-    int sorted[KEEP_MAX];
+    int sorted[KEEP_MAX] = {0};
 
     if (n_keep > KEEP_MAX) {
         errno = E2BIG;

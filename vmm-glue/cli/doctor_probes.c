@@ -281,7 +281,7 @@ static void probe_tproxy(struct sm_probe_finding *ret)
         "meta l4proto tcp tproxy ip to 127.0.0.1:1 meta mark set 1 accept\n"
         "meta l4proto udp tproxy ip to 127.0.0.1:1 meta mark set 1 accept\n}\n}\n";
     static const char modules[] = "as root: modprobe nft_tproxy";
-    int one = 1, status;
+    int one = 1, status = 0;
     const char *nft = NULL;
     static const char *const places[] = {"/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft"};
 
