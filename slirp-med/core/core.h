@@ -48,8 +48,9 @@
 #define SM_CORE_RELEASE_US INT64_C(100000)
 /** How long an ended flow waits for the other side's word on how it ended, before its close line is written. */
 #define SM_CORE_END_WAIT_US INT64_C(2000000)
-/** How long the end waits for the front's last word. It is one write(2) away; a front that is stuck must not hold up the record. */
-#define SM_CORE_STOP_WAIT_US INT64_C(500000)
+/** How long the end waits for the front's last word: longer than SM_FRONT_LINGER_US (1 s), in which it delivers what the guest sent last.
+ * A front that is stuck must not hold up the record. */
+#define SM_CORE_STOP_WAIT_US INT64_C(1500000)
 /** UDP flows: unreplied and replied idle times (spec: issue 2 item 4). */
 #define SM_CORE_UDP_IDLE_US INT64_C(30000000)
 #define SM_CORE_UDP_REPLIED_US INT64_C(180000000)
@@ -129,6 +130,7 @@ struct sm_session {
     GQueue *effect_in;    /* &core->effects, or &core->running while that list is worked off */
     GList attach_link;    /* its place in core->attach_wait */
     bool attach_waiting;
+    bool attach_acked; /* ATTACHED came: the front has the descriptor and can be held to what it says of it */
 
     struct sm_buf dns_in, dns_out;
     unsigned dns_pending; /* queries of this connection that have not been answered */

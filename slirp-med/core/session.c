@@ -431,6 +431,7 @@ static void on_gone(struct sm_session *s, enum sm_flow_why why)
         sm_tcp_gone(s);
         return;
     }
+    sm_tcp_count(s); /* judged bytes may have gone up already */
     sm_session_close(s, sm_flow_why_name(why));
 }
 
@@ -484,6 +485,8 @@ void sm_core_message(const struct sm_flow_msg *msg, const int *fds, size_t n_fds
             sm_tcp_guest_eof(s);
         break;
     case SM_FLOW_ATTACHED:
+        if (s && s->state == SM_SESSION_ATTACHED)
+            s->attach_acked = true;
         sm_session_attached(core);
         break;
     case SM_FLOW_GONE:

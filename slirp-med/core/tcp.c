@@ -520,7 +520,8 @@ void sm_tcp_count(struct sm_session *s)
 
 /*
  * The front says that it has closed its end. It is not taken at its word: an ordered end is made sure of by shutdown(2); a reset cannot be
- * forced on a socket that another process still holds, so a ghost tells if one does.
+ * forced on a socket that another process still holds, so a ghost tells if one does. Before ATTACHED the descriptor may still be on its way
+ * to a front that has done no wrong.
  */
 static void seal(struct sm_session *s, bool reset)
 {
@@ -557,7 +558,7 @@ void sm_tcp_gone(struct sm_session *s)
     if (!s->kernel_end) {
         sm_tcp_count(s);
         sm_loop_unwatch(s->core->loop, &s->upstream);
-        seal(s, reset);
+        seal(s, reset && s->attach_acked);
     }
     finish(s, sm_flow_why_name(s->gone_why), reset);
 }
@@ -580,5 +581,9 @@ static void on_end_timer(struct sm_timer *timer, int64_t now_us)
     struct sm_session *s = sm_container_of(timer, struct sm_session, timer);
 
     (void)now_us;
+    if (s->state != SM_SESSION_ATTACHED) { /* its turn to be handed over has not come: the front still holds the guest's side */
+        struct sm_flow_msg m = {.type = SM_FLOW_ABORT, .id = s->id};
+        (void)sm_channel_send(s->core->channel, &m, -1);
+    }
     finish(s, sm_flow_why_name(SM_WHY_CLOSED), false);
 }

@@ -412,6 +412,73 @@ static void test_front_that_keeps_a_reset_socket(void **state)
     close(peer);
 }
 
+/* The guest resets while ATTACH is on its way: the front cannot have closed what it has not got, and has done no wrong. */
+static void test_reset_crosses_attach(void **state)
+{
+    struct fixture *f = *state;
+    struct pollfd p = {.fd = f->front, .events = POLLIN};
+    char got[16];
+    open_tcp(f, 1, loopback, f->port);
+    assert_int_equal(hear(f), SM_FLOW_ACCEPT);
+    int peer = server_accept(f);
+    bytes(f, 1, "\x01\x02\x03", 3);
+    for (int i = 0; i < 50 && poll(&p, 1, 0) == 0; i++)
+        sm_loop_turn(f->core.loop, 100);
+    struct sm_flow_msg gone = {.type = SM_FLOW_GONE, .id = 1, .why = SM_WHY_GUEST_RST};
+    tell(f, &gone);
+    for (int i = 0; i < 5; i++)
+        sm_loop_turn(f->core.loop, 10);
+    assert_false(f->core.stopping);
+    assert_int_equal(hear(f), SM_FLOW_ATTACH);
+    assert_int_equal(write(f->attached, "x", 1), -1); /* it is sealed all the same */
+    sm_fd_close(&f->attached);
+    assert_true(says_nothing(f));
+    assert_false(f->core.stopping);
+    assert_int_equal(f->core.attach_inflight, 0);
+    assert_true(recv(peer, got, sizeof(got), 0) <= 0);
+    close(peer);
+}
+
+/* What went upstream is counted, also when the guest is gone before the flow is handed over. */
+static void test_judged_bytes_are_counted(void **state)
+{
+    struct fixture *f = *state;
+    struct pollfd p = {.events = POLLIN};
+    open_tcp(f, 1, loopback, f->port);
+    assert_int_equal(hear(f), SM_FLOW_ACCEPT);
+    p.fd = server_accept(f);
+    bytes(f, 1, "hi", 2);
+    for (int i = 0; i < 50 && poll(&p, 1, 0) == 0; i++)
+        sm_loop_turn(f->core.loop, 50);
+    struct sm_flow_msg gone = {.type = SM_FLOW_GONE, .id = 1, .why = SM_WHY_GUEST_RST};
+    tell(f, &gone);
+    assert_true(says_nothing(f));
+    assert_true(audit_has(f, "egress_close"));
+    g_autofree char *text = audit_text(f);
+    assert_non_null(strstr(text, "\"bytes_up\":2"));
+    close(p.fd);
+}
+
+/* A flow whose turn to be handed over has not come ends upstream: the guest is told. */
+static void test_reset_while_attach_waits(void **state)
+{
+    struct fixture *f = *state;
+    struct linger now = {.l_onoff = 1};
+    f->core.attach_inflight = SM_FLOW_ATTACH_MAX;
+    open_tcp(f, 1, loopback, f->port);
+    assert_int_equal(hear(f), SM_FLOW_ACCEPT);
+    int peer = server_accept(f);
+    bytes(f, 1, "\x01\x02\x03", 3);
+    assert_true(says_nothing(f));
+    assert_int_equal(setsockopt(peer, SOL_SOCKET, SO_LINGER, &now, sizeof(now)), 0);
+    close(peer);
+    assert_int_equal(hear(f), SM_FLOW_ABORT);
+    assert_true(says_nothing(f));
+    assert_int_equal(g_hash_table_size(f->core.sessions), 0);
+    assert_true(audit_has(f, "egress_close"));
+    f->core.attach_inflight = 0;
+}
+
 static void test_inside_is_refused_at_once(void **state)
 {
     struct fixture *f = *state;
@@ -537,6 +604,9 @@ int main(void)
         T(test_guest_reset_reaches_the_server, setup_ip_rule),
         T(test_front_that_keeps_the_socket, setup_ip_rule),
         T(test_front_that_keeps_a_reset_socket, setup_ip_rule),
+        T(test_reset_crosses_attach, setup_ip_rule),
+        T(test_judged_bytes_are_counted, setup_ip_rule),
+        T(test_reset_while_attach_waits, setup_ip_rule),
         T(test_inside_is_refused_at_once, setup_guarded),
         T(test_strict_dials_nothing_for_a_forged_name, setup_strict),
         T(test_strict_resolves_a_listed_name_itself, setup_strict),
