@@ -16,6 +16,8 @@
 #define TICK_US 1000000
 /* How soon a flow that was stalled looks again; the port's own readiness usually comes first. */
 #define RETRY_US 20000
+/* Batches of frames that are read at once when the end is asked for: a device's queue is 500 frames long. */
+#define FINISH_READS 64
 
 /* --- small services for tcp.c and udp.c
  * ------------------------------------------------------------------------------------------ */
@@ -222,13 +224,50 @@ void sm_front_tick(struct sm_front *front)
     (void)slirp_flow_timer(front->slirp);
 }
 
-void sm_front_finish(struct sm_front *front)
+/* Guest bytes that were taken over and are not upstream yet, or datagrams that wait for a verdict. */
+static bool undelivered(struct sm_front *front)
 {
-    front->finishing = true;
+    GHashTableIter it;
+    gpointer value;
+
+    g_hash_table_iter_init(&it, front->ids);
+    while (g_hash_table_iter_next(&it, NULL, &value)) {
+        const struct sm_front_flow *flow = value;
+        if (flow->proto == SM_FRONT_TCP ? sm_front_tcp_undelivered(flow) : flow->state == SM_FRONT_ASKED)
+            return true;
+    }
+    return false;
+}
+
+void sm_front_last_word(struct sm_front *front)
+{
+    if (front->told)
+        return;
+    front->told = true;
     front->reading = false;
+    sm_loop_disarm(front->loop, &front->finish_timer);
     sm_holds_report(&front->holds, report_repeated, front);
     sm_others_tick(&front->others, report_other, front);
     sm_channel_finish(front->channel);
+}
+
+static void on_finish_timer(struct sm_timer *timer, int64_t now_us)
+{
+    sm_front_last_word(sm_container_of(timer, struct sm_front, finish_timer));
+}
+
+void sm_front_finish(struct sm_front *front)
+{
+    front->finishing = true;
+    sm_loop_arm(front->loop, &front->finish_timer, sm_loop_now(front->loop) + SM_FRONT_LINGER_US);
+    /* What the guest sent before it ended is on the wire already; the end of the turn looks what came of it. */
+    for (int i = 0; i < FINISH_READS && front->reading && !front->dead; i++) {
+        int n = sm_port_read(front->port, front->frames, SM_PORT_BATCH);
+        if (n > 0)
+            sm_front_input(front, front->frames, (unsigned)n);
+        if (n < SM_PORT_BATCH)
+            break;
+    }
 }
 
 static void on_tick(struct sm_timer *timer, int64_t now_us)
@@ -457,7 +496,7 @@ static void on_channel_failed(const char *text, void *data)
 static void on_channel_drained(void *data)
 {
     struct sm_front *front = data;
-    front->reading = !front->finishing;
+    front->reading = !front->told;
 }
 
 /* --- the turn
@@ -508,6 +547,8 @@ static bool on_turn_end(void *data)
     free_dead_flows(front);
     if (front->dead)
         return false;
+    if (front->finishing && !front->told && !undelivered(front))
+        sm_front_last_word(front);
     if (sm_channel_congested(front->channel))
         front->reading = false; /* until on_channel_drained */
     watch_port(front);
@@ -542,6 +583,7 @@ struct sm_front *sm_front_new(struct sm_loop *loop, const struct sm_front_config
     sm_timer_init(&front->stack_timer, on_stack_timer);
     sm_timer_init(&front->tick_timer, on_tick);
     sm_timer_init(&front->retry_timer, on_retry);
+    sm_timer_init(&front->finish_timer, on_finish_timer);
     sm_watch_init(&front->port_watch, port->fd, on_port);
     g_queue_init(&front->lru);
     g_queue_init(&front->ready);
@@ -612,6 +654,7 @@ void sm_front_free(struct sm_front *front)
     sm_loop_disarm(front->loop, &front->stack_timer);
     sm_loop_disarm(front->loop, &front->tick_timer);
     sm_loop_disarm(front->loop, &front->retry_timer);
+    sm_loop_disarm(front->loop, &front->finish_timer);
     sm_loop_unwatch(front->loop, &front->port_watch);
     sm_channel_free(front->channel);
     sm_port_free(front->port);

@@ -106,9 +106,14 @@ void sm_front_input(struct sm_front *front, const struct sm_frame *frames, unsig
 /** sm_front_tick() - what is done once a second: counts are reported, UDP flows that nobody answered end. The loop
  * calls it by itself. */
 void sm_front_tick(struct sm_front *front);
-/** sm_front_finish() - the workspace ends: no frame is read any more, and all counts are reported. failed() is called
- * when the core has closed the channel in its turn. */
+/** How long the end waits until what the guest sent before it ended is upstream. */
+#define SM_FRONT_LINGER_US 1000000
+/** sm_front_finish() - the guest has ended (its kernel says so by FIN or RST for each connection): what it sent is
+ * delivered, for at most SM_FRONT_LINGER_US, then the last word is said. */
 void sm_front_finish(struct sm_front *front);
+/** sm_front_last_word() - no frame is read any more, all counts are reported, and our side of the channel is shut. failed()
+ * is called when the core closes it in its turn. */
+void sm_front_last_word(struct sm_front *front);
 
 /** sm_nat_main() - the subcommand `slirp-med nat`: descriptors as in base/link.h, then the sandbox, then the loop.
  * Returns an exit status. */

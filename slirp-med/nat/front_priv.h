@@ -50,11 +50,13 @@ struct sm_front {
     void *failed_data;
     bool dead;
     bool reading; /* the port is watched for input */
-    bool finishing;
+    bool finishing; /* the guest has ended: what it sent is delivered, then ... */
+    bool told;      /* ... the last word is said */
 
     struct sm_watch port_watch;
     struct sm_timer stack_timer; /* libslirp's next wish */
     struct sm_timer tick_timer;  /* once a second while there is something to tell or to expire */
+    struct sm_timer finish_timer;
     struct sm_timer retry_timer; /* stalled flows look again */
 
     struct sm_guard guard;
@@ -149,5 +151,7 @@ void sm_front_udp_expire(struct sm_front *front, int64_t now_us);
 void sm_front_udp_datagram(struct sm_front *front, const struct sm_flow_msg *msg);
 void sm_front_udp_free(struct sm_front_flow *flow);
 void sm_front_tcp_free(struct sm_front_flow *flow);
+/** Are there bytes of the guest, or its FIN, that upstream has not got? */
+bool sm_front_tcp_undelivered(const struct sm_front_flow *flow);
 
 #endif

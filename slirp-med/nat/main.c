@@ -31,7 +31,8 @@ static void on_front_failed(const char *text, void *data)
     struct process *p = data;
     char line[256];
 
-    if (p->stopping) { /* the core has read our last word and closed the channel */
+    if (p->stopping) { /* the core has read our last word and closed the channel, or the device went with the guest */
+        sm_front_last_word(p->front);
         sm_loop_quit(p->loop, 0);
         return;
     }

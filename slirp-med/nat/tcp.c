@@ -516,6 +516,23 @@ void sm_front_tcp_inbound(struct sm_front *front, const struct sm_flow_msg *msg,
     take_fd(t, fd);
 }
 
+bool sm_front_tcp_undelivered(const struct sm_front_flow *flow)
+{
+    const struct tcp_flow *t = (const struct tcp_flow *)(const void *)flow;
+
+    switch (flow->state) {
+    case SM_FRONT_HELD:
+        return true;
+    case SM_FRONT_ATTACHED: /* libslirp shows the FIN when it has no byte before it */
+        return !t->guest_eof || t->before.len > 0;
+    case SM_FRONT_ASKED: /* the guest did not wait for its handshake */
+    case SM_FRONT_CLOSING:
+    case SM_FRONT_STATES:
+        break;
+    }
+    return false;
+}
+
 void sm_front_tcp_free(struct sm_front_flow *flow)
 {
     struct tcp_flow *t = as_tcp(flow);
