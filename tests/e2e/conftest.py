@@ -180,7 +180,7 @@ class Running:
         return read_audit_now(self.sm.state, self.name)
 
     def pids(self):
-        """pid by role of this workspace's processes."""
+        """pid by role of this workspace's processes; "init" is pid 1 of the guest, guest-init's child."""
         own, todo = {}, [self.p.pid]
         kids = {}
         for p in filter(str.isdigit, os.listdir("/proc")):
@@ -194,9 +194,9 @@ class Running:
             x = todo.pop()
             mine.add(x)
             todo += kids.get(x, [])
-        for pid, role, _ in processes(self.sm.bin):
+        for pid, role, _ in sorted(processes(self.sm.bin)):
             if pid in mine:
-                own[role] = pid
+                own["init" if role in own else role] = pid
         return own
 
 
