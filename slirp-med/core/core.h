@@ -37,6 +37,10 @@
 #define SM_CORE_SESSIONS_MAX 16384
 /** Descriptors kept free for the resolver, audit and the rest when the session bound is derived from RLIMIT_NOFILE. */
 #define SM_CORE_FD_RESERVE 256
+/** First bytes of all flows together that wait for their verdict: some 900 flows with the largest head, or all of them with usual ones. */
+#define SM_CORE_HELD_TOTAL (64u << 20)
+/** DNS connections over TCP at once: each may hold 256 KiB of answers that the guest does not read. */
+#define SM_CORE_DNS_TCP_MAX 256
 /** Addresses tried when the core dials its own resolution of a name. */
 #define SM_CORE_DIAL_ADDRS_MAX 4
 /** Strict: a guest that proves nothing and says nothing is let go after this. */
@@ -157,6 +161,9 @@ struct sm_core {
     struct sm_timer second; /* audit probe, repeats, pins, rotation */
     GHashTable *sessions;   /* id -> struct sm_session, owned */
     unsigned sessions_max;
+    size_t held_now; /* bytes in all sessions' held */
+    unsigned dns_tcp_now;
+    bool front_odd; /* told the operator that the front does what no front of ours does */
     GQueue effects, running; /* of struct sm_session, linked by effect_link */
     uint64_t dns_key; /* last key given to a UDP query */
     char dns_rule[SM_ENTRY_STRLEN];

@@ -188,11 +188,15 @@ static void on_served(struct sm_watch *watch, uint32_t events)
     struct sm_session *s = sm_container_of(watch, struct sm_session, pair);
     struct sm_core *core = s->core;
 
+    if (events & (EPOLLHUP | EPOLLERR)) {
+        served_end(s); /* both directions are shut: nobody is left to answer */
+        return;
+    }
     if (events & EPOLLOUT && !s->effect) {
         served_flush(s);
         return; /* s may be gone; level-triggered: the rest comes again */
     }
-    if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+    if (!(events & EPOLLIN))
         return;
     size_t room = SM_MIN(sm_buf_room(&s->dns_in), (size_t)4096);
     uint8_t *at = sm_buf_reserve(&s->dns_in, room);
@@ -236,12 +240,17 @@ void sm_names_serve(struct sm_session *s, bool ok)
 {
     int pair[2];
 
+    if (ok && s->core->dns_tcp_now >= SM_CORE_DNS_TCP_MAX) {
+        sm_session_deny(s, "too_many_flows");
+        return;
+    }
     if (!ok || s->proto != SM_PROTO_TCP || !s->core->dns ||
         socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
         sm_session_refuse(s, SM_HOW_RST, 0);
         return;
     }
     s->state = SM_SESSION_SERVED;
+    s->core->dns_tcp_now++;
     s->give_fd = pair[1];
     sm_watch_init(&s->pair, pair[0], on_served);
     sm_buf_init(&s->dns_in, DNS_TCP_IN_MAX);

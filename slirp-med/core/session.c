@@ -69,6 +69,12 @@ void sm_session_line(const struct sm_session *s, struct sm_audit_record *r, enum
         sm_audit_add_endpoint(r, "dialled", &s->dialled);
 }
 
+static void drop_held(struct sm_session *s)
+{
+    s->core->held_now -= s->held.len;
+    sm_buf_clear(&s->held);
+}
+
 void sm_session_free(struct sm_session *s)
 {
     struct sm_core *core = s->core;
@@ -85,9 +91,11 @@ void sm_session_free(struct sm_session *s)
     sm_fd_close(&s->pair.fd);
     sm_fd_close(&s->give_fd);
     sm_pins_release(core->pins, s->pin, sm_loop_now(core->loop));
-    if (s->state == SM_SESSION_SERVED && core->dns)
+    if (s->state == SM_SESSION_SERVED) {
+        core->dns_tcp_now--;
         sm_dnsserve_forget(core->dns, s->id);
-    sm_buf_clear(&s->held);
+    }
+    drop_held(s);
     sm_buf_clear(&s->dns_in);
     sm_buf_clear(&s->dns_out);
     if (s->tls)
@@ -380,7 +388,7 @@ void sm_session_attach(struct sm_session *s)
     if (!sm_channel_send(core->channel, &m, fd))
         sm_fd_close(&fd); /* the channel is dead: main.c ends the workspace */
     s->state = s->state == SM_SESSION_SERVED ? SM_SESSION_SERVED : SM_SESSION_ATTACHED;
-    sm_buf_clear(&s->held);
+    drop_held(s);
 }
 
 void sm_session_attached(struct sm_core *core)
@@ -395,6 +403,14 @@ void sm_session_attached(struct sm_core *core)
     }
 }
 
+/* Once: who has taken the front must not fill the operator's journal. */
+static void front_is_odd(struct sm_core *core, const char *what)
+{
+    if (!core->front_odd)
+        sm_log_error("the front %s: it is broken or taken over", what);
+    core->front_odd = true;
+}
+
 static void on_open(struct sm_core *core, const struct sm_flow_msg *msg)
 {
     struct sm_flow_msg no = {.type = SM_FLOW_REFUSE, .id = msg->id, .how = SM_HOW_RST};
@@ -402,7 +418,7 @@ static void on_open(struct sm_core *core, const struct sm_flow_msg *msg)
     if (msg->proto == SM_FLOW_UDP)
         no.how = SM_HOW_ICMP_ADMIN;
     if ((msg->id & SM_FLOW_ID_CORE) || g_hash_table_contains(core->sessions, &msg->id)) {
-        sm_log_error("the front used a flow id twice");
+        front_is_odd(core, "used a flow id twice, or one that is not its own");
         return; /* the front is broken or taken: it gets nothing for it */
     }
     if (msg->proto == SM_FLOW_VSOCK || msg->src.addr.family != SM_FAMILY_V4 ||
@@ -509,7 +525,7 @@ void sm_core_message(const struct sm_flow_msg *msg, const int *fds, size_t n_fds
     case SM_FLOW_INBOUND:
     case SM_FLOW_RELEASE:
     case SM_FLOW_TYPES:
-        sm_log_error("the front sent a message that only the core may send: %s", sm_flow_type_name(msg->type));
+        front_is_odd(core, "sent a message that only the core may send");
         break;
     }
 }

@@ -359,10 +359,15 @@ void sm_tcp_bytes(struct sm_session *s, const uint8_t *data, size_t len)
         return; /* decided already; what comes now is the front's to keep */
     if (s->held.len == 0)
         s->held_us = sm_loop_now(s->core->loop);
+    if (s->core->held_now + len > SM_CORE_HELD_TOTAL) {
+        sm_session_deny(s, "too_many_held_bytes");
+        return;
+    }
     if (!sm_buf_append(&s->held, data, len)) {
         sm_session_deny(s, "head_too_large");
         return;
     }
+    s->core->held_now += len;
     if (!s->effect)
         classify(s);
 }

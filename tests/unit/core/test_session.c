@@ -111,6 +111,11 @@ static int setup_strict(void **state)
     return setup_with(state, "strict", "\"listed.test\"");
 }
 
+static int setup_strict_suffix(void **state)
+{
+    return setup_with(state, "strict", "\".listed.test\"");
+}
+
 static int teardown(void **state)
 {
     struct fixture *f = *state;
@@ -590,6 +595,79 @@ static void test_too_many_flows(void **state)
     assert_int_equal(g_hash_table_size(f->core.sessions), 2);
 }
 
+/* A front that closes its end of a DNS connection and does not say GONE: nobody is left to answer, whatever is still asked. */
+static void test_dns_connection_that_is_dropped(void **state)
+{
+    struct fixture *f = *state;
+    static const char query[] = "\x00\x1f\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01"
+                                "a\x06listed\x04test\x00\x00\x01\x00\x01";
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(in);
+    int silent = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(silent, (struct sockaddr *)&in, sizeof(in)), 0);
+    assert_int_equal(getsockname(silent, (struct sockaddr *)&in, &len), 0);
+    struct sm_endpoint server = {loopback, ntohs(in.sin_port)};
+    assert_true(sm_resolver_set_servers(f->core.resolver, &server, 1, NULL));
+
+    open_tcp(f, 1, sm_addr_v4(10, 0, 2, 3), 53);
+    assert_int_equal(hear(f), SM_FLOW_ACCEPT);
+    assert_int_equal(hear(f), SM_FLOW_ATTACH);
+    assert_int_equal(write(f->attached, query, sizeof(query) - 1), sizeof(query) - 1);
+    assert_true(says_nothing(f));
+    assert_true(audit_has(f, "egress_dns_query"));
+    assert_int_equal(g_hash_table_size(f->core.sessions), 1);
+    sm_fd_close(&f->attached);
+    assert_true(says_nothing(f));
+    assert_int_equal(g_hash_table_size(f->core.sessions), 0);
+    close(silent);
+}
+
+static void test_too_many_dns_connections(void **state)
+{
+    struct fixture *f = *state;
+    int ours[SM_CORE_DNS_TCP_MAX];
+    f->core.sessions_max = SM_CORE_DNS_TCP_MAX + 10;
+    for (uint64_t id = 1; id <= SM_CORE_DNS_TCP_MAX; id++) {
+        open_tcp(f, id, sm_addr_v4(10, 0, 2, 3), 53);
+        assert_int_equal(hear(f), SM_FLOW_ACCEPT);
+        assert_int_equal(hear(f), SM_FLOW_ATTACH);
+        ours[id - 1] = sm_steal_fd(&f->attached);
+    }
+    open_tcp(f, 1000, sm_addr_v4(10, 0, 2, 3), 53);
+    assert_int_equal(hear(f), SM_FLOW_REFUSE);
+    assert_true(audit_has(f, "egress_deny"));
+    struct sm_flow_msg gone = {.type = SM_FLOW_GONE, .id = 1, .why = SM_WHY_CLOSED};
+    tell(f, &gone);
+    open_tcp(f, 1001, sm_addr_v4(10, 0, 2, 3), 53);
+    assert_int_equal(hear(f), SM_FLOW_ACCEPT);
+    for (size_t i = 0; i < SM_ARRAY_LEN(ours); i++)
+        close(ours[i]);
+}
+
+/* Every flow may hold a large head, but not all of them at once. */
+static void test_held_bytes_of_all_flows(void **state)
+{
+    struct fixture *f = *state;
+    static char big[SM_FLOW_DATA_MAX];
+    memset(big, 'a', sizeof(big));
+    memcpy(big, "GET /", 5);
+    open_tcp(f, 1, sm_addr_v4(203, 0, 113, 9), 80);
+    assert_int_equal(hear(f), SM_FLOW_ACCEPT);
+    bytes(f, 1, big, sizeof(big));
+    assert_true(says_nothing(f));
+    assert_int_equal(f->core.held_now, sizeof(big));
+    f->core.held_now = SM_CORE_HELD_TOTAL; /* those of the others */
+    open_tcp(f, 2, sm_addr_v4(203, 0, 113, 9), 80);
+    assert_int_equal(hear(f), SM_FLOW_ACCEPT);
+    bytes(f, 2, big, 1);
+    assert_int_equal(hear(f), SM_FLOW_ABORT);
+    f->core.held_now = sizeof(big);
+    struct sm_flow_msg gone = {.type = SM_FLOW_GONE, .id = 1, .why = SM_WHY_CLOSED};
+    tell(f, &gone);
+    assert_true(says_nothing(f));
+    assert_int_equal(f->core.held_now, 0);
+}
+
 int main(void)
 {
 #define T(fn, setup) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -613,6 +691,9 @@ int main(void)
         T(test_unwritable_log_stops_admission, setup_ip_rule),
         T(test_nonsense_from_the_front, setup_ip_rule),
         T(test_too_many_flows, setup_ip_rule),
+        T(test_dns_connection_that_is_dropped, setup_strict_suffix),
+        T(test_too_many_dns_connections, setup_guarded),
+        T(test_held_bytes_of_all_flows, setup_strict),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
