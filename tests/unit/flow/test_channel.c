@@ -173,6 +173,44 @@ static void test_peer_closes(void **state)
     assert_false(sm_channel_send(f->core.ch, &m, -1));
 }
 
+/* What was sent before the end is heard before it: whether the peer finished behind a full queue, or just ended. */
+static void test_last_words(void **state)
+{
+    struct fixture *f = *state;
+    static uint8_t block[SM_FLOW_DATA_MAX];
+    struct sm_flow_msg bytes = {.type = SM_FLOW_BYTES, .id = 1, .data = block, .data_len = sizeof(block)};
+    unsigned sent = 0;
+
+    while (!sm_channel_congested(f->front.ch)) {
+        assert_true(sm_channel_send(f->front.ch, &bytes, -1));
+        sent++;
+    }
+    sm_channel_finish(f->front.ch);
+    for (int i = 0; i < 1000 && !f->core.failures; i++)
+        sm_loop_turn(f->loop, 100);
+    assert_int_equal(f->core.messages, sent);
+    assert_int_equal(f->core.failures, 1);
+    assert_int_equal(f->front.failures, 0);
+    sm_channel_free(f->core.ch);
+    f->core.ch = NULL;
+    sm_loop_turn(f->loop, 1000);
+    assert_int_equal(f->front.failures, 1);
+}
+
+static void test_last_words_behind_a_reset(void **state)
+{
+    struct fixture *f = *state;
+    struct sm_flow_msg accept = {.type = SM_FLOW_ACCEPT, .id = 9}, gone = {.type = SM_FLOW_GONE, .id = 9};
+
+    assert_true(sm_channel_send(f->core.ch, &accept, -1)); /* never read: the kernel says ECONNRESET first */
+    assert_true(sm_channel_send(f->front.ch, &gone, -1));
+    sm_channel_free(f->front.ch);
+    f->front.ch = NULL;
+    sm_loop_turn(f->loop, 1000);
+    assert_int_equal(f->core.messages, 1);
+    assert_int_equal(f->core.failures, 1);
+}
+
 static void test_free_inside_callback(void **state)
 {
     struct fixture *f = *state;
@@ -192,6 +230,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_attach_passes_fd), T(test_slow_peer),   T(test_peer_that_never_reads), T(test_malformed_and_stray_fd),
         T(test_fd_on_wrong_type), T(test_peer_closes), T(test_free_inside_callback),
+        T(test_last_words),       T(test_last_words_behind_a_reset),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -367,6 +367,76 @@ static void test_holds(void **state)
     expect_refusal(h, &c, SM_HOW_RST);
 }
 
+/* Our side of the channel is shut behind everything. */
+static void core_expect_end(struct h *h)
+{
+    uint8_t raw[SM_FLOW_MSG_MAX];
+    int64_t until = sm_clock_us() + DEADLINE_US;
+    ssize_t n;
+
+    while ((n = read(h->core, raw, sizeof(raw))) < 0 && errno == EAGAIN) {
+        assert_true(sm_clock_us() < until);
+        h_turn(h, 20);
+    }
+    assert_int_equal(n, 0);
+}
+
+/* The guest ended: what it sent is waited for, its silence is not, and the counts come last. */
+static void test_finish(void **state)
+{
+    struct h *h = *state;
+    struct mx mx;
+    struct conn asked, held = conn_open(h, WORLD, 40000, 80), done = conn_open(h, WORLD, 40001, 80);
+
+    int up_done = core_attach(h, done.id, 0, SOCK_STREAM);
+    conn_send(&done, TCP_ACK | TCP_FIN, NULL, 0); /* half-closed: upstream may go on, nobody waits for it */
+    assert_int_equal(upstream_end(h, up_done), 0);
+    asked = conn_ask(h, WORLD, 40002, 80);
+    core_refuse(h, asked.id, SM_HOW_RST, SM_SCOPE_DESTINATION, 60000);
+    expect_refusal(h, &asked, SM_HOW_RST);
+    struct conn again = {.h = h, .dst = WORLD, .sport = 40003, .dport = 80, .snd = 5};
+    conn_send(&again, TCP_SYN, NULL, 0);
+    expect_refusal(h, &again, SM_HOW_RST);
+    core_expect_nothing(h);
+
+    /* On the wire, not yet read when the end is asked for. */
+    static struct buf b;
+    tcp_frame(&b, test_link.guest, held.dst, held.sport, held.dport, held.snd, held.rcv, TCP_ACK | TCP_FIN, "last", 4);
+    assert_int_equal(write(h->guest, b.data, b.len), b.len);
+    sm_front_finish(h->front);
+    core_expect(h, SM_FLOW_BYTES, &mx);
+    core_expect(h, SM_FLOW_EOF, &mx);
+    core_expect_nothing(h);
+    int up = core_attach(h, held.id, 0, SOCK_STREAM);
+    upstream_expect(h, up, "last", 4);
+    assert_int_equal(upstream_end(h, up), 0);
+    core_expect(h, SM_FLOW_REPEATED, &mx);
+    assert_int_equal(mx.m.count, 1);
+    core_expect_end(h);
+    (void)close(up);
+    (void)close(up_done);
+}
+
+/* A flow that does not end, because upstream does not read, is not waited for for ever. */
+static void test_finish_bounded(void **state)
+{
+    struct h *h = *state;
+    struct conn c = conn_open(h, WORLD, 40000, 80);
+    int up = core_attach(h, c.id, 0, SOCK_STREAM);
+
+    sm_front_finish(h->front);
+    core_expect_nothing(h);
+    int64_t start = sm_clock_us();
+    core_expect_end(h);
+    assert_in_range(sm_clock_us() - start, SM_FRONT_LINGER_US / 2, 4 * SM_FRONT_LINGER_US);
+    assert_null(h->failed);
+    sm_fd_close(&h->core);
+    h_settle(h);
+    assert_non_null(h->failed);
+    h->failed = NULL;
+    (void)close(up);
+}
+
 /* A SYN that comes again while the core thinks is no second question. */
 static void test_pending_syn_again(void **state)
 {
@@ -701,6 +771,8 @@ int main(void)
         T(test_upstream_reset),
         T(test_refusals),
         T(test_holds),
+        T(test_finish),
+        T(test_finish_bounded),
         T(test_pending_syn_again),
         T(test_syn_flood),
         T(test_dead_ids),
