@@ -73,7 +73,8 @@ static bool load_network(const char *guest, int prefix_len, const char *gateway,
     struct sm_prefix net;
 
     if (!sm_addr_parse(guest, &c->guest) || c->guest.family != SM_FAMILY_V4 || !sm_addr_parse(gateway, &c->gateway) ||
-        c->gateway.family != SM_FAMILY_V4 || !sm_addr_parse(resolver, &c->resolver) || c->resolver.family != SM_FAMILY_V4)
+        c->gateway.family != SM_FAMILY_V4 || !sm_addr_parse(resolver, &c->resolver) ||
+        c->resolver.family != SM_FAMILY_V4)
         return bad_key("network", "IPv4 addresses as text", error);
     if (prefix_len < 8 || prefix_len > 30)
         return bad_key("network.prefix_len", "8 to 30", error);
@@ -111,12 +112,13 @@ struct sm_core_config *sm_core_config_load(const char *text, size_t len, GError 
         sm_error_set(error, SM_ERROR_INVALID, "core configuration: line %d: %s", at.line, at.text);
         return NULL;
     }
-    if (json_unpack_ex(root, &at, JSON_STRICT,
-                       "{s:s, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:s, s:I, s:{s:s, s:i, s:s, s:s !}, s:{s:b, s:I, s:I !}}", "workspace",
-                       &workspace, "mode", &mode, "opaque", &opaque, "allow", &allow, "passthrough", &passthrough, "deny",
-                       &deny, "inside", &inside, "dns", &dns, "resolv_conf", &resolv_conf, "dns_qps", &qps, "network", "guest",
-                       &guest, "prefix_len", &prefix_len, "gateway", &gateway, "resolver", &resolver, "audit", "sync", &sync,
-                       "max_bytes", &max_bytes, "seq_floor", &seq_floor) < 0) {
+    if (json_unpack_ex(
+            root, &at, JSON_STRICT,
+            "{s:s, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:s, s:I, s:{s:s, s:i, s:s, s:s !}, s:{s:b, s:I, s:I !}}",
+            "workspace", &workspace, "mode", &mode, "opaque", &opaque, "allow", &allow, "passthrough", &passthrough,
+            "deny", &deny, "inside", &inside, "dns", &dns, "resolv_conf", &resolv_conf, "dns_qps", &qps, "network",
+            "guest", &guest, "prefix_len", &prefix_len, "gateway", &gateway, "resolver", &resolver, "audit", "sync",
+            &sync, "max_bytes", &max_bytes, "seq_floor", &seq_floor) < 0) {
         sm_error_set(error, SM_ERROR_INVALID, "core configuration: %s", at.text);
         return NULL;
     }

@@ -32,7 +32,8 @@ struct sm_core_config {
     enum sm_mode mode;
     bool opaque;
     struct sm_lists *lists;
-    struct sm_ground *ground; /* extra ranges and the virtual network; the host's own addresses are added by ownaddr.c */
+    struct sm_ground
+        *ground; /* extra ranges and the virtual network; the host's own addresses are added by ownaddr.c */
     struct sm_endpoint dns[SM_RESOLVER_SERVERS_MAX];
     size_t n_dns;
     bool dns_fixed; /* from --dns: news of resolv.conf do not change them */

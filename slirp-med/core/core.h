@@ -67,16 +67,16 @@ struct sm_session;
 typedef void (*sm_effect_fn)(struct sm_session *s, bool ok);
 
 /* The states of a session; docs/ARCHITECTURE.md has the message-by-state table. Declared once: enum, names and checks come from here. */
-#define SM_SESSION_STATES(X)                                                                                                   \
-    X(NEW)       /* decided or being decided, nothing released yet */                                                          \
-    X(DIALLING)  /* connecting to the guest's address; the guest's handshake is pending */                                     \
-    X(HELD)      /* accepted; the bytes stay in the front; classification */                                                   \
-    X(RESOLVING) /* a name was asserted that only its own resolution can prove */                                              \
-    X(REDIALLING) /* connecting to an address of that resolution */                                                            \
-    X(JUDGED)    /* writing the judged bytes upstream, then ATTACH */                                                          \
-    X(ATTACHED)  /* the flow is the upstream socket (or the pair) */                                                           \
-    X(SERVED)    /* DNS over TCP: the core itself is the server */                                                             \
-    X(ENDING)    /* one side ended; waiting for the word of the other */
+#define SM_SESSION_STATES(X)                                                                                           \
+    X(NEW)        /* decided or being decided, nothing released yet */                                                 \
+    X(DIALLING)   /* connecting to the guest's address; the guest's handshake is pending */                            \
+    X(HELD)       /* accepted; the bytes stay in the front; classification */                                          \
+    X(RESOLVING)  /* a name was asserted that only its own resolution can prove */                                     \
+    X(REDIALLING) /* connecting to an address of that resolution */                                                    \
+    X(JUDGED)     /* writing the judged bytes upstream, then ATTACH */                                                 \
+    X(ATTACHED)   /* the flow is the upstream socket (or the pair) */                                                  \
+    X(SERVED)     /* DNS over TCP: the core itself is the server */                                                    \
+    X(ENDING)     /* one side ended; waiting for the word of the other */
 
 enum sm_session_state {
 #define X(name) SM_SESSION_##name,
@@ -114,7 +114,8 @@ struct sm_session {
     int64_t held_us; /* when the first held byte came */
     size_t judged;   /* of held, bytes that the core writes upstream itself */
     size_t written;
-    const char *classified; /* what the first bytes were: "tls", "http", "h2", "opaque", "server_first"; NULL: not known yet */
+    const char
+        *classified; /* what the first bytes were: "tls", "http", "h2", "opaque", "server_first"; NULL: not known yet */
     enum sm_assertion assertion;
     struct sm_host asserted;
 
@@ -130,9 +131,9 @@ struct sm_session {
     const char *end_reason;
 
     sm_effect_fn effect;
-    GList effect_link;    /* its place in effect_in; data is the session */
-    GQueue *effect_in;    /* &core->effects, or &core->running while that list is worked off */
-    GList attach_link;    /* its place in core->attach_wait */
+    GList effect_link; /* its place in effect_in; data is the session */
+    GQueue *effect_in; /* &core->effects, or &core->running while that list is worked off */
+    GList attach_link; /* its place in core->attach_wait */
     bool attach_waiting;
     bool attach_acked; /* ATTACHED came: the front has the descriptor and can be held to what it says of it */
 
@@ -157,17 +158,17 @@ struct sm_core {
     struct sm_watch netlink;
     struct sm_watch ghost; /* sockets that the front should have closed; see tcp.c */
     struct sm_timer stop_timer;
-    char *stop_reason; /* STOP came: the end waits for the front's last word, its counts */
+    char *stop_reason;      /* STOP came: the end waits for the front's last word, its counts */
     struct sm_timer second; /* audit probe, repeats, pins, rotation */
     GHashTable *sessions;   /* id -> struct sm_session, owned */
     unsigned sessions_max;
     size_t held_now; /* bytes in all sessions' held */
     unsigned dns_tcp_now;
-    bool front_odd; /* told the operator that the front does what no front of ours does */
+    bool front_odd;          /* told the operator that the front does what no front of ours does */
     GQueue effects, running; /* of struct sm_session, linked by effect_link */
-    uint64_t dns_key; /* last key given to a UDP query */
+    uint64_t dns_key;        /* last key given to a UDP query */
     char dns_rule[SM_ENTRY_STRLEN];
-    GQueue replies; /* of struct sm_core_reply */
+    GQueue replies;   /* of struct sm_core_reply */
     bool turn_failed; /* a commit of this turn failed: none of its effects may be released */
     bool audit_down;  /* told the operator */
     bool asked_audit;
@@ -192,8 +193,8 @@ bool sm_core_turn_end(void *core);
 /** sm_core_commit_now() - for the one effect that cannot wait for the end of the turn (a DNS query going upstream). */
 bool sm_core_commit_now(struct sm_core *core) SM_WARN_UNUSED;
 /** sm_core_reply() - queue a DATAGRAM to the guest until the turn's lines are written. */
-void sm_core_reply(struct sm_core *core, const struct sm_endpoint *guest, const struct sm_endpoint *peer, const uint8_t *msg,
-                   size_t len);
+void sm_core_reply(struct sm_core *core, const struct sm_endpoint *guest, const struct sm_endpoint *peer,
+                   const uint8_t *msg, size_t len);
 /** sm_core_record() - a decision's line. False: it cannot be recorded. sm_core_note() - a fact's line. */
 bool sm_core_record(struct sm_core *core, const struct sm_audit_record *r) SM_WARN_UNUSED;
 void sm_core_note(struct sm_core *core, const struct sm_audit_record *r);
@@ -204,7 +205,8 @@ void sm_core_message(const struct sm_flow_msg *msg, const int *fds, size_t n_fds
 void sm_session_free(struct sm_session *s);
 const char *sm_session_state_name(enum sm_session_state state);
 /** sm_session_line() - begin a line of this flow with what all its lines share. */
-void sm_session_line(const struct sm_session *s, struct sm_audit_record *r, enum sm_audit_event event, const char *reason);
+void sm_session_line(const struct sm_session *s, struct sm_audit_record *r, enum sm_audit_event event,
+                     const char *reason);
 /** sm_session_deny() - one denial line (or a count), then the refusal; the session is over. */
 void sm_session_deny(struct sm_session *s, const char *reason);
 /** sm_session_refuse() - tell the guest and forget the session; no line. */

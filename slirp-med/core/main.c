@@ -115,11 +115,11 @@ static void on_message(const struct sm_flow_msg *msg, const int *fds, size_t n_f
 
 static void report(struct sm_core *core)
 {
-    json_t *j = json_pack(
-        "{s:s, s:I, s:I, s:I, s:I, s:I, s:b, s:I}", "role", "core", "flows", (json_int_t)g_hash_table_size(core->sessions),
-        "opened", (json_int_t)core->n_opened, "allowed", (json_int_t)core->n_allowed, "denied", (json_int_t)core->n_denied, "pins",
-        (json_int_t)sm_pins_count(core->pins), "audit_healthy", (int)sm_audit_healthy(core->audit), "channel_dropped",
-        (json_int_t)sm_channel_dropped(core->channel));
+    json_t *j = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:b, s:I}", "role", "core", "flows",
+                          (json_int_t)g_hash_table_size(core->sessions), "opened", (json_int_t)core->n_opened,
+                          "allowed", (json_int_t)core->n_allowed, "denied", (json_int_t)core->n_denied, "pins",
+                          (json_int_t)sm_pins_count(core->pins), "audit_healthy", (int)sm_audit_healthy(core->audit),
+                          "channel_dropped", (json_int_t)sm_channel_dropped(core->channel));
     char *text = json_dumps(j, JSON_COMPACT);
     (void)sm_link_send(core->link.fd, SM_LINK_STATUS, text, -1);
     free(text);
@@ -181,7 +181,8 @@ static bool core_init(struct sm_core *core, GError **error)
     core->sessions = g_hash_table_new(g_int64_hash, g_int64_equal);
     core->sessions_max = SM_CORE_SESSIONS_MAX;
     if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < SM_CORE_SESSIONS_MAX * 3 + SM_CORE_FD_RESERVE)
-        core->sessions_max = files.rlim_cur > 2 * SM_CORE_FD_RESERVE ? (unsigned)((files.rlim_cur - SM_CORE_FD_RESERVE) / 3) : 64;
+        core->sessions_max =
+            files.rlim_cur > 2 * SM_CORE_FD_RESERVE ? (unsigned)((files.rlim_cur - SM_CORE_FD_RESERVE) / 3) : 64;
     return sm_ownaddr_init(core, error) && sm_names_init(core, error);
 }
 
@@ -194,7 +195,8 @@ static int fail(const GError *error)
 int sm_core_main(int argc, char **argv)
 {
     static const int keep[] = {SM_LINK_FD, SM_CONFIG_FD, SM_CHANNEL_FD, SM_ROLE_FD};
-    static const struct sm_channel_ops ops = {.message = on_message, .failed = channel_failed, .drained = channel_drained};
+    static const struct sm_channel_ops ops = {
+        .message = on_message, .failed = channel_failed, .drained = channel_drained};
     struct sm_sandbox_spec sandbox = {.keep_fds = keep, .n_keep_fds = SM_ARRAY_LEN(keep), .parent_fd = SM_LINK_FD};
     static struct sm_core core; /* one a process */
     struct sm_audit_record r;
@@ -206,8 +208,7 @@ int sm_core_main(int argc, char **argv)
     if (sm_sandbox_early(SM_ROLE_CORE, &sandbox, &error) < 0)
         return fail(error);
     (void)signal(SIGXFSZ, SIG_IGN); /* a file size limit is a full disk, not our death */
-    if (!core_init(&core, &error) ||
-        sm_sandbox_enter(SM_ROLE_CORE, &sandbox, &error) < 0)
+    if (!core_init(&core, &error) || sm_sandbox_enter(SM_ROLE_CORE, &sandbox, &error) < 0)
         return fail(error);
     (void)close(SM_CONFIG_FD);
     if (core.config->mode != SM_MODE_OFF) {

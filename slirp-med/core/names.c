@@ -76,8 +76,10 @@ static bool record_answer(struct sm_core *core, const struct sm_dnsserve_event *
 static bool record_denial(struct sm_core *core, const struct sm_dnsserve_event *ev)
 {
     struct sm_audit_record r;
-    struct sm_audit_repeat_key key = {
-        .proto = IPPROTO_UDP, .name = ev->qname, .name_len = strlen(ev->qname), .reason = ev->reason ? ev->reason : "denied"};
+    struct sm_audit_repeat_key key = {.proto = IPPROTO_UDP,
+                                      .name = ev->qname,
+                                      .name_len = strlen(ev->qname),
+                                      .reason = ev->reason ? ev->reason : "denied"};
 
     if (ev->kind == SM_DNSSERVE_EVENT_LIMITED)
         key.name_len = 0; /* one line a second, whatever was asked */
@@ -164,7 +166,8 @@ static void served_flush(struct sm_session *s)
         served_end(s);
         return;
     }
-    uint32_t events = (s->guest_eof || s->dns_out.len > DNS_TCP_OUT_MAX / 2 ? 0 : EPOLLIN) | (s->dns_out.len ? EPOLLOUT : 0);
+    uint32_t events =
+        (s->guest_eof || s->dns_out.len > DNS_TCP_OUT_MAX / 2 ? 0 : EPOLLIN) | (s->dns_out.len ? EPOLLOUT : 0);
     if (sm_loop_watch(s->core->loop, &s->pair, events) < 0)
         served_end(s);
 }

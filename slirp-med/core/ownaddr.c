@@ -64,7 +64,8 @@ static void take_addr(struct nlmsghdr *h)
             struct in_addr in;
             memcpy(&in, RTA_DATA(a), sizeof(in));
             take(sm_addr_from_in(in));
-        } else if (ifa->ifa_family == AF_INET6 && (a->rta_type == IFA_ADDRESS || a->rta_type == IFA_LOCAL) && RTA_PAYLOAD(a) == 16) {
+        } else if (ifa->ifa_family == AF_INET6 && (a->rta_type == IFA_ADDRESS || a->rta_type == IFA_LOCAL) &&
+                   RTA_PAYLOAD(a) == 16) {
             struct in6_addr in6;
             memcpy(&in6, RTA_DATA(a), sizeof(in6));
             take(sm_addr_from_in6(&in6));
@@ -120,7 +121,8 @@ static void on_netlink(struct sm_watch *watch, uint32_t events)
         return;
     case DONE:
         if (!own.again && !adopt(core))
-            sm_log_error("this host has more addresses than can be followed (%d): new ones are not known to be inside", SM_GROUND_OWN_MAX);
+            sm_log_error("this host has more addresses than can be followed (%d): new ones are not known to be inside",
+                         SM_GROUND_OWN_MAX);
         break;
     case FAILED:
         sm_log_error("rtnetlink: the host's own addresses could not be read: those known before stay inside");
@@ -146,7 +148,8 @@ bool sm_ownaddr_init(struct sm_core *core, GError **error)
     while (got == PART || (got == DONE && own.again && ask(fd)))
         got = drain(fd);
     if (got != DONE || own.again || !adopt(core)) {
-        sm_error_set(error, SM_ERROR_SYSTEM, "rtnetlink: cannot learn this host's own addresses%s", own.overflow ? ": too many" : "");
+        sm_error_set(error, SM_ERROR_SYSTEM, "rtnetlink: cannot learn this host's own addresses%s",
+                     own.overflow ? ": too many" : "");
         return false;
     }
     if (sm_fd_set_nonblock(fd) < 0 || sm_loop_watch(core->loop, &core->netlink, EPOLLIN) < 0) {

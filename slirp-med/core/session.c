@@ -38,7 +38,8 @@ static bool is_udp(const struct sm_session *s)
     return s->proto == SM_PROTO_UDP;
 }
 
-void sm_session_line(const struct sm_session *s, struct sm_audit_record *r, enum sm_audit_event event, const char *reason)
+void sm_session_line(const struct sm_session *s, struct sm_audit_record *r, enum sm_audit_event event,
+                     const char *reason)
 {
     const struct sm_verdict *v = &s->verdict;
     const char *host = v->host;
@@ -183,8 +184,7 @@ static void record_denial(struct sm_core *core, const struct sm_session *s, cons
     bool internal = sm_reason_is_inside(s->verdict.reason) && s->verdict.action == SM_ACTION_DENY;
     enum sm_audit_event event = is_udp(s) ? (internal ? SM_AUDIT_EGRESS_UDP_INTERNAL_DENY : SM_AUDIT_EGRESS_UDP_DENY)
                                           : (internal ? SM_AUDIT_EGRESS_INTERNAL_DENY : SM_AUDIT_EGRESS_DENY);
-    struct sm_audit_repeat_key key = {
-        .proto = is_udp(s) ? IPPROTO_UDP : IPPROTO_TCP, .dst = s->dst, .reason = reason};
+    struct sm_audit_repeat_key key = {.proto = is_udp(s) ? IPPROTO_UDP : IPPROTO_TCP, .dst = s->dst, .reason = reason};
 
     core->n_denied += count;
     if (core->config->mode == SM_MODE_OFF)
@@ -478,7 +478,8 @@ static void on_repeated(struct sm_core *core, const struct sm_flow_msg *msg)
                            .src = {.addr = core->config->guest}};
 
     ask(&s, SM_STAGE_ATTEMPT, &s.dst, &s.verdict);
-    record_denial(core, &s, s.verdict.action == SM_ACTION_DENY ? sm_reason_name(s.verdict.reason) : "held", SM_MAX(msg->count, 1u));
+    record_denial(core, &s, s.verdict.action == SM_ACTION_DENY ? sm_reason_name(s.verdict.reason) : "held",
+                  SM_MAX(msg->count, 1u));
 }
 
 void sm_core_message(const struct sm_flow_msg *msg, const int *fds, size_t n_fds, void *data)

@@ -258,7 +258,8 @@ static void on_held_upstream(struct sm_watch *watch, uint32_t events)
 /* A word of a few letters may be the start of a request line, or all that the guest will say before it is answered. */
 static bool undecidable(const struct sm_session *s)
 {
-    return s->upstream_up && s->tls->status == SM_TLS_NOT_TLS && s->http->maybe == SM_HTTP_MAYBE_TOKEN && s->held.len > s->written;
+    return s->upstream_up && s->tls->status == SM_TLS_NOT_TLS && s->http->maybe == SM_HTTP_MAYBE_TOKEN &&
+           s->held.len > s->written;
 }
 
 static void set_held_timer(struct sm_session *s)
@@ -391,7 +392,10 @@ static void on_looked_up(void *data, enum sm_resolver_status status, const struc
         if (resp->addrs[i].family == SM_FAMILY_V4)
             s->addrs[s->n_addrs++] = resp->addrs[i];
     if (s->n_addrs == 0) {
-        sm_session_line(s, &r, SM_AUDIT_EGRESS_DNS_ERROR, good ? "no_address" : status == SM_RESOLVER_OK ? "rcode" : sm_resolver_status_name(status));
+        sm_session_line(s, &r, SM_AUDIT_EGRESS_DNS_ERROR,
+                        good                       ? "no_address"
+                        : status == SM_RESOLVER_OK ? "rcode"
+                                                   : sm_resolver_status_name(status));
         sm_core_note(core, &r);
         dial_failed(s, 0, "unresolved");
         return;
@@ -586,7 +590,8 @@ static void on_end_timer(struct sm_timer *timer, int64_t now_us)
     struct sm_session *s = sm_container_of(timer, struct sm_session, timer);
 
     (void)now_us;
-    if (s->state != SM_SESSION_ATTACHED) { /* its turn to be handed over has not come: the front still holds the guest's side */
+    if (s->state !=
+        SM_SESSION_ATTACHED) { /* its turn to be handed over has not come: the front still holds the guest's side */
         struct sm_flow_msg m = {.type = SM_FLOW_ABORT, .id = s->id};
         (void)sm_channel_send(s->core->channel, &m, -1);
     }

@@ -35,8 +35,8 @@ void sm_core_effect_cancel(struct sm_session *s)
     s->effect_in = NULL;
 }
 
-void sm_core_reply(struct sm_core *core, const struct sm_endpoint *guest, const struct sm_endpoint *peer, const uint8_t *msg,
-                   size_t len)
+void sm_core_reply(struct sm_core *core, const struct sm_endpoint *guest, const struct sm_endpoint *peer,
+                   const uint8_t *msg, size_t len)
 {
     struct sm_core_reply *r = g_malloc(sizeof(*r) + len);
     r->guest = *guest;
@@ -56,7 +56,8 @@ bool sm_core_record(struct sm_core *core, const struct sm_audit_record *r)
 void sm_core_note(struct sm_core *core, const struct sm_audit_record *r)
 {
     if (core->config->mode != SM_MODE_OFF)
-        (void)sm_audit_note(core->audit, r); /* what is lost is counted by the writer and recorded when it can write again */
+        (void)sm_audit_note(core->audit,
+                            r); /* what is lost is counted by the writer and recorded when it can write again */
 }
 
 bool sm_core_commit_now(struct sm_core *core)

@@ -53,7 +53,8 @@ static void upstream_error(struct sm_session *s, int err)
 
 static bool fatal(int err)
 {
-    return err == ECONNREFUSED || err == EHOSTUNREACH || err == ENETUNREACH || err == EACCES || err == EPERM || err == ENETDOWN;
+    return err == ECONNREFUSED || err == EHOSTUNREACH || err == ENETUNREACH || err == EACCES || err == EPERM ||
+           err == ENETDOWN;
 }
 
 static void on_pair(struct sm_watch *watch, uint32_t events)
@@ -132,7 +133,8 @@ void sm_udp_start(struct sm_session *s, bool ok)
         return;
     }
     s->upstream.fd = socket(ss.ss_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (s->upstream.fd < 0 || connect(s->upstream.fd, (struct sockaddr *)&ss, len) < 0 || sm_fd_seqpair(pair, true) < 0) {
+    if (s->upstream.fd < 0 || connect(s->upstream.fd, (struct sockaddr *)&ss, len) < 0 ||
+        sm_fd_seqpair(pair, true) < 0) {
         upstream_error(s, errno);
         return;
     }

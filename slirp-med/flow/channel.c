@@ -26,9 +26,9 @@ struct sm_channel {
     bool paused;
     bool congested;
     bool dead;
-    bool finishing; /* our side is shut as soon as nothing waits */
-    bool busy;   /* a callback is running: sm_channel_free() only marks, on_ready() frees */
-    bool doomed; /* freed while busy */
+    bool finishing;          /* our side is shut as soon as nothing waits */
+    bool busy;               /* a callback is running: sm_channel_free() only marks, on_ready() frees */
+    bool doomed;             /* freed while busy */
     struct sm_timer failure; /* reports an overflow from the loop and not from inside a send */
     uint64_t dropped;
 };
@@ -182,7 +182,8 @@ static void on_failure(struct sm_timer *timer, int64_t now_us)
     ch->ops.failed("the peer does not read its channel", ch->data);
 }
 
-struct sm_channel *sm_channel_new(struct sm_loop *loop, int fd, bool may_send_fds, const struct sm_channel_ops *ops, void *data)
+struct sm_channel *sm_channel_new(struct sm_loop *loop, int fd, bool may_send_fds, const struct sm_channel_ops *ops,
+                                  void *data)
 {
     struct sm_channel *ch = g_new0(struct sm_channel, 1);
     ch->loop = loop;

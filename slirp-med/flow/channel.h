@@ -35,7 +35,8 @@ struct sm_channel_ops {
 };
 
 /** sm_channel_new() - takes the (non-blocking SEQPACKET) descriptor. may_send_fds: false in the front. */
-struct sm_channel *sm_channel_new(struct sm_loop *loop, int fd, bool may_send_fds, const struct sm_channel_ops *ops, void *data);
+struct sm_channel *sm_channel_new(struct sm_loop *loop, int fd, bool may_send_fds, const struct sm_channel_ops *ops,
+                                  void *data);
 /** sm_channel_free() - may be called from inside a callback of this channel; no callback follows. */
 void sm_channel_free(struct sm_channel *ch);
 

@@ -24,7 +24,7 @@ static const char *const type_names[] = {
 SM_NAME_TABLE_COVERS(type_names, SM_FLOW_TYPES);
 
 static const char *const how_names[] = {
-    [SM_HOW_SILENT] = "silent",        [SM_HOW_RST] = "rst",           [SM_HOW_ICMP_ADMIN] = "icmp_admin",
+    [SM_HOW_SILENT] = "silent",       [SM_HOW_RST] = "rst",           [SM_HOW_ICMP_ADMIN] = "icmp_admin",
     [SM_HOW_ICMP_HOST] = "icmp_host", [SM_HOW_ICMP_NET] = "icmp_net", [SM_HOW_ICMP_PORT] = "icmp_port",
 };
 SM_NAME_TABLE_COVERS(how_names, SM_HOWS);
@@ -36,8 +36,8 @@ static const char *const why_names[] = {
 SM_NAME_TABLE_COVERS(why_names, SM_WHYS);
 
 static const char *const other_names[] = {
-    [SM_OTHER_ICMP] = "icmp",         [SM_OTHER_IPV6] = "ipv6",         [SM_OTHER_PROTO] = "protocol",
-    [SM_OTHER_SPOOFED] = "spoofed",   [SM_OTHER_FRAGMENT] = "fragment", [SM_OTHER_LINK] = "link",
+    [SM_OTHER_ICMP] = "icmp",           [SM_OTHER_IPV6] = "ipv6",         [SM_OTHER_PROTO] = "protocol",
+    [SM_OTHER_SPOOFED] = "spoofed",     [SM_OTHER_FRAGMENT] = "fragment", [SM_OTHER_LINK] = "link",
     [SM_OTHER_MALFORMED] = "malformed",
 };
 SM_NAME_TABLE_COVERS(other_names, SM_OTHERS);

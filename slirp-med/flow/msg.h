@@ -80,12 +80,12 @@ enum sm_flow_how {
 enum sm_flow_scope { SM_SCOPE_TUPLE = 0, SM_SCOPE_DESTINATION /* proto, dst address and port */, SM_SCOPES };
 
 enum sm_flow_why {
-    SM_WHY_CLOSED = 0,     /* both directions ended in order */
-    SM_WHY_GUEST_RST,      /* the guest reset it */
-    SM_WHY_UPSTREAM_RST,   /* the attached descriptor failed; the front has closed it */
-    SM_WHY_TIMEOUT,        /* the guest stopped answering, or an unreplied UDP flow was dropped by the front */
-    SM_WHY_REFUSED,        /* acknowledges nothing; a pending flow's guest went away before the verdict */
-    SM_WHY_LIMIT,          /* a bound of the front */
+    SM_WHY_CLOSED = 0,   /* both directions ended in order */
+    SM_WHY_GUEST_RST,    /* the guest reset it */
+    SM_WHY_UPSTREAM_RST, /* the attached descriptor failed; the front has closed it */
+    SM_WHY_TIMEOUT,      /* the guest stopped answering, or an unreplied UDP flow was dropped by the front */
+    SM_WHY_REFUSED,      /* acknowledges nothing; a pending flow's guest went away before the verdict */
+    SM_WHY_LIMIT,        /* a bound of the front */
     SM_WHYS
 };
 

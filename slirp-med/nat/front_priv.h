@@ -49,7 +49,7 @@ struct sm_front {
     void (*failed)(const char *text, void *data);
     void *failed_data;
     bool dead;
-    bool reading; /* the port is watched for input */
+    bool reading;   /* the port is watched for input */
     bool finishing; /* the guest has ended: what it sent is delivered, then ... */
     bool told;      /* ... the last word is said */
 

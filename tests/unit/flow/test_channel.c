@@ -228,9 +228,9 @@ int main(void)
 {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_attach_passes_fd), T(test_slow_peer),   T(test_peer_that_never_reads), T(test_malformed_and_stray_fd),
-        T(test_fd_on_wrong_type), T(test_peer_closes), T(test_free_inside_callback),
-        T(test_last_words),       T(test_last_words_behind_a_reset),
+        T(test_attach_passes_fd),       T(test_slow_peer),        T(test_peer_that_never_reads),
+        T(test_malformed_and_stray_fd), T(test_fd_on_wrong_type), T(test_peer_closes),
+        T(test_free_inside_callback),   T(test_last_words),       T(test_last_words_behind_a_reset),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
