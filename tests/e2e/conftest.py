@@ -145,7 +145,7 @@ class Running:
     """A workspace that is up while the test looks at it."""
 
     def __init__(self, sm, name, popen):
-        self.sm, self.name, self.p = sm, name, popen
+        self.sm, self.name, self.p, self.err = sm, name, popen, sm.err
 
     def line(self, timeout=20):
         """The next line of the guest's output."""
@@ -161,9 +161,13 @@ class Running:
             buf += c
         return buf.decode().rstrip("\n")
 
+    def said(self):
+        """All of stderr so far."""
+        with open(self.err.name, "rb") as f:
+            return f.read()
+
     def errors(self):
-        self.sm.err.seek(0)
-        return self.sm.err.read().decode("utf-8", "replace")[-3000:]
+        return self.said().decode("utf-8", "replace")[-3000:]
 
     def tell(self, text):
         self.p.stdin.write(text.encode() + b"\n")
@@ -275,6 +279,9 @@ def sm(world, tmp_path):
         if r.p.poll() is None:
             r.p.send_signal(signal.SIGKILL)
             r.p.wait()
+    for r in s.running:
+        for text in (b"AddressSanitizer", b"LeakSanitizer", b"runtime error:", b"Assertion"):
+            assert text not in r.said(), f"{r.name}: {r.said().decode('utf-8', 'replace')}"
     if s.running:
         # Whatever a test did, nothing may outlive its workspace.
         worldlib.wait_for(f"the processes of the run to end: {s.left()}", lambda: not s.left(), 10)

@@ -68,6 +68,24 @@ def test_repeats_are_counted_not_repeated(sm):
     assert sum(x.get("count", 1) for x in r.events("egress_internal_deny", port=81)) == 2, "another port is another denial"
 
 
+@pytest.mark.core
+def test_counts_of_every_kind_add_up_at_the_end(sm):
+    """Refusals that the front repeats by itself, drops, and queries over the budget: none is lost when CMD just ends."""
+    r = sm.guest(f"""
+for i in range(40):
+    attempt("10.0.0.5", 80); udp("10.0.0.6", 7, timeout=1)
+    dns("x%d.test" % (i % 4))
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for i in range(40): s.sendto(b"x", ("239.1.2.3", 7))
+""", *STRICT, "--egress-dns-qps", "5")
+    def total(event, **match):
+        return sum(x.get("count", 1) for x in r.events(event, **match))
+    assert total("egress_internal_deny", dst="10.0.0.5") == 40, r.text()
+    assert total("egress_udp_internal_deny", dst="10.0.0.6") == 40, r.text()
+    assert total("egress_dns_deny") == 40, r.text()
+    assert total("egress_other_deny", dst="239.1.2.3") == 40, r.text()
+
+
 def test_first_denial_is_on_record_before_the_guest_knows(sm):
     g = sm.start_guest('attempt("10.0.0.5", 80); say("refused"); sys.stdin.readline()', *STRICT)
     assert g.line() == "refused"

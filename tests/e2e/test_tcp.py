@@ -148,6 +148,30 @@ s.sendall(d); s.shutdown(socket.SHUT_WR); s.close()
 
 
 @pytest.mark.core
+@pytest.mark.parametrize("flags", [("--egress", "guarded"), ("--egress", "strict", "--egress-allow", "proto.test")], ids=["guarded", "strict"])
+def test_what_a_command_sent_last_arrives(sm, world, mark, flags):
+    """Write, close, end: the run is over when the bytes are with the server, not before; and the record has them all."""
+    r = sm.guest(f"""
+dns("proto.test")
+for i in range(20):
+    s = dial("{w.PROTO}", {w.DISCARD}); s.sendall(bytes(300000)); s.close()
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.sendto(b"last", ("{w.PROTO}", {w.UDP_SINK}))
+os.write(1, b"OUT {{}}\\n"); os._exit(0)
+""", *flags)
+    rows = world.closed(mark, "discard", 20)
+    assert [(x["bytes"], x["how"]) for x in rows] == [(300000, "fin")] * 20, rows
+    assert [x["bytes_up"] for x in r.events("egress_close", port=w.DISCARD)] == [300000] * 20, r.text()
+    w.wait_for("the datagram", lambda: world.since(mark, "servers", ev="datagram", srv="udpsink", hex=b"last".hex()))
+
+
+def test_a_server_that_does_not_read_does_not_hold_the_end_up(sm):
+    import time
+    t = time.monotonic()
+    r = sm.guest(f's = dial("{w.PROTO}", {w.SLOW_READER}); s.setblocking(False); s.send(bytes(1 << 20))', "--egress", "guarded")
+    assert time.monotonic() - t < 10 and r.one("egress_close", port=w.SLOW_READER)["bytes_up"] > 0, r.text()
+
+
+@pytest.mark.core
 def test_reset_both_ways(sm, world, mark):
     r = sm.guest(f"""
 out["accept"] = attempt("{w.PROTO}", {w.RST_ON_ACCEPT})
