@@ -76,8 +76,7 @@ bool sm_audit_name_valid(const char *name)
     return n > 0;
 }
 
-/* --- the record
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the record ---- */
 
 void sm_audit_begin(struct sm_audit_record *r, enum sm_audit_event event, int64_t wall_us)
 {
@@ -258,8 +257,7 @@ void sm_audit_add_target(struct sm_audit_record *r, const struct sm_audit_target
         sm_audit_add_bool(r, "mitm", target->mitm);
 }
 
-/* --- the line
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the line ---- */
 
 static void put_digits(char *out, unsigned v, size_t n)
 {

@@ -80,9 +80,7 @@ void sm_audit_parse_line(const char *text, size_t len, struct sm_audit_line *ret
     *ret_json = json;
 }
 
-/* --- files
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* ---- files ---- */
 
 static int open_file(struct sm_audit_reader *r, const char *name, GError **error)
 {
@@ -296,8 +294,7 @@ bool sm_audit_reader_tail(struct sm_audit_reader *r, struct sm_audit_line *ret)
     return true;
 }
 
-/* --- life and waiting
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- life and waiting ---- */
 
 struct sm_audit_reader *sm_audit_reader_new(int dirfd, GError **error)
 {

@@ -108,8 +108,7 @@ enum sm_audit_need sm_audit_need(const struct sm_audit_writer *w)
     return w->size >= w->soft ? SM_AUDIT_NEED_ROTATE : SM_AUDIT_NEED_NOTHING;
 }
 
-/* --- the batch
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- the batch ---- */
 
 static void add_entry(struct sm_audit_writer *w, const struct sm_audit_record *r, bool fact)
 {
@@ -236,8 +235,7 @@ static uint64_t compose(struct sm_audit_writer *w, int64_t own_us)
     return seq;
 }
 
-/* --- the file
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the file ---- */
 
 static bool fail(struct sm_audit_writer *w, int err, enum sm_audit_need need, const char *what)
 {
@@ -405,9 +403,7 @@ bool sm_audit_probe(struct sm_audit_writer *w, int64_t wall_us)
     return w->healthy;
 }
 
-/* --- life
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* ---- life ---- */
 
 static bool check_fd(int fd, GError **error)
 {

@@ -8,8 +8,7 @@
  *
  *     if (!sm_audit_append(w, &r))        a decision: it cannot be recorded, so it is not carried out
  *             drop it;
- *     sm_audit_note(w, &r);               a fact: it has happened already (close, error, stop) and must not be
- * forgotten
+ *     sm_audit_note(w, &r);               a fact: it has happened already and must not be forgotten
  *     ...
  *     if (sm_audit_commit(w))             end of the turn
  *             release the turn's effects;

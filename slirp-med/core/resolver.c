@@ -145,7 +145,9 @@ static bool random_id(struct sm_resolver *res, uint16_t *ret)
     return true;
 }
 
-/* ---- sockets: c-ares' own functions would need fcntl, ioctl and writev, and would not set TCP_NODELAY with these set ---- */
+/* ---- sockets ---- */
+
+/* c-ares' own functions would need fcntl, ioctl and writev, and would not set TCP_NODELAY with these set. */
 
 static ares_socket_t own_socket(int af, int type, int protocol, void *data)
 {

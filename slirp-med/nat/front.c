@@ -19,8 +19,7 @@
 /* Batches of frames that are read at once when the end is asked for: a device's queue is 500 frames long. */
 #define FINISH_READS 64
 
-/* --- small services for tcp.c and udp.c
- * ------------------------------------------------------------------------------------------ */
+/* ---- small services for tcp.c and udp.c ---- */
 
 int64_t sm_front_now(const struct sm_front *front)
 {
@@ -179,8 +178,7 @@ static void run_flow(struct sm_front_flow *flow)
     }
 }
 
-/* --- counts for the audit
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- counts for the audit ---- */
 
 static bool report_repeated(const struct sm_hold_key *key, uint32_t count, void *data)
 {
@@ -278,9 +276,7 @@ static void on_tick(struct sm_timer *timer, int64_t now_us)
         sm_front_want_tick(front);
 }
 
-/* --- frames
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* ---- frames ---- */
 
 static void one_frame(struct sm_front *front, const struct sm_frame *frame)
 {
@@ -356,8 +352,7 @@ static void on_port(struct sm_watch *watch, uint32_t events)
     sm_front_input(front, front->frames, (unsigned)n);
 }
 
-/* --- the stack's callbacks
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- the stack's callbacks ---- */
 
 static int64_t stack_clock(void *opaque)
 {
@@ -424,8 +419,7 @@ static void on_stack_timer(struct sm_timer *timer, int64_t now_us)
     (void)slirp_flow_timer(front->slirp);
 }
 
-/* --- messages of the core
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- messages of the core ---- */
 
 static void on_flow_message(struct sm_front *front, const struct sm_flow_msg *msg, int *fd)
 {
@@ -499,9 +493,7 @@ static void on_channel_drained(void *data)
     front->reading = !front->told;
 }
 
-/* --- the turn
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the turn ---- */
 
 /* Everything that waits in a list now is looked at once; what lists itself again waits for the next turn. */
 static void run_list(struct sm_front *front, GQueue *list)
@@ -560,9 +552,7 @@ static bool on_turn_end(void *data)
     return front->ready.length > 0;
 }
 
-/* --- life
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- life ---- */
 
 static const struct sm_channel_ops channel_ops = {
     .message = on_message, .failed = on_channel_failed, .drained = on_channel_drained};

@@ -92,8 +92,7 @@ static void rewatch(struct tcp_flow *t)
         abort_flow(t, SM_WHY_LIMIT);
 }
 
-/* --- from the guest
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- from the guest ---- */
 
 static SlirpFlowVerdict verdict_of(enum sm_flow_how how)
 {
@@ -310,8 +309,7 @@ static void on_closed(void *cookie, SlirpFlowEnd how, void *opaque)
     sm_front_bury(&t->base);
 }
 
-/* --- from upstream
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- from upstream ---- */
 
 void sm_front_tcp_run(struct sm_front_flow *flow)
 {
@@ -404,8 +402,7 @@ void sm_front_tcp_flush(struct sm_front_flow *flow)
         slirp_flow_pull(t->conn);
 }
 
-/* --- from the core
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- from the core ---- */
 
 static void take_fd(struct tcp_flow *t, int *fd)
 {

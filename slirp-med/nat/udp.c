@@ -112,8 +112,7 @@ static void unreach(struct sm_front *front, const SlirpFlowAddr *addr, enum sm_f
     }
 }
 
-/* --- from the guest
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- from the guest ---- */
 
 static void hold_datagram(struct sm_udp_flow *u, const uint8_t *data, size_t len)
 {
@@ -254,8 +253,7 @@ void sm_front_udp_input(const SlirpFlowAddr *addr, const uint8_t *data, size_t l
         hold_datagram(u, data, len);
 }
 
-/* --- from the core
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- from the core ---- */
 
 void sm_front_udp_run(struct sm_front_flow *flow)
 {

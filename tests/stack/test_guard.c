@@ -298,7 +298,7 @@ static void ip_options(void **state)
     st_free(st);
 }
 
-/* --- fragments ------------------------------------------------------------- */
+/* ---- fragments ---- */
 
 static void frag(struct st_stack *st, uint16_t id, const uint8_t *whole, size_t from, size_t len, bool more)
 {
@@ -509,7 +509,7 @@ static void big_datagram_ones(void **state)
     st_free(st);
 }
 
-/* --- limits ------------------------------------------------------------------ */
+/* ---- limits ---- */
 
 static void bounds_fragments(void **state)
 {
