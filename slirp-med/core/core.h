@@ -75,8 +75,7 @@ typedef void (*sm_effect_fn)(struct sm_session *s, bool ok);
     X(REDIALLING) /* connecting to an address of that resolution */                                                    \
     X(JUDGED)     /* writing the judged bytes upstream, then ATTACH */                                                 \
     X(ATTACHED)   /* the flow is the upstream socket (or the pair) */                                                  \
-    X(SERVED)     /* DNS over TCP: the core itself is the server */                                                    \
-    X(ENDING)     /* one side ended; waiting for the word of the other */
+    X(SERVED)     /* DNS over TCP: the core itself is the server */
 
 enum sm_session_state {
 #define X(name) SM_SESSION_##name,
