@@ -11,8 +11,8 @@
  *   gateway      string   in the same subnet
  *   resolver     string   in the same subnet
  *   mtu          integer  SM_MTU_MIN..SM_MTU_MAX
- *   dns_any      boolean  true: every UDP datagram to port 53 goes to the core as DNS; false: those to the resolver
- * only hostname     string   optional; offered by DHCP
+ *   dns_any      boolean  true: every UDP datagram to port 53 goes to the core as DNS; false: only the resolver's
+ *   hostname     string   optional; offered by DHCP
  *
  * Unknown keys are errors, as is anything out of range: the writer is our own program, and a misunderstanding must not
  * be guessed at.

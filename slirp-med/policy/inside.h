@@ -8,12 +8,14 @@
  *
  * What may open an inside destination depends on its class, not on who asks (sm_inside_class()):
  *
- *   class        kinds                                                        opened by
- *   public       none                                                         (not inside)
- *   pin          private, shared, unique_local                                IP or CIDR rule; pin of an exact listed
- * name to that very address rule         protocol, benchmark, reserved, site_local, extra             IP or CIDR rule
- *   small_rule   loopback, this_network, link_local, metadata, multicast,     IP or CIDR rule of at most 256 addresses
- * (v4 /24, v6 /120) broadcast, own, network never        workspace, listener nothing
+ *   class        kinds                                             opened by
+ *   public       none                                              (not inside)
+ *   pin          private, shared, unique_local                     IP or CIDR rule; pin of an exact listed name to that
+ *                                                                  very address
+ *   rule         protocol, benchmark, reserved, site_local, extra  IP or CIDR rule
+ *   small_rule   loopback, this_network, link_local, metadata,     IP or CIDR rule of at most 256 addresses (v4 /24,
+ *                multicast, broadcast, own, network                v6 /120)
+ *   never        workspace, listener                               nothing
  *
  * Cloud metadata services that sit in a range of class pin (100.100.100.200, fd00:ec2::254, fd20:ce::254) are metadata
  * here: whoever runs the DNS of one listed name must not thereby open them. An address of class pin that is embedded in

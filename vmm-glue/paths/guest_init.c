@@ -2,9 +2,10 @@
 /*
  * guest-init: three processes in a row (A, B, C of guest_init.h), each with less than the one before.
  *
- *   A  config, list of sockets (needs the caller's namespaces) -> namespaces, tap -> TAP -> GO -> fork B -> no
- * capabilities, passes signals on B  PID 1: mounts -> fork C -> no capabilities, reaps, passes signals on, exits with
- * C's status C  limits, no capabilities, filter -> exec CMD
+ *   A  config, list of sockets (needs the caller's namespaces) -> namespaces, tap -> TAP -> GO -> fork B
+ *      -> no capabilities, passes signals on
+ *   B  PID 1: mounts -> fork C -> no capabilities, reaps, passes signals on, exits with C's status
+ *   C  limits, no capabilities, filter -> exec CMD
  *
  * A pipe goes from B and C to A. Whoever fails before CMD runs writes the reason into it; the exec closes it.
  */
