@@ -47,7 +47,7 @@ enum sm_stage { SM_STAGE_ATTEMPT = 0, SM_STAGE_ASSERT, SM_STAGE_RESOLVED, SM_STA
 enum sm_assertion {
     SM_ASSERTION_NONE = 0,     /* ATTEMPT: nothing was said yet */
     SM_ASSERTION_SNI,          /* TLS ClientHello */
-    SM_ASSERTION_HOST,         /* HTTP/1 Host, HTTP/2 :authority on cleartext */
+    SM_ASSERTION_HOST,         /* HTTP/1 Host (an HTTP/2 preface on cleartext names nobody yet: OPAQUE) */
     SM_ASSERTION_CONNECT,      /* proxy front: CONNECT or absolute form; the core resolves it, so it is proof */
     SM_ASSERTION_OPAQUE,       /* the guest spoke, and named nobody */
     SM_ASSERTION_SERVER_FIRST, /* the server spoke first */
