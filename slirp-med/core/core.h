@@ -50,6 +50,9 @@
 /** A guest that has said a few letters and pauses ("hi") may be waiting for an answer to them: after this they are sent on, if a flow that names
  * nobody would be allowed; classification goes on. */
 #define SM_CORE_RELEASE_US INT64_C(100000)
+/** SYNs of a dial are repeated this often: ETIMEDOUT comes after 63 s, before the guest's side of the handshake gives up (75 s in libslirp),
+ * so that the guest hears of it and the record has the reason. */
+#define SM_CORE_SYN_RETRIES 5
 /** How long an ended flow waits for the other side's word on how it ended, before its close line is written. */
 #define SM_CORE_END_WAIT_US INT64_C(2000000)
 /** How long the end waits for the front's last word: longer than SM_FRONT_LINGER_US (1 s), in which it delivers what the guest sent last.
@@ -161,6 +164,7 @@ struct sm_core {
     struct sm_timer second; /* audit probe, repeats, pins, rotation */
     GHashTable *sessions;   /* id -> struct sm_session, owned */
     unsigned sessions_max;
+    uint64_t last_id; /* of the front's OPENs: they rise, so that no two flows of the record share one */
     size_t held_now; /* bytes in all sessions' held */
     unsigned dns_tcp_now;
     bool front_odd;          /* told the operator that the front does what no front of ours does */

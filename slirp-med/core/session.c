@@ -417,10 +417,11 @@ static void on_open(struct sm_core *core, const struct sm_flow_msg *msg)
 
     if (msg->proto == SM_FLOW_UDP)
         no.how = SM_HOW_ICMP_ADMIN;
-    if ((msg->id & SM_FLOW_ID_CORE) || g_hash_table_contains(core->sessions, &msg->id)) {
+    if ((msg->id & SM_FLOW_ID_CORE) || msg->id <= core->last_id) {
         front_is_odd(core, "used a flow id twice, or one that is not its own");
         return; /* the front is broken or taken: it gets nothing for it */
     }
+    core->last_id = msg->id;
     if (msg->proto == SM_FLOW_VSOCK || msg->src.addr.family != SM_FAMILY_V4 ||
         !sm_addr_equal(&msg->src.addr, &core->config->guest) || core->stopping) {
         (void)sm_channel_send(core->channel, &no, -1);

@@ -312,8 +312,6 @@ static void tell_open(struct world *w)
 
     if (below(w, 20) == 0) { /* an id that is taken, or not the front's */
         m.id = below(w, 2) ? SM_FLOW_ID_CORE | m.id : 1 + below(w, (uint32_t)w->next_id);
-        if (!(m.id & SM_FLOW_ID_CORE) && !g_hash_table_contains(w->core.sessions, &m.id))
-            return;
         tell(w, &m);
         return;
     }

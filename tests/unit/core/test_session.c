@@ -573,6 +573,11 @@ static void test_nonsense_from_the_front(void **state)
     }
     assert_true(says_nothing(f));
     assert_int_equal(g_hash_table_size(f->core.sessions), 1);
+    struct sm_flow_msg gone = {.type = SM_FLOW_GONE, .id = 1, .why = SM_WHY_CLOSED};
+    tell(f, &gone);
+    open_tcp(f, 1, loopback, f->port); /* an id of the past: two flows of the record would share it */
+    assert_true(says_nothing(f));
+    assert_int_equal(g_hash_table_size(f->core.sessions), 0);
     struct sm_flow_msg spoofed = {.type = SM_FLOW_OPEN,
                                   .id = 7,
                                   .proto = SM_FLOW_TCP,
