@@ -22,7 +22,8 @@
  *   RELEASE    core   -        (a policy reload or a new pin: forget every hold; id is 0)
  *   EOF        front  -        (an accepted flow that is not attached yet: the guest's FIN came, no more BYTES follow)
  *
- * Ids are 64-bit, chosen by the front, rising from 1 (the core takes no OPEN whose id is not above all before it); ids of INBOUND flows are chosen by the core and have bit 63 set.
+ * Ids are 64-bit, chosen by the front, rising from 1 and never reused (the core takes no OPEN whose id is not above all before it); ids of
+ * INBOUND flows are chosen by the core and have bit 63 set.
  * A message for an id that is not live is dropped, its descriptor closed. Which message is legal in which state: docs/ARCHITECTURE.md.
  */
 #ifndef SM_FLOW_MSG_H
