@@ -6,7 +6,7 @@
  * other no further than the table in supervisor/requests: the supervisor takes an unknown verb, or one that the child may not send, as the end
  * of that child, and parses no text beyond the named role.
  *
- *   READY             child -> sup   sandbox entered, serving
+ *   READY             child -> sup   sandbox entered, serving (core and front; of the guest TAP says as much)
  *   FAIL text         child -> sup   cannot start or cannot go on; text is for the operator; the child exits
  *   TAP        +fd    guest -> sup   the tap descriptor
  *   GO                sup -> guest   run CMD now

@@ -15,7 +15,7 @@ static const char *const state_names[] = {
 SM_NAME_TABLE_COVERS(state_names, SM_CHILD_STATES);
 
 static const char *const op_names[] = {
-    [SM_REQUEST_READY] = "ready", [SM_REQUEST_LAUNCHED] = "launched", [SM_REQUEST_TAP] = "tap",
+    [SM_REQUEST_READY] = "ready", [SM_REQUEST_TAP] = "tap",
     [SM_REQUEST_EXIT] = "exit",   [SM_REQUEST_WANT] = "want",         [SM_REQUEST_STATUS] = "status",
     [SM_REQUEST_FAIL] = "fail",
 };
@@ -44,7 +44,6 @@ static const struct request {
     enum sm_request_op op;
 } requests[] = {
     {SM_LINK_READY, CORE | FRONT, STARTED | STOPPING, NEED_NONE, NEED_NONE, false, SM_REQUEST_READY},
-    {SM_LINK_READY, GUEST, RUNNING, NEED_NONE, NEED_NONE, false, SM_REQUEST_LAUNCHED},
     {SM_LINK_TAP, GUEST, STARTED | STOPPING, NEED_NONE, NEED_EITHER, false, SM_REQUEST_TAP},
     {SM_LINK_EXIT, GUEST, RUNNING | STOPPING, NEED_ONE, NEED_NONE, false, SM_REQUEST_EXIT},
     {SM_LINK_WANT, CORE, SERVING | STOPPING, NEED_ONE, NEED_NONE, false, SM_REQUEST_WANT},

@@ -5,7 +5,6 @@
  *
  *   verb     who                in state                          text        descriptor     means
  *   READY    core, front        STARTED, STOPPING                 none        none           sandboxed and serving
- *   READY    guest              RUNNING                           none        none           CMD has been exec'd
  *   TAP      guest              STARTED, STOPPING                 none        one, or none   the tap (none: network isolated)
  *   EXIT     guest              RUNNING, STOPPING                 a number    none           CMD's status
  *   WANT     core               SERVING, STOPPING                 a role      none           open by role: "audit", "resolv"
@@ -36,7 +35,6 @@ enum sm_child_state {
 
 enum sm_request_op {
     SM_REQUEST_READY,
-    SM_REQUEST_LAUNCHED,
     SM_REQUEST_TAP,
     SM_REQUEST_EXIT,
     SM_REQUEST_WANT,

@@ -527,9 +527,6 @@ static void handle(struct child *c, enum sm_request_op op, struct sm_link_msg *m
             c->state = SM_CHILD_SERVING;
         go_when_ready(s);
         return;
-    case SM_REQUEST_LAUNCHED:
-        sm_log_debug("the command runs");
-        return;
     case SM_REQUEST_TAP:
         if ((msg->fd >= 0) != s->spec.children[SM_CHILD_FRONT].used) {
             break_off(c, "TAP %s", msg->fd >= 0 ? "although there is to be no network" : "without a descriptor");
@@ -854,11 +851,6 @@ void sm_supervisor_run(struct sm_supervisor *s, struct sm_supervisor_result *ret
     else
         ret->status = s->end_signal ? 128 + s->end_signal : SM_SUPERVISOR_FAILED;
     ret->reason = g_steal_pointer(&s->reason);
-}
-
-void sm_supervisor_stop(struct sm_supervisor *s)
-{
-    begin_ending(s, SIGTERM);
 }
 
 pid_t sm_supervisor_pid(const struct sm_supervisor *s, enum sm_child_role role)

@@ -76,8 +76,6 @@ struct sm_supervisor;
 struct sm_supervisor *sm_supervisor_new(const struct sm_supervisor_spec *spec, GError **error);
 /** sm_supervisor_run() - until all children have ended. */
 void sm_supervisor_run(struct sm_supervisor *s, struct sm_supervisor_result *ret);
-/** sm_supervisor_stop() - begin the end, as `stop` does; for embedders and tests. */
-void sm_supervisor_stop(struct sm_supervisor *s);
 /** sm_supervisor_pid() - 0 when that child does not run. */
 pid_t sm_supervisor_pid(const struct sm_supervisor *s, enum sm_child_role role);
 /** sm_supervisor_free() - kills what still runs, and waits for it. */

@@ -12,7 +12,7 @@
 /** "role state verb attachments": t a text, f a descriptor, - nothing; q: only when a report is owed. Everything else is refused. */
 static const char *const allowed[] = {
     "core started READY -",     "core stopping READY -",  "front started READY -",   "front stopping READY -",
-    "guest running READY -",    "guest started TAP -",    "guest started TAP f",     "guest stopping TAP -",
+    "guest started TAP -",    "guest started TAP f",     "guest stopping TAP -",
     "guest stopping TAP f",     "guest running EXIT t",   "guest stopping EXIT t",   "core serving WANT t",
     "core stopping WANT t",     "core serving STATUS tq", "core stopping STATUS tq", "front serving STATUS tq",
     "front stopping STATUS tq", "core started FAIL -",    "core serving FAIL -",     "core running FAIL -",

@@ -247,7 +247,7 @@ static void test_whole_life(void **state)
     struct sm_supervisor_result r = play(&(struct scenario){
         .core = "own-session 1; fds 7; env A=1; config {\"config\": 1}; channel; " SERVE,
         .front = "own-session 1; fds 7; channel; " SERVE,
-        .guest = "own-session 0; fds 5; config {\"config\": 1}; " GUEST_OK "send READY; send EXIT 7; exit 7",
+        .guest = "own-session 0; fds 5; config {\"config\": 1}; " GUEST_OK "send EXIT 7; exit 7",
     });
     assert_true(r.started);
     expect(r, 7, NULL);
