@@ -65,14 +65,14 @@ void sm_core_stop(struct sm_core *core, const char *reason, int status)
     sm_loop_quit(core->loop, status);
 }
 
-static void take_link(struct sm_core *core);
+static bool take_link(struct sm_core *core);
 
 static void channel_failed(const char *text, void *data)
 {
     struct sm_core *core = data;
 
-    if (!core->stop_reason && !core->stopping)
-        take_link(core); /* STOP is sent to us before the front */
+    while (!core->stop_reason && !core->stopping && take_link(core))
+        continue; /* STOP is sent to us before the front */
     if (core->stop_reason)
         sm_core_stop(core, core->stop_reason, 0);
     if (!core->stopping)
@@ -126,16 +126,17 @@ static void report(struct sm_core *core)
     json_decref(j);
 }
 
-static void take_link(struct sm_core *core)
+/* One message of the supervisor. False when there is none. */
+static bool take_link(struct sm_core *core)
 {
     static struct sm_link_msg m;
     int n = sm_link_recv(core->link.fd, &m);
 
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
+        return false;
     if (n <= 0) {
         sm_core_stop(core, "supervisor_ended", 1);
-        return;
+        return false;
     }
     if (m.verb == SM_LINK_STOP) {
         stop_asked(core, m.text[0] ? m.text : "stop");
@@ -152,12 +153,13 @@ static void take_link(struct sm_core *core)
             sm_names_news(core, text, len);
     }
     sm_fd_close(&m.fd);
+    return true;
 }
 
 static void on_link(struct sm_watch *watch, uint32_t events)
 {
     (void)events;
-    take_link(sm_container_of(watch, struct sm_core, link));
+    (void)take_link(sm_container_of(watch, struct sm_core, link));
 }
 
 static bool core_init(struct sm_core *core, GError **error)

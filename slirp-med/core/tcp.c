@@ -109,7 +109,7 @@ static void dial(struct sm_session *s, enum sm_session_state state)
 {
     struct sockaddr_storage ss;
     socklen_t len = sm_endpoint_to_sockaddr(&s->dialled, &ss);
-    int on = 1;
+    int on = 1, retries = SM_CORE_SYN_RETRIES;
 
     s->state = state;
     int fd = socket(ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -119,6 +119,7 @@ static void dial(struct sm_session *s, enum sm_session_state state)
     }
     sm_watch_init(&s->upstream, fd, on_connected);
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_SYNCNT, &retries, sizeof(retries));
     if (connect(fd, (struct sockaddr *)&ss, len) < 0 && errno != EINPROGRESS) {
         dial_failed(s, errno, NULL);
         return;
