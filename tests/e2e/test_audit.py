@@ -71,7 +71,7 @@ def test_repeats_are_counted_not_repeated(sm):
 @pytest.mark.core
 def test_counts_of_every_kind_add_up_at_the_end(sm):
     """Refusals that the front repeats by itself, drops, and queries over the budget: none is lost when CMD just ends."""
-    r = sm.guest(f"""
+    r = sm.guest("""
 for i in range(40):
     attempt("10.0.0.5", 80); udp("10.0.0.6", 7, timeout=1)
     dns("x%d.test" % (i % 4))
