@@ -127,15 +127,24 @@ static void set_reason(struct sm_supervisor *s, const char *fmt, ...)
     va_end(ap);
 }
 
-/** Bytes of a child in a message to the operator: bounded, valid UTF-8, one line. */
+/** Bytes of a child that an operator may be shown: valid UTF-8 without control characters, neither C0 nor C1 (U+0080 to U+009F). */
+static char *shown_text(const char *text)
+{
+    g_autofree char *valid = g_utf8_make_valid(text, -1);
+    for (char *p = valid; *p; p++) {
+        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+            *p = '?';
+        else if ((unsigned char)p[0] == 0xc2 && (unsigned char)p[1] < 0xa0)
+            p[0] = p[1] = '?';
+    }
+    return g_steal_pointer(&valid);
+}
+
+/** The same in a message: bounded. */
 static char *child_text(const char *text)
 {
     g_autofree char *cut = g_strndup(text, 800);
-    g_autofree char *valid = g_utf8_make_valid(cut, -1);
-    for (char *p = valid; *p; p++)
-        if ((unsigned char)*p < 0x20 || *p == 0x7f)
-            *p = '?';
-    return g_steal_pointer(&valid);
+    return shown_text(cut);
 }
 
 /* ---- starting ---- */
@@ -568,7 +577,7 @@ static void handle(struct child *c, enum sm_request_op op, struct sm_link_msg *m
         c->asked--;
         c->report_fresh = true;
         g_free(c->report);
-        c->report = g_utf8_make_valid(msg->text, -1);
+        c->report = shown_text(msg->text);
         if (!reports_due(s))
             answer_askers(s);
         return;

@@ -430,7 +430,7 @@ static const char *status_then_stop(void)
     if (json_unpack(o, "{s:s, s:{s:s}, s:{s:s}, s:{s:i}}", "name", &name, "reports", "core", &report, "states", "core",
                     &core_state, "pids", "supervisor", &pid) < 0)
         return line ? g_strdup(line) : g_strdup("no answer");
-    if (strcmp(name, "t") != 0 || strcmp(report, "{\"flows\": \"1\xef\xbf\xbd\"}") != 0 || pid != getpid())
+    if (strcmp(name, "t") != 0 || strcmp(report, "{\"flows\": \"1\xef\xbf\xbd?[???[\"}") != 0 || pid != getpid())
         return g_strdup(line);
     json_decref(o);
     g_autofree char *answer = sm_control_ask(fd, SM_CONTROL_STOP, NULL);
@@ -441,11 +441,11 @@ static const char *status_then_stop(void)
     return NULL;
 }
 
-/** Reports are passed on as they are (an invalid byte replaced), and `stop` gives CMD a SIGTERM and waits. */
+/** Reports are passed on as they are (but for what is invalid, or would act on the terminal where they are shown), and `stop` gives CMD a SIGTERM and waits. */
 static void test_status_and_stop(void **state)
 {
     struct sm_supervisor_result r = play(&(struct scenario){
-        .core = "send READY; serve {\"flows\": \"1\xff\"}",
+        .core = "send READY; serve {\"flows\": \"1\xff\x1b[\xc2\x9b\x7f[\"}",
         .front = SERVE,
         .guest = "block 15; " GUEST_OK "await 15; send EXIT 33; exit 33",
         .client = status_then_stop,
