@@ -106,7 +106,7 @@ static void print_object(const char *title, const json_t *o)
 
     json_object_foreach((json_t *)(uintptr_t)o, key, value)
     {
-        char *text = json_is_string(value) ? NULL : json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+        char *text = json_is_string(value) ? NULL : json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
         printf("%-10s%s %s\n", first ? title : "", key, text ? text : json_string_value(value));
         free(text);
         first = false;
@@ -159,7 +159,7 @@ int sm_cli_status(int argc, char **argv)
         return sm_cli_fail(error, 1);
     decode_reports(status);
     if (given.json) {
-        char *text = json_dumps(status, JSON_INDENT(2));
+        char *text = json_dumps(status, JSON_INDENT(2) | JSON_ENSURE_ASCII);
         puts(text ? text : "{}");
         free(text);
     } else {
