@@ -30,6 +30,7 @@ struct mount_entry {
     char *dev; /* "major:minor" */
     char *root;
     char *point;
+    char *type;
 };
 
 struct target {
@@ -62,6 +63,7 @@ static void clear_mount(void *p)
     g_free(m->dev);
     g_free(m->root);
     g_free(m->point);
+    g_free(m->type);
 }
 
 static void clear_target(void *p)
@@ -102,8 +104,11 @@ static GArray *read_mounts(GError **error)
         g_auto(GStrv) field = g_strsplit(line, " ", 6); /* id parent major:minor root point rest */
         if (g_strv_length(field) < 6)
             continue;
+        const char *type = strstr(field[5], " - "); /* options tags - type source options */
+        type = type ? type + 3 : "";
         /* Blanks and backslashes are written in octal. */
-        struct mount_entry m = {g_strdup(field[2]), g_strcompress(field[3]), g_strcompress(field[4])};
+        struct mount_entry m = {g_strdup(field[2]), g_strcompress(field[3]), g_strcompress(field[4]),
+                                g_strndup(type, strcspn(type, " "))};
         g_array_append_val(mounts, m);
     }
     return mounts;
@@ -154,6 +159,26 @@ static void add_target(struct sm_guest_view *view, GArray *mounts, const char *p
         }
     }
     free(real);
+}
+
+/* Views of the machine that a chroot or a container's root may have of its own: the processes outside, and through their root folders all
+ * that is covered; settings of the machine; block devices. Those at the usual places are replaced. */
+static void add_kernel_views(struct sm_guest_view *view, GArray *mounts)
+{
+    static const char *const types[] = {"proc",    "sysfs",      "devtmpfs", "cgroup",  "cgroup2", "debugfs",    "tracefs",
+                                        "configfs", "securityfs", "bpf",      "efivarfs", "pstore", "binfmt_misc"};
+    static const char *const replaced[] = {"/proc", "/sys", "/dev"};
+
+    for (guint i = 0; i < mounts->len; i++) {
+        const struct mount_entry *m = &g_array_index(mounts, struct mount_entry, i);
+        bool wanted = false;
+        for (size_t k = 0; k < SM_ARRAY_LEN(types); k++)
+            wanted |= strcmp(m->type, types[k]) == 0;
+        for (size_t k = 0; k < SM_ARRAY_LEN(replaced); k++)
+            wanted = wanted && !below(m->point, replaced[k]);
+        if (wanted)
+            add_target(view, mounts, m->point);
+    }
 }
 
 /* ---- mounting by descriptor ---- */
@@ -292,6 +317,7 @@ struct sm_guest_view *sm_guest_view_prepare(const struct sm_guest_config *config
     g_hash_table_iter_init(&it, sockets);
     while (g_hash_table_iter_next(&it, &path, NULL))
         add_target(view, mounts, path);
+    add_kernel_views(view, mounts);
 
     for (size_t i = 0; i < config->n_binds; i++)
         if (prepare_bind(view, &config->binds[i], error) < 0)
