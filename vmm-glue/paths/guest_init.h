@@ -53,7 +53,8 @@
  *
  * What CMD sees: new user (its own ids only), net, mount, PID, IPC and UTS namespaces. New /proc (kernel settings
  * read-only), /sys read-only, a minimal /dev (null zero full random urandom tty ptmx pts kvm shm fd), private /run,
- * empty $XDG_RUNTIME_DIR, /etc/resolv.conf and /etc/hosts of ours. Over every pathname Unix socket that the kernel
+ * empty $XDG_RUNTIME_DIR, /etc/resolv.conf and /etc/hosts of ours (laid over files that
+ * must be there; without /etc/hosts on the machine CMD has none). Over every pathname Unix socket that the kernel
  * lists or that lies in /tmp, /var/tmp or the home folder, in each place where the same file is visible, lies an empty
  * file. Removed from the environment: unset_env, DBUS_*_ADDRESS, SSH_AUTH_SOCK, SSH_AGENT_PID, DOCKER_HOST,
  * CONTAINER_HOST, GPG_AGENT_INFO, XDG_RUNTIME_DIR, WAYLAND_DISPLAY, WAYLAND_SOCKET, DISPLAY, PULSE_SERVER,
