@@ -130,6 +130,15 @@ static bool found_in_path(const char *command)
     return false;
 }
 
+/* kill(0) reaches every member of the process group, also those outside the PID namespace: the caller's script. On a terminal CMD has to stay
+ * in the group that is in the foreground, for Ctrl-C and Ctrl-Z. */
+static void leave_process_group(void)
+{
+    sm_autofd tty = open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (tty < 0)
+        (void)setpgid(0, 0);
+}
+
 static _Noreturn void run_command(const struct guest *g, int pipe_fd)
 {
     const struct sm_guest_config *c = g->config;
@@ -155,6 +164,7 @@ static _Noreturn void run_command(const struct guest *g, int pipe_fd)
             c->cwd);
         fail_in_child(pipe_fd, error);
     }
+    leave_process_group();
     if (sm_sandbox_parent(-1, &error) < 0 || sm_sandbox_guest_filter(&error) < 0)
         fail_in_child(pipe_fd, error);
     restore_signals();

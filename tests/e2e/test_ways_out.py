@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A second /proc somewhere in the caller's files (a chroot's, say) shows the processes outside, and through them the files that are covered."""
+"""Ways to what is outside: a second proc file system in the files of the caller (a chroot has one), and the process group."""
 import os
 import subprocess
 
 import pytest
-from conftest import audit_file
+from conftest import USER, audit_file
 
 G = ("--egress", "guarded")
 
@@ -27,3 +27,11 @@ for p in out["pids"]:
     finally:
         subprocess.run(["umount", other], check=True)
     assert g.rc == 0 and g.out["read"] == [] and g.out["pids"] == [], g
+
+
+@pytest.mark.core
+def test_own_process_group(sm):
+    """kill(0) reaches a process group across PID namespaces: CMD of a script is in one of its own."""
+    p = subprocess.run(USER + ["sh", "-c", f"{sm.bin} run --egress guarded -- python3 -c 'import os; os.kill(0, 9)'; echo after $?"],
+                       env=sm.env(), capture_output=True, timeout=60, start_new_session=True, stdin=subprocess.DEVNULL)
+    assert p.returncode == 0 and p.stdout == b"after 137\n", p
