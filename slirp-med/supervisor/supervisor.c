@@ -47,10 +47,10 @@ struct child {
     int channel; /* core, front: their end until they are spawned */
     struct sm_watch link_watch, pid_watch;
     struct sm_timer linger;
-    unsigned asked;    /* STATUS requests without an answer */
-    bool report_fresh; /* an answer to the question that is out now */
-    char *report;      /* the last one; opaque */
-    bool killed;       /* by us */
+    unsigned asked;         /* STATUS requests without an answer */
+    bool report_fresh;      /* an answer to the question that is out now */
+    char *report;           /* the last one; opaque */
+    bool killed;            /* by us */
     struct sm_words *words; /* core, front: what they say on stderr */
 };
 

@@ -106,7 +106,8 @@ static void print_object(const char *title, const json_t *o)
 
     json_object_foreach((json_t *)(uintptr_t)o, key, value)
     {
-        char *text = json_is_string(value) ? NULL : json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
+        char *text =
+            json_is_string(value) ? NULL : json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
         printf("%-10s%s %s\n", first ? title : "", key, text ? text : json_string_value(value));
         free(text);
         first = false;

@@ -165,8 +165,9 @@ static void add_target(struct sm_guest_view *view, GArray *mounts, const char *p
  * that is covered; settings of the machine; block devices. Those at the usual places are replaced. */
 static void add_kernel_views(struct sm_guest_view *view, GArray *mounts)
 {
-    static const char *const types[] = {"proc",    "sysfs",      "devtmpfs", "cgroup",  "cgroup2", "debugfs",    "tracefs",
-                                        "configfs", "securityfs", "bpf",      "efivarfs", "pstore", "binfmt_misc"};
+    static const char *const types[] = {"proc",     "sysfs",   "devtmpfs",   "cgroup",     "cgroup2",
+                                        "debugfs",  "tracefs", "configfs",   "securityfs", "bpf",
+                                        "efivarfs", "pstore",  "binfmt_misc"};
     static const char *const replaced[] = {"/proc", "/sys", "/dev"};
 
     for (guint i = 0; i < mounts->len; i++) {
