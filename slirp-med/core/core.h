@@ -55,9 +55,9 @@
 #define SM_CORE_SYN_RETRIES 5
 /** How long an ended flow waits for the other side's word on how it ended, before its close line is written. */
 #define SM_CORE_END_WAIT_US INT64_C(2000000)
-/** How long the end waits for the front's last word: longer than SM_FRONT_LINGER_US (1 s), in which it delivers what the guest sent last.
+/** How long the end waits for the front's last word: longer than SM_FRONT_LINGER_US (3 s), in which it delivers what the guest sent last.
  * A front that is stuck must not hold up the record. */
-#define SM_CORE_STOP_WAIT_US INT64_C(1500000)
+#define SM_CORE_STOP_WAIT_US INT64_C(4000000)
 /** UDP flows: unreplied and replied idle times (spec: issue 2 item 4). */
 #define SM_CORE_UDP_IDLE_US INT64_C(30000000)
 #define SM_CORE_UDP_REPLIED_US INT64_C(180000000)

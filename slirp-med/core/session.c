@@ -146,7 +146,8 @@ static uint32_t hold_for(struct sm_session *s)
     struct sm_core *core = s->core;
     enum sm_inside_class class;
 
-    if (s->accepted || s->verdict.action != SM_ACTION_DENY)
+    /* No reason: the refusal is ours (a bound), not the policy's. */
+    if (s->accepted || s->verdict.action != SM_ACTION_DENY || s->verdict.reason == SM_REASON_NONE)
         return 0;
     (void)sm_ground_kind(core->config->ground, &s->dst, &class);
     if (class == SM_INSIDE_CLASS_SMALL_RULE || class == SM_INSIDE_CLASS_NEVER || class == SM_INSIDE_CLASS_RULE)

@@ -106,8 +106,8 @@ void sm_front_input(struct sm_front *front, const struct sm_frame *frames, unsig
 /** sm_front_tick() - what is done once a second: counts are reported, UDP flows that nobody answered end. The loop
  * calls it by itself. */
 void sm_front_tick(struct sm_front *front);
-/** How long the end waits until what the guest sent before it ended is upstream. */
-#define SM_FRONT_LINGER_US 1000000
+/** How long the end waits until what the guest sent before it ended is upstream: a retransmission or two on a loaded machine. */
+#define SM_FRONT_LINGER_US 3000000
 /** sm_front_finish() - the guest has ended (its kernel says so by FIN or RST for each connection): what it sent is
  * delivered, for at most SM_FRONT_LINGER_US, then the last word is said. */
 void sm_front_finish(struct sm_front *front);

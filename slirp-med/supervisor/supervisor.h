@@ -37,8 +37,8 @@
 #define SM_SUPERVISOR_START_MS 20000
 /** CMD's time to end after SIGTERM, as container engines give it. */
 #define SM_SUPERVISOR_GRACE_MS 10000
-/** Core and front: to write the last lines. */
-#define SM_SUPERVISOR_STOP_MS 2000
+/** Core and front: to deliver what the guest sent last and to write the last lines (SM_FRONT_LINGER_US, SM_CORE_STOP_WAIT_US). */
+#define SM_SUPERVISOR_STOP_MS 5000
 /** How long `status` waits for the reports. */
 #define SM_SUPERVISOR_REPORT_MS 1000
 
