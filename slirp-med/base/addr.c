@@ -180,7 +180,8 @@ socklen_t sm_endpoint_to_sockaddr(const struct sm_endpoint *e, struct sockaddr_s
 {
     memset(ret, 0, sizeof(*ret));
     if (e->addr.family == SM_FAMILY_V4) {
-        struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(e->port), .sin_addr = sm_addr_to_in(&e->addr)};
+        struct sockaddr_in in = {
+            .sin_family = AF_INET, .sin_port = htons(e->port), .sin_addr = sm_addr_to_in(&e->addr)};
         memcpy(ret, &in, sizeof(in));
         return sizeof(in);
     }

@@ -28,11 +28,11 @@
 #define SM_NAME_TABLE_COVERS(table, count) _Static_assert(SM_ARRAY_LEN(table) == (count), #table " misses a name")
 
 /** sm_steal_ptr(): move a pointer out of a variable that cleans up after itself. */
-#define sm_steal_ptr(pp)                                                                                                       \
-    __extension__({                                                                                                            \
-        __auto_type sm_stolen_ = *(pp);                                                                                        \
-        *(pp) = NULL;                                                                                                          \
-        sm_stolen_;                                                                                                            \
+#define sm_steal_ptr(pp)                                                                                               \
+    __extension__({                                                                                                    \
+        __auto_type sm_stolen_ = *(pp);                                                                                \
+        *(pp) = NULL;                                                                                                  \
+        sm_stolen_;                                                                                                    \
     })
 
 #endif

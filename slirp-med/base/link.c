@@ -6,8 +6,8 @@
 #include <string.h>
 
 static const char *const verb_names[] = {
-    [SM_LINK_READY] = "READY", [SM_LINK_FAIL] = "FAIL",     [SM_LINK_TAP] = "TAP",   [SM_LINK_GO] = "GO",
-    [SM_LINK_EXIT] = "EXIT",   [SM_LINK_SIGNAL] = "SIGNAL", [SM_LINK_WANT] = "WANT", [SM_LINK_GIVE] = "GIVE",
+    [SM_LINK_READY] = "READY",   [SM_LINK_FAIL] = "FAIL",     [SM_LINK_TAP] = "TAP",   [SM_LINK_GO] = "GO",
+    [SM_LINK_EXIT] = "EXIT",     [SM_LINK_SIGNAL] = "SIGNAL", [SM_LINK_WANT] = "WANT", [SM_LINK_GIVE] = "GIVE",
     [SM_LINK_STATUS] = "STATUS", [SM_LINK_STOP] = "STOP",
 };
 SM_NAME_TABLE_COVERS(verb_names, SM_LINK_VERBS);
@@ -19,7 +19,8 @@ const char *sm_link_verb_name(enum sm_link_verb verb)
 
 int sm_link_send(int sock, enum sm_link_verb verb, const char *text, int fd)
 {
-    g_autofree char *line = text && *text ? g_strdup_printf("%s %s", verb_names[verb], text) : g_strdup(verb_names[verb]);
+    g_autofree char *line =
+        text && *text ? g_strdup_printf("%s %s", verb_names[verb], text) : g_strdup(verb_names[verb]);
     size_t len = strlen(line);
 
     if (len >= SM_LINK_MAX) {

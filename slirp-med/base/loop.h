@@ -36,8 +36,7 @@ struct sm_timer {
 };
 
 /** sm_container_of() - the object that a watch or timer is embedded in. */
-#define sm_container_of(ptr, type, member)                                                                                     \
-    ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+#define sm_container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 struct sm_loop *sm_loop_new(GError **error);
 void sm_loop_free(struct sm_loop *loop);

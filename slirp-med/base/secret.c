@@ -26,8 +26,8 @@ static struct sm_secret *secret_alloc(size_t len)
     size_t map_len = (sizeof(struct sm_secret) + len + page - 1) / page * page;
     struct sm_secret *s = mmap(NULL, map_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (s == MAP_FAILED)
-        abort(); /* as every allocation of ours: no memory ends the process */
-    (void)mlock(s, map_len);                 /* best effort: RLIMIT_MEMLOCK may be small */
+        abort();                              /* as every allocation of ours: no memory ends the process */
+    (void)mlock(s, map_len);                  /* best effort: RLIMIT_MEMLOCK may be small */
     (void)madvise(s, map_len, MADV_DONTDUMP); /* best effort */
     s->map_len = map_len;
     s->len = len;

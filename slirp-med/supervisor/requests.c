@@ -15,9 +15,8 @@ static const char *const state_names[] = {
 SM_NAME_TABLE_COVERS(state_names, SM_CHILD_STATES);
 
 static const char *const op_names[] = {
-    [SM_REQUEST_READY] = "ready", [SM_REQUEST_TAP] = "tap",
-    [SM_REQUEST_EXIT] = "exit",   [SM_REQUEST_WANT] = "want",         [SM_REQUEST_STATUS] = "status",
-    [SM_REQUEST_FAIL] = "fail",
+    [SM_REQUEST_READY] = "ready", [SM_REQUEST_TAP] = "tap",       [SM_REQUEST_EXIT] = "exit",
+    [SM_REQUEST_WANT] = "want",   [SM_REQUEST_STATUS] = "status", [SM_REQUEST_FAIL] = "fail",
 };
 SM_NAME_TABLE_COVERS(op_names, SM_REQUEST_OPS);
 

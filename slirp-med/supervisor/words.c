@@ -35,7 +35,8 @@ static void pass_line(struct sm_words *w)
 
     if (now - w->second_us >= G_USEC_PER_SEC) {
         if (w->lost > 0) {
-            n = (size_t)snprintf(out, sizeof(out), "slirp-med: %" G_GUINT64_FORMAT " more messages were not shown\n", w->lost);
+            n = (size_t)snprintf(out, sizeof(out), "slirp-med: %" G_GUINT64_FORMAT " more messages were not shown\n",
+                                 w->lost);
             put(w->out_fd, out, n);
         }
         w->second_us = now;

@@ -330,7 +330,8 @@ static void probe_libraries(struct sm_probe_finding *ret)
 
     yaml_get_version(&major, &minor, &patch);
     found(ret, SM_PROBE_OK, "",
-          "glib %u.%u.%u, openssl %s, c-ares %s, jansson %s, libyaml %d.%d.%d, libseccomp %u.%u.%u, libidn2 %s, libpsl %s",
+          "glib %u.%u.%u, openssl %s, c-ares %s, jansson %s, libyaml %d.%d.%d, libseccomp %u.%u.%u, libidn2 %s, libpsl "
+          "%s",
           glib_major_version, glib_minor_version, glib_micro_version, OpenSSL_version(OPENSSL_VERSION_STRING),
           ares_version(NULL), jansson_version_str(), major, minor, patch, seccomp->major, seccomp->minor,
           seccomp->micro, idn2_check_version(NULL), psl_get_version());

@@ -135,7 +135,8 @@ static void test_exact_line(void **state)
         "{\"ts\":\"2026-11-22T21:04:05.123456Z\",\"seq\":42,\"event\":\"egress_close\",\"workspace\":\"demo\",\"flow\":"
         "7,"
         "\"src\":\"10.0.2.15:40000\",\"dst\":\"203.0.113.5\",\"port\":443,\"host\":\"ok.test\",\"name_source\":\"pin\","
-        "\"rule\":\".test\",\"unlisted\":false,\"internal\":false,\"mitm\":false,\"bytes_up\":12,\"delta\":-3,\"dialled\":\"203.0.113.5:443\"}\n";
+        "\"rule\":\".test\",\"unlisted\":false,\"internal\":false,\"mitm\":false,\"bytes_up\":12,\"delta\":-3,"
+        "\"dialled\":\"203.0.113.5:443\"}\n";
     assert_memory_equal(line, want, strlen(want));
 }
 

@@ -13,9 +13,10 @@ static void test_parse_v4(void **state)
     struct sm_addr a;
     char out[SM_ADDR_STRLEN];
     static const char *const good[] = {"0.0.0.0", "1.2.3.4", "255.255.255.255", "10.0.2.15"};
-    static const char *const bad[] = {"",          "1",         "1.2.3",     "1.2.3.4.5", "01.2.3.4",  "1.2.3.04", "256.1.1.1",
-                                      "1.2.3.4 ",  " 1.2.3.4",  "0x7f.0.0.1", "2130706433", "127.1",    "1..2.3",   "1.2.3.",
-                                      ".1.2.3.4",  "1.2.3.4/8", "-1.2.3.4",  "1.2.3.+4",  "1.2.3.4000"};
+    static const char *const bad[] = {"",           "1",         "1.2.3",    "1.2.3.4.5", "01.2.3.4",
+                                      "1.2.3.04",   "256.1.1.1", "1.2.3.4 ", " 1.2.3.4",  "0x7f.0.0.1",
+                                      "2130706433", "127.1",     "1..2.3",   "1.2.3.",    ".1.2.3.4",
+                                      "1.2.3.4/8",  "-1.2.3.4",  "1.2.3.+4", "1.2.3.4000"};
     for (size_t i = 0; i < SM_ARRAY_LEN(good); i++) {
         assert_true(sm_addr_parse(good[i], &a));
         assert_int_equal(a.family, SM_FAMILY_V4);
@@ -43,7 +44,8 @@ static void test_endpoint(void **state)
     struct sm_endpoint e, back;
     char out[SM_ENDPOINT_STRLEN];
     struct sockaddr_storage ss;
-    static const char *const bad[] = {"1.2.3.4:", "1.2.3.4:65536", "1.2.3.4:080", "[1.2.3.4]:80", "[::1", "[::1]x", "1.2.3.4:8a"};
+    static const char *const bad[] = {"1.2.3.4:", "1.2.3.4:65536", "1.2.3.4:080", "[1.2.3.4]:80",
+                                      "[::1",     "[::1]x",        "1.2.3.4:8a"};
 
     assert_true(sm_endpoint_parse("1.2.3.4:53", 1, &e));
     assert_int_equal(e.port, 53);
@@ -65,7 +67,8 @@ static void test_prefix(void **state)
     struct sm_prefix p;
     struct sm_addr in, out;
     for (unsigned len = 0; len <= 32; len++) {
-        p = (struct sm_prefix){.addr = sm_addr_from_u32(len ? 0xC0A80000u & (0xffffffffu << (32 - len)) : 0), .len = (uint8_t)len};
+        p = (struct sm_prefix){.addr = sm_addr_from_u32(len ? 0xC0A80000u & (0xffffffffu << (32 - len)) : 0),
+                               .len = (uint8_t)len};
         in = sm_addr_from_u32(sm_addr_to_u32(&p.addr) | (len < 32 ? 0xffffffffu >> len : 0));
         assert_true(sm_prefix_contains(&p, &in));
         if (len > 0) {

@@ -124,8 +124,12 @@ static void test_memfd(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reader_is_sticky), cmocka_unit_test(test_writer_is_bounded), cmocka_unit_test(test_buf),
-        cmocka_unit_test(test_secret_wipes_source), cmocka_unit_test(test_fd_messages), cmocka_unit_test(test_memfd),
+        cmocka_unit_test(test_reader_is_sticky),
+        cmocka_unit_test(test_writer_is_bounded),
+        cmocka_unit_test(test_buf),
+        cmocka_unit_test(test_secret_wipes_source),
+        cmocka_unit_test(test_fd_messages),
+        cmocka_unit_test(test_memfd),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
