@@ -277,7 +277,8 @@ static void release_held(struct sm_session *s, bool ok)
         not_recorded(s);
         return;
     }
-    ssize_t n = send(s->upstream.fd, sm_buf_peek(&s->held) + s->written, s->held.len - s->written, MSG_NOSIGNAL);
+    /* Only what the line was written for: what came since has not been looked at. */
+    ssize_t n = send(s->upstream.fd, sm_buf_peek(&s->held) + s->written, s->judged - s->written, MSG_NOSIGNAL);
     if (n > 0)
         s->written += (size_t)n;
     if (sm_loop_watch(s->core->loop, &s->upstream, EPOLLIN | EPOLLRDHUP) < 0)
@@ -294,6 +295,7 @@ static void on_held_timer(struct sm_timer *timer, int64_t now_us)
         decided(s, SM_ASSERTION_TIMEOUT, 0);
     } else if (now_us < s->held_us + SM_CORE_PARTIAL_US && undecidable(s) && sm_session_allows_opaque(s)) {
         sm_loop_unwatch(s->core->loop, &s->upstream);
+        s->judged = s->held.len;
         sm_session_allow(s, release_held);
     } else if (now_us < s->held_us + SM_CORE_PARTIAL_US) {
         sm_loop_arm(s->core->loop, timer, s->held_us + SM_CORE_PARTIAL_US);
