@@ -44,13 +44,16 @@ BANNER_SMTP = b"220 world.test ESMTP\r\n"
 
 
 def jsonl(path, start=0):
-    """Whole JSON lines of a file from byte offset start; a last line without its end is not there yet."""
+    """Whole JSON lines of a file that begin at byte offset start or later; a last line without its end is not there yet. A line that was
+    being written when the offset was taken began before it (a write that crosses a page grows the file in two steps)."""
     try:
         with open(path, "rb") as f:
-            f.seek(start)
+            f.seek(max(start - 1, 0))
             data = f.read()
     except FileNotFoundError:
         return []
+    if start:
+        data = data[data.find(b"\n") + 1:] if b"\n" in data else b""
     return [json.loads(x) for x in data[: data.rfind(b"\n") + 1].splitlines()]
 
 
