@@ -279,8 +279,8 @@ def test_terminal(user):
     script = """
 import fcntl, os, signal, struct, sys, termios
 got = []
-signal.signal(signal.SIGINT, lambda n, f: got.append(n))
-signal.signal(signal.SIGTERM, lambda n, f: got.append(n))
+want = {signal.SIGINT, signal.SIGTERM}
+signal.pthread_sigmask(signal.SIG_BLOCK, want)
 print("tty", os.isatty(0), os.ttyname(0) if True else "", flush=True)
 try:
     fcntl.ioctl(0, termios.TIOCSTI, b"x")
@@ -289,7 +289,7 @@ except OSError as e:
     print("TIOCSTI", e.errno, flush=True)
 print("ready", flush=True)
 while signal.SIGTERM not in got:
-    signal.pause()
+    got.append(signal.sigwait(want))
 print("got", [int(n) for n in got], flush=True)
 """
     if user == "nobody":
