@@ -89,6 +89,7 @@ void sm_core_config_free(struct sm_core_config *c)
     if (!c)
         return;
     g_free(c->workspace);
+    g_free(c->extra_roots);
     sm_lists_free(c->lists);
     sm_ground_free(c->ground);
     g_free(c);
@@ -103,28 +104,31 @@ struct sm_core_config *sm_core_config_load(const char *text, size_t len, GError 
 {
     json_error_t at;
     json_auto_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &at);
-    const char *workspace, *mode, *resolv_conf, *guest, *gateway, *resolver;
+    const char *workspace, *mode, *extra_roots, *resolv_conf, *guest, *gateway, *resolver;
     json_t *allow, *passthrough, *deny, *inside, *dns;
     json_int_t qps, max_bytes, seq_floor;
-    int opaque, sync, prefix_len;
+    int opaque, log_query, sync, prefix_len;
 
     if (!root) {
         sm_error_set(error, SM_ERROR_INVALID, "core configuration: line %d: %s", at.line, at.text);
         return NULL;
     }
-    if (json_unpack_ex(
-            root, &at, JSON_STRICT,
-            "{s:s, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:s, s:I, s:{s:s, s:i, s:s, s:s !}, s:{s:b, s:I, s:I !}}",
-            "workspace", &workspace, "mode", &mode, "opaque", &opaque, "allow", &allow, "passthrough", &passthrough,
-            "deny", &deny, "inside", &inside, "dns", &dns, "resolv_conf", &resolv_conf, "dns_qps", &qps, "network",
-            "guest", &guest, "prefix_len", &prefix_len, "gateway", &gateway, "resolver", &resolver, "audit", "sync",
-            &sync, "max_bytes", &max_bytes, "seq_floor", &seq_floor) < 0) {
+    if (json_unpack_ex(root, &at, JSON_STRICT,
+                       "{s:s, s:s, s:b, s:b, s:s, s:o, s:o, s:o, s:o, s:o, s:s, s:I, s:{s:s, s:i, s:s, s:s !}, s:{s:b, "
+                       "s:I, s:I !}}",
+                       "workspace", &workspace, "mode", &mode, "opaque", &opaque, "log_query", &log_query,
+                       "extra_roots", &extra_roots, "allow", &allow, "passthrough", &passthrough, "deny", &deny,
+                       "inside", &inside, "dns", &dns, "resolv_conf", &resolv_conf, "dns_qps", &qps, "network", "guest",
+                       &guest, "prefix_len", &prefix_len, "gateway", &gateway, "resolver", &resolver, "audit", "sync",
+                       &sync, "max_bytes", &max_bytes, "seq_floor", &seq_floor) < 0) {
         sm_error_set(error, SM_ERROR_INVALID, "core configuration: %s", at.text);
         return NULL;
     }
     sm_cleanup(config_freep) struct sm_core_config *c = g_new0(struct sm_core_config, 1);
     c->workspace = g_strdup(workspace);
     c->opaque = opaque;
+    c->log_query = log_query;
+    c->extra_roots = g_strdup(extra_roots);
     c->lists = sm_lists_new();
     c->ground = sm_ground_new();
     c->audit_sync = sync;

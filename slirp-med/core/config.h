@@ -6,6 +6,8 @@
  *   workspace      string             name, for every audit line
  *   mode           "guarded" | "strict" | "off"
  *   opaque         bool
+ *   log_query      bool               --egress-log-query: request lines keep the query
+ *   extra_roots    string             PEM certificates of --egress-ca-file, one after the other; "" when there are none
  *   allow, passthrough, deny          arrays of entries (spec section 2), files already merged in
  *   inside         array of CIDR      --egress-inside
  *   dns            array of "ADDR[:PORT]"; empty: from resolv_conf
@@ -31,6 +33,8 @@ struct sm_core_config {
     char *workspace;
     enum sm_mode mode;
     bool opaque;
+    bool log_query;
+    char *extra_roots; /* never NULL */
     struct sm_lists *lists;
     struct sm_ground
         *ground; /* extra ranges and the virtual network; the host's own addresses are added by ownaddr.c */

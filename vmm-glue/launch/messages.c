@@ -74,6 +74,8 @@ char *sm_message_core(const struct sm_run_options *o, const struct sm_launch_gro
     put(m, &ok, "workspace", json_string(o->name));
     put(m, &ok, "mode", json_string(sm_mode_name(o->mode)));
     put(m, &ok, "opaque", json_boolean(o->opaque));
+    put(m, &ok, "log_query", json_boolean(o->log_query));
+    put(m, &ok, "extra_roots", json_string(o->extra_roots->str));
     put(m, &ok, "allow", entries(o->lists, SM_LIST_ALLOW));
     put(m, &ok, "passthrough", entries(o->lists, SM_LIST_PASSTHROUGH));
     put(m, &ok, "deny", entries(o->lists, SM_LIST_DENY));
@@ -173,6 +175,8 @@ char *sm_message_settings(const struct sm_run_options *o, GError **error)
     put(m, &ok, "audit_sync", json_boolean(o->audit_sync));
     put(m, &ok, "audit_max_bytes", json_integer((json_int_t)o->audit_max_bytes));
     put(m, &ok, "inside", strings(o->inside));
+    put(m, &ok, "log_query", json_boolean(o->log_query));
+    put(m, &ok, "ca_files", strings(o->ca_files));
     put(m, &ok, "ro", json_boolean(o->ro));
     put(m, &ok, "rootfs", o->rootfs ? json_string(o->rootfs) : json_null());
     put(m, &ok, "binds", strings(o->binds));

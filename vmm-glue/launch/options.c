@@ -11,6 +11,7 @@
 #include "audit/writer.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "launch/cafile.h"
 #include "launch/state.h"
 #include "policy/file.h"
 #include "ports/tap.h"
@@ -128,6 +129,20 @@ static bool take_inside(struct parse *p, const struct flag *f, const char *v, GE
 static bool take_opaque(struct parse *p, const struct flag *f, const char *v, GError **error)
 {
     p->o.opaque = true;
+    return true;
+}
+
+static bool take_ca_file(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    if (sm_ca_file_read(v, p->o.extra_roots, error) < 0)
+        return prefix(f, v, error);
+    g_ptr_array_add(p->o.ca_files, g_canonicalize_filename(v, NULL));
+    return true;
+}
+
+static bool take_log_query(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    p->o.log_query = true;
     return true;
 }
 
@@ -275,8 +290,12 @@ static const struct flag flags[] = {
     {"egress-policy", "FILE", true, take_policy,
      "entries from a .yaml, .yml or .json file with the keys allow and passthrough; repeatable"},
     {"egress-inside", "CIDR", true, take_inside, "one more range that counts as inside; repeatable"},
-    {"egress-opaque", NULL, false, take_opaque,
-     "do not intercept TLS; names are still policed (this version intercepts nothing yet)"},
+    {"egress-opaque", NULL, false, take_opaque, "do not intercept TLS, and give CMD no CA; names are still policed"},
+    {"egress-ca-file", "FILE", true, take_ca_file,
+     "intercepted servers may also be certified by the CAs in FILE (PEM), beside those that this machine trusts; "
+     "repeatable"},
+    {"egress-log-query", NULL, false, take_log_query,
+     "keep the query of each request's path in the audit (it may hold secrets)"},
     {"egress-dns-qps", "N", false, take_qps, "DNS queries a second (default 100; 0: no limit)"},
     {"dns", "ADDR[:PORT]", true, take_dns, "ask this DNS server instead of those in /etc/resolv.conf; repeatable"},
     {"network", "MODE", false, take_network, "user (default), or isolated: no network device at all"},
@@ -426,7 +445,16 @@ static bool check_whole(struct parse *p, GError **error)
         g_ptr_array_add(
             o->warnings,
             g_strdup("--egress strict with nothing listed: nothing can be reached (list hosts with --egress-allow)"));
+    if (o->ca_files->len && !sm_run_options_intercepts(o))
+        g_ptr_array_add(o->warnings, g_strdup("--egress-ca-file: TLS is not intercepted, so it does nothing"));
+    if (o->log_query && (o->mode == SM_MODE_OFF || o->network == SM_NETWORK_ISOLATED))
+        g_ptr_array_add(o->warnings, g_strdup("--egress-log-query: no request is recorded, so it does nothing"));
     return true;
+}
+
+bool sm_run_options_intercepts(const struct sm_run_options *o)
+{
+    return o->network == SM_NETWORK_USER && o->mode != SM_MODE_OFF && !o->opaque;
 }
 
 int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GError **error)
@@ -442,6 +470,8 @@ int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GErr
     p.o.name = sm_state_name_new();
     p.o.lists = sm_lists_new();
     p.o.inside = g_ptr_array_new_with_free_func(g_free);
+    p.o.ca_files = g_ptr_array_new_with_free_func(g_free);
+    p.o.extra_roots = g_string_new(NULL);
     p.o.binds = g_ptr_array_new_with_free_func(g_free);
     p.o.warnings = g_ptr_array_new_with_free_func(g_free);
     p.name_text = name_for_messages(argc, argv);
@@ -515,6 +545,10 @@ void sm_run_options_clear(struct sm_run_options *o)
     g_clear_pointer(&o->state_dir, g_free);
     g_clear_pointer(&o->lists, sm_lists_free);
     g_clear_pointer(&o->inside, g_ptr_array_unref);
+    g_clear_pointer(&o->ca_files, g_ptr_array_unref);
+    if (o->extra_roots)
+        (void)g_string_free(o->extra_roots, TRUE);
+    o->extra_roots = NULL;
     g_clear_pointer(&o->binds, g_ptr_array_unref);
     g_clear_pointer(&o->warnings, g_ptr_array_unref);
     g_clear_pointer(&o->rootfs, g_free);

@@ -34,7 +34,10 @@ struct sm_run_options {
     bool opaque;
     struct sm_lists *lists; /* flags and files */
     GPtrArray *inside;      /* char *: canonical CIDRs */
-    unsigned dns_qps;       /* 0: no budget */
+    GPtrArray *ca_files;    /* char *: --egress-ca-file, absolute */
+    GString *extra_roots;   /* the certificates in them, PEM */
+    bool log_query;
+    unsigned dns_qps; /* 0: no budget */
     struct sm_endpoint dns[SM_OPTIONS_DNS_MAX];
     size_t n_dns;
     unsigned mtu;
@@ -52,6 +55,9 @@ struct sm_run_options {
 /** sm_run_options_parse() - argv[0] is "run". Returns 0 and *ret, or -1 with error set and *ret untouched. Reads policy files. */
 int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GError **error);
 void sm_run_options_clear(struct sm_run_options *o);
+
+/** sm_run_options_intercepts() - is TLS terminated, so that the workspace has a CA? As the core concludes from mode and opaque. */
+bool sm_run_options_intercepts(const struct sm_run_options *o);
 
 /** sm_run_options_help() - the table of flags as text, for --help; g_free(). */
 char *sm_run_options_help(void);

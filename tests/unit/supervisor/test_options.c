@@ -6,6 +6,10 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <fcntl.h>
+#include <openssl/ec.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -244,6 +248,114 @@ static void test_policy_file(void **state)
     (void)unlink(path);
 }
 
+/** A self-signed certificate and its key, as PEM. */
+static void make_certificate(const char *name, char **ret_cert, char **ret_key)
+{
+    EVP_PKEY *key = EVP_EC_gen("P-256");
+    X509 *x = X509_new();
+    BIO *cert = BIO_new(BIO_s_mem()), *secret = BIO_new(BIO_s_mem());
+    char *data;
+
+    assert_true(key && x && cert && secret);
+    (void)ASN1_INTEGER_set(X509_get_serialNumber(x), 1);
+    (void)X509_gmtime_adj(X509_getm_notBefore(x), 0);
+    (void)X509_gmtime_adj(X509_getm_notAfter(x), 3600);
+    (void)X509_NAME_add_entry_by_txt(X509_get_subject_name(x), "CN", MBSTRING_ASC, (const unsigned char *)name, -1, -1,
+                                     0);
+    (void)X509_set_issuer_name(x, X509_get_subject_name(x));
+    (void)X509_set_pubkey(x, key);
+    assert_true(X509_sign(x, key, EVP_sha256()) > 0);
+    assert_int_equal(PEM_write_bio_X509(cert, x), 1);
+    assert_int_equal(PEM_write_bio_PrivateKey(secret, key, NULL, NULL, 0, NULL, NULL), 1);
+    long n = BIO_get_mem_data(cert, &data);
+    *ret_cert = g_strndup(data, (gsize)n);
+    n = BIO_get_mem_data(secret, &data);
+    *ret_key = g_strndup(data, (gsize)n);
+    X509_free(x);
+    EVP_PKEY_free(key);
+    (void)BIO_free(cert);
+    (void)BIO_free(secret);
+}
+
+static void test_ca_files(void **state)
+{
+    struct sm_run_options o;
+    g_autofree char *one = NULL, *two = NULL, *key = NULL, *key2 = NULL;
+    make_certificate("one", &one, &key);
+    make_certificate("two", &two, &key2);
+    g_autofree char *a = g_build_filename(dir, "a.pem", NULL);
+    g_autofree char *b = g_build_filename(dir, "b.pem", NULL);
+    g_autofree char *args = g_strdup_printf("--egress-ca-file %s --egress-ca-file=%s --egress-log-query x", a, b);
+    /* Comments, also such as JSON could not hold, stay behind. */
+    g_autofree char *commented = g_strdup_printf("friendlyName: caf\xe9\n%s# end\n", one);
+    g_autofree char *both = g_strconcat(one, two, NULL);
+
+    assert_true(g_file_set_contents(a, commented, -1, NULL));
+    assert_true(g_file_set_contents(b, two, -1, NULL));
+    {
+        g_auto(GStrv) argv = NULL;
+        struct sm_launch_ground ground = {.resolv_conf = "", .cwd = "/"};
+        good(args, &o, &argv);
+        assert_string_equal(o.extra_roots->str, both);
+        assert_true(o.log_query);
+        assert_int_equal(o.warnings->len, 0);
+        g_autofree char *core = sm_message_core(&o, &ground, NULL);
+        g_autofree char *settings = sm_message_settings(&o, NULL);
+        json_t *j = json_loads(core, 0, NULL);
+        const char *roots;
+        int log_query;
+        assert_int_equal(json_unpack(j, "{s:s s:b}", "extra_roots", &roots, "log_query", &log_query), 0);
+        assert_string_equal(roots, both);
+        assert_true(log_query);
+        json_decref(j);
+        j = json_loads(settings, 0, NULL);
+        const char *kept[2];
+        assert_int_equal(json_unpack(j, "{s:[s,s!] s:b}", "ca_files", &kept[0], &kept[1], "log_query", &log_query), 0);
+        assert_string_equal(kept[0], a);
+        assert_string_equal(kept[1], b);
+        json_decref(j);
+        sm_run_options_clear(&o);
+    }
+    /* Where nothing is intercepted the file does nothing, and that is said. */
+    static const char *const modes[] = {"--egress off", "--egress-opaque", "--network isolated"};
+    for (size_t i = 0; i < SM_ARRAY_LEN(modes); i++) {
+        g_auto(GStrv) argv = NULL;
+        g_autofree char *with = g_strdup_printf("%s --egress-ca-file %s x", modes[i], a);
+        good(with, &o, &argv);
+        assert_false(sm_run_options_intercepts(&o));
+        assert_int_equal(o.warnings->len, 1);
+        sm_run_options_clear(&o);
+    }
+
+    g_autofree char *with_key = g_strconcat(one, key, NULL);
+    g_autofree char *broken = g_strconcat(one, "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n", NULL);
+    g_autofree char *cut = g_strndup(one, strlen(one) / 2);
+    g_autofree char *large = g_strnfill((4u << 20) + 1, '#');
+    const struct {
+        const char *text, *word;
+    } refused[] = {{"", "no certificate"},    {"hello\n", "no certificate"},
+                   {with_key, "private key"}, {broken, "certificate 2 of it is broken"},
+                   {cut, "broken"},           {large, "4 MiB"}};
+    for (size_t i = 0; i < SM_ARRAY_LEN(refused); i++) {
+        g_auto(GStrv) argv = NULL;
+        g_autoptr(GError) error = NULL;
+        g_autofree char *place = g_strdup_printf("--egress-ca-file=%s: ", a);
+        assert_true(g_file_set_contents(a, refused[i].text, -1, NULL));
+        assert_int_equal(parse(args, &o, &error, &argv), -1);
+        assert_true(g_error_matches(error, SM_ERROR, SM_ERROR_INVALID));
+        if (!g_str_has_prefix(error->message, place) || !strstr(error->message, refused[i].word))
+            fail_msg("case %zu: %s", i, error->message);
+    }
+    (void)unlink(a);
+    {
+        g_auto(GStrv) argv = NULL;
+        g_autoptr(GError) error = NULL;
+        assert_int_equal(parse(args, &o, &error, &argv), -1);
+        assert_non_null(strstr(error->message, "cannot be read"));
+    }
+    (void)unlink(b);
+}
+
 static void test_warnings_and_help(void **state)
 {
     struct sm_run_options o;
@@ -368,7 +480,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything),  cmocka_unit_test(test_modes),
         cmocka_unit_test(test_refused),  cmocka_unit_test(test_policy_file), cmocka_unit_test(test_warnings_and_help),
-        cmocka_unit_test(test_suggest),  cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_ca_files), cmocka_unit_test(test_suggest),     cmocka_unit_test(test_messages),
     };
     g_strlcpy(dir, "/tmp/sm-test-options-XXXXXX", sizeof(dir));
     if (!mkdtemp(dir))
