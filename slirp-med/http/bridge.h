@@ -98,6 +98,8 @@ struct sm_bridge_config {
 /** What kind of bridge fits: decided by ALPN, or by the guest's first bytes. */
 struct sm_bridge *sm_bridge_new_h1(const struct sm_bridge_ops *ops, void *ctx, const struct sm_bridge_config *config);
 struct sm_bridge *sm_bridge_new_h2(const struct sm_bridge_ops *ops, void *ctx, const struct sm_bridge_config *config);
+/** sm_bridge_new_raw() - for what is not HTTP: relays both ways and asks nobody. */
+struct sm_bridge *sm_bridge_new_raw(void);
 void sm_bridge_free(struct sm_bridge *b);
 
 /** sm_bridge_room() - bytes from that side that sm_bridge_feed() will take now. */
