@@ -12,7 +12,8 @@
  *   GO                sup -> guest   run CMD now
  *   EXIT n            guest -> sup   CMD's exit status
  *   SIGNAL n          sup -> guest   pass signal n to CMD
- *   WANT role         core -> sup    open the file of that role ("audit": rotate; "resolv": resolv.conf)
+ *   WANT role         core -> sup    open the file of that role ("audit": rotate; "resolv": resolv.conf; "roots": the certificates that
+ *                                    the host trusts, PEM)
  *   GIVE role  +fd    sup -> core    the answer, or news (resolv.conf changed); without a descriptor: it could not be had
  *   STATUS            sup -> child   report;  STATUS json  child -> sup  the report
  *   STOP              sup -> child   end in order
@@ -44,6 +45,12 @@ enum sm_link_verb {
 #define SM_CONFIG_FD 4  /* sealed memfd with one JSON object */
 #define SM_CHANNEL_FD 5 /* core, front: the handoff channel */
 #define SM_ROLE_FD 6    /* core: the audit file; front: the tap */
+
+/* Only where TLS is intercepted (mode guarded or strict, not opaque, a network): the workspace's CA, made anew by the core on each start.
+ * The files are empty when it gets them, and complete when it says READY; CMD's GO comes after that. */
+#define SM_CA_KEY_FD 7   /* core: ca.key in the state folder, for writing */
+#define SM_CA_CERT_FD 8  /* core: ca.pem, for writing */
+#define SM_GUEST_CA_FD 7 /* guest: ca.pem, for reading */
 
 struct sm_link_msg {
     enum sm_link_verb verb;

@@ -20,7 +20,8 @@ static const char *const op_names[] = {
 };
 SM_NAME_TABLE_COVERS(op_names, SM_REQUEST_OPS);
 
-static const char *const open_names[] = {[SM_OPEN_AUDIT] = "audit", [SM_OPEN_RESOLV] = "resolv"};
+static const char *const open_names[] = {
+    [SM_OPEN_AUDIT] = "audit", [SM_OPEN_RESOLV] = "resolv", [SM_OPEN_ROOTS] = "roots"};
 SM_NAME_TABLE_COVERS(open_names, SM_OPEN_ROLES);
 
 /** What may come with a message. */

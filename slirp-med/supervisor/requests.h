@@ -7,7 +7,7 @@
  *   READY    core, front        STARTED, STOPPING                 none        none           sandboxed and serving
  *   TAP      guest              STARTED, STOPPING                 none        one, or none   the tap (none: network isolated)
  *   EXIT     guest              RUNNING, STOPPING                 a number    none           CMD's status
- *   WANT     core               SERVING, STOPPING                 a role      none           open by role: "audit", "resolv"
+ *   WANT     core               SERVING, STOPPING                 a role      none           open by role: "audit", "resolv", "roots"
  *   STATUS   core, front        SERVING, STOPPING, when asked     a report    none           for the control socket, passed on unread
  *   FAIL     core, front, guest STARTED to STOPPING               a message   none           for the operator; the child exits
  *
@@ -44,7 +44,7 @@ enum sm_request_op {
 };
 
 /** What a child may ask to have opened. The supervisor knows the paths; a child names only the role. */
-enum sm_open_role { SM_OPEN_AUDIT, SM_OPEN_RESOLV, SM_OPEN_ROLES };
+enum sm_open_role { SM_OPEN_AUDIT, SM_OPEN_RESOLV, SM_OPEN_ROOTS, SM_OPEN_ROLES };
 
 const char *sm_child_role_name(enum sm_child_role role);
 const char *sm_child_state_name(enum sm_child_state state);

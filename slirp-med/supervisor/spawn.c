@@ -31,7 +31,9 @@ pid_t sm_spawn(const struct sm_spawn_spec *spec, int *ret_pidfd, GError **error)
     sm_autofd high1 = -1;
     sm_autofd high2 = -1;
     sm_autofd high3 = -1;
-    int *high[SM_SPAWN_FDS_MAX] = {&high0, &high1, &high2, &high3};
+    sm_autofd high4 = -1;
+    sm_autofd high5 = -1;
+    int *high[SM_SPAWN_FDS_MAX] = {&high0, &high1, &high2, &high3, &high4, &high5};
     sm_cleanup(file_actions_destroy) posix_spawn_file_actions_t fa;
     sm_cleanup(attr_destroy) posix_spawnattr_t attr;
     sigset_t none, defaults;
@@ -44,6 +46,14 @@ pid_t sm_spawn(const struct sm_spawn_spec *spec, int *ret_pidfd, GError **error)
     (void)posix_spawnattr_init(&attr);
 
     for (size_t i = 0; i < spec->n_fds; i++) {
+        if (spec->fds[i] < 0) { /* what our caller left open there without CLOEXEC is not for the child */
+            r = posix_spawn_file_actions_addclose(&fa, 3 + (int)i);
+            if (r != 0) {
+                sm_error_set_errno(error, r, "start %s", spec->argv[0]);
+                return -1;
+            }
+            continue;
+        }
         *high[i] = fcntl(spec->fds[i], F_DUPFD_CLOEXEC, SPAWN_FD_FLOOR);
         if (*high[i] < 0) {
             sm_error_set_errno(error, errno, "start %s %s: duplicate descriptor", spec->argv[0],

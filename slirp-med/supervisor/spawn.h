@@ -16,14 +16,14 @@
 
 /** The executable that we are, for sm_spawn_spec.exe. */
 #define SM_SPAWN_SELF "/proc/self/exe"
-/** Descriptors beside 0, 1 and 2 that a child may get: link, configuration, channel, role (base/link.h). */
-#define SM_SPAWN_FDS_MAX 4
+/** Descriptors beside 0, 1 and 2 that a child may get: link, configuration, channel, role, CA key and certificate (base/link.h). */
+#define SM_SPAWN_FDS_MAX 6
 
 struct sm_spawn_spec {
     const char *exe;
     char *const *argv;
     char *const *envp;
-    int fds[SM_SPAWN_FDS_MAX]; /* become 3, 4 ...; stay the caller's here */
+    int fds[SM_SPAWN_FDS_MAX]; /* become 3, 4 ...; -1: that number stays closed; stay the caller's here */
     size_t n_fds;
     int err_fd;              /* becomes 2; -1: our own stderr */
     bool own_session;        /* setsid(2): the terminal's signals do not reach it */

@@ -18,6 +18,7 @@
 #include "base/loop.h"
 #include "supervisor/control.h"
 #include "supervisor/resolv.h"
+#include "supervisor/roots.h"
 #include "supervisor/spawn.h"
 #include "supervisor/words.h"
 
@@ -149,8 +150,13 @@ static char *child_text(const char *text)
 
 /* ---- starting ---- */
 
-/** Start one child with its link, its configuration and up to two more descriptors (-1: none). */
-static int spawn_child(struct child *c, int third, int fourth, GError **error)
+/** More descriptors of a child, from SM_CHANNEL_FD on; -1: that number stays closed. */
+struct more_fds {
+    int channel, role, seventh, eighth;
+};
+
+/** Start one child with its link, its configuration and the descriptors of its role. */
+static int spawn_child(struct child *c, struct more_fds more, GError **error)
 {
     struct sm_supervisor *s = c->sup;
     const struct sm_child_spec *spec = &s->spec.children[c->role];
@@ -169,16 +175,14 @@ static int spawn_child(struct child *c, int third, int fourth, GError **error)
         .exe = s->spec.exe,
         .argv = spec->argv,
         .envp = spec->envp,
-        .fds = {theirs, config},
-        .n_fds = 2,
+        .fds = {theirs, config, more.channel, more.role, more.seventh, more.eighth},
+        .n_fds = SM_SPAWN_FDS_MAX,
         .err_fd = -1,
         .own_session = c->role != SM_CHILD_GUEST,
         .sigmask = c->role == SM_CHILD_GUEST ? &s->old_mask : NULL,
     };
-    if (third >= 0)
-        sp.fds[sp.n_fds++] = third;
-    if (fourth >= 0)
-        sp.fds[sp.n_fds++] = fourth;
+    while (sp.fds[sp.n_fds - 1] < 0)
+        sp.n_fds--;
     if (sm_fd_set_nonblock(ours) < 0) { /* our end only */
         sm_error_set_errno(error, errno, "link to the %s", sm_child_role_name(c->role));
         return -1;
@@ -222,7 +226,7 @@ static void start_front(struct sm_supervisor *s)
     struct child *front = &s->children[SM_CHILD_FRONT];
     GError *error = NULL;
 
-    int r = spawn_child(front, front->channel, s->tap, &error);
+    int r = spawn_child(front, (struct more_fds){front->channel, s->tap, -1, -1}, &error);
     /* From here the front alone holds the guest's network, and the two ends of the channel are the children's alone. */
     sm_fd_close(&s->tap);
     sm_fd_close(&front->channel);
@@ -497,6 +501,17 @@ static void open_resolv(struct child *c)
     give(c, SM_OPEN_RESOLV, fd);
 }
 
+static void open_roots(struct child *c)
+{
+    static char *const none[] = {NULL};
+    g_autoptr(GError) error = NULL;
+    sm_autofd fd = sm_roots_open(c->sup->spec.roots_paths ? c->sup->spec.roots_paths : none, &error);
+
+    if (error)
+        sm_log_warning("%s", error->message);
+    give(c, SM_OPEN_ROOTS, fd);
+}
+
 static void on_resolv_changed(void *data, int given)
 {
     struct sm_supervisor *s = data;
@@ -568,6 +583,9 @@ static void handle(struct child *c, enum sm_request_op op, struct sm_link_msg *m
             return;
         case SM_OPEN_RESOLV:
             open_resolv(c);
+            return;
+        case SM_OPEN_ROOTS:
+            open_roots(c);
             return;
         case SM_OPEN_ROLES:
             return;
@@ -778,10 +796,10 @@ static int start(struct sm_supervisor *s, GError **error)
             sm_error_set_errno(error, errno, "duplicate the audit file's descriptor");
             return -1;
         }
-        if (spawn_child(core, core_end, s->audit_fd, error) < 0)
+        if (spawn_child(core, (struct more_fds){core_end, s->audit_fd, spec->ca_key_fd, spec->ca_cert_fd}, error) < 0)
             return -1;
     }
-    if (spawn_child(&s->children[SM_CHILD_GUEST], -1, -1, error) < 0)
+    if (spawn_child(&s->children[SM_CHILD_GUEST], (struct more_fds){-1, -1, spec->ca_guest_fd, -1}, error) < 0)
         return -1;
     if (spec->resolv_path && spec->children[SM_CHILD_CORE].used) {
         g_autoptr(GError) local = NULL;

@@ -128,6 +128,7 @@ char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace
         put(m, &ok, "resolver", json_string(SM_NET_RESOLVER));
         put(m, &ok, "mtu", json_integer(o->mtu));
     }
+    put(m, &ok, "ca", json_boolean(sm_run_options_intercepts(o)));
     put(m, &ok, "umask", json_integer(g->umask));
     put(m, &ok, "nofile", json_integer(g->nofile));
     put(m, &ok, "core", json_integer(g->core));

@@ -16,6 +16,7 @@
 #include "launch/state.h"
 #include "sandbox/sandbox.h"
 #include "supervisor/resolv.h"
+#include "supervisor/roots.h"
 #include "supervisor/spawn.h"
 #include "supervisor/supervisor.h"
 
@@ -87,6 +88,8 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     g_autofree char *guest_config = NULL;
     g_autofree char *resolv_conf = NULL;
     g_auto(GStrv) service_env = service_environment();
+    g_auto(GStrv) roots_paths = sm_roots_paths(getenv("SSL_CERT_FILE"));
+    sm_cleanup(sm_workspace_ca_close) struct sm_workspace_ca ca = SM_WORKSPACE_CA_INIT;
     sm_autofd audit_fd = -1;
     bool networked = o->network == SM_NETWORK_USER;
 
@@ -105,6 +108,10 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
         sm_workspace_write_settings(ws, settings, &error) < 0)
         return say(error);
 
+    sm_workspace_drop_key(ws); /* of a run that was killed */
+    if (sm_run_options_intercepts(o) && sm_workspace_new_ca(ws, &ca, &error) < 0)
+        return say(error);
+
     char self[] = "slirp-med", core[] = "core", front[] = "nat", guest[] = "guest-init";
     char *core_argv[] = {self, core, NULL}, *front_argv[] = {self, front, NULL}, *guest_argv[] = {self, guest, NULL};
     sm_cleanup(json_freep) json_t *facts = sm_message_facts(o);
@@ -114,6 +121,10 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
         .dirfd = ws->dirfd,
         .audit_fd = audit_fd,
         .audit_max_bytes = o->audit_max_bytes,
+        .ca_key_fd = ca.key_fd,
+        .ca_cert_fd = ca.cert_fd,
+        .ca_guest_fd = ca.guest_fd,
+        .roots_paths = roots_paths,
         .resolv_path = networked && o->n_dns == 0 ? SM_RESOLV_PATH : NULL,
         .resolv_text = ground->resolv_conf,
         .facts = facts,
@@ -129,6 +140,7 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     sm_cleanup(supervisor_freep) struct sm_supervisor *supervisor = sm_supervisor_new(&spec, &error);
     if (!supervisor)
         return say(error);
+    sm_workspace_ca_close(&ca); /* they are the children's */
     struct sm_supervisor_result result;
     sm_supervisor_run(supervisor, &result);
     if (result.reason)
@@ -178,6 +190,7 @@ int sm_launch_run(const struct sm_run_options *o)
         fprintf(stderr, "slirp-med: workspace %s\n", o->name);
     bool started = false;
     int status = run_locked(o, &ws, &ground, &started);
+    sm_workspace_drop_key(&ws);
     if (!started)
         sm_workspace_undo(&ws);
     return status;

@@ -4,9 +4,9 @@
  *
  *   1 the caller's umask and limits are noted for CMD; supervisor's sandbox stage
  *   2 state folder, lock            (a second start of one name ends here and names the first one's pid)
- *   3 audit file, workspace.json
+ *   3 audit file, workspace.json, the CA's empty files
  *   4 control socket, core and guest-init at once; the front as soon as the tap has come
- *   5 all ready: GO; until the end
+ *   5 all ready: GO; until the end; the CA's key is removed
  *
  * A step that fails undoes those before it. Exit status: CMD's; 128+n when it ended by signal n; 2 when a setting is wrong (flags, files, the
  * state folder); 125 when slirp-med itself failed, 126 and 127 when CMD could not be executed or was not found.

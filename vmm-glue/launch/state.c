@@ -16,6 +16,7 @@
 #include "audit/event.h"
 #include "audit/file.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "supervisor/control.h"
 
 #define LOCK_TRIES 5
@@ -289,6 +290,59 @@ char *sm_workspace_read_settings(const struct sm_workspace *ws, GError **error)
     return text;
 }
 
+/** A file that nobody has open and no other name leads to: an old one goes, the new one must be made by this call. */
+static int new_file(const struct sm_workspace *ws, const char *name, GError **error)
+{
+    if (unlinkat(ws->dirfd, name, 0) < 0 && errno != ENOENT) {
+        sm_error_set_errno(error, errno, "replace %s/%s/%s", ws->base, ws->name, name);
+        return -1;
+    }
+    int fd = openat(ws->dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        sm_error_set_errno(error, errno, "make %s/%s/%s", ws->base, ws->name, name);
+    return fd;
+}
+
+int sm_workspace_new_ca(const struct sm_workspace *ws, struct sm_workspace_ca *ret, GError **error)
+{
+    sm_autofd key = new_file(ws, SM_STATE_CA_KEY, error);
+    sm_autofd cert = key < 0 ? -1 : new_file(ws, SM_STATE_CA_CERT, error);
+    sm_autofd guest = -1;
+    struct stat made, found;
+
+    if (cert < 0)
+        goto fail;
+    guest = openat(ws->dirfd, SM_STATE_CA_CERT, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    if (guest < 0 || fstat(cert, &made) < 0 || fstat(guest, &found) < 0 || made.st_dev != found.st_dev ||
+        made.st_ino != found.st_ino) {
+        sm_error_set(error, SM_ERROR_SYSTEM, "%s/%s/" SM_STATE_CA_CERT " was exchanged while it was made", ws->base,
+                     ws->name);
+        goto fail;
+    }
+    ret->key_fd = sm_steal_fd(&key);
+    ret->cert_fd = sm_steal_fd(&cert);
+    ret->guest_fd = sm_steal_fd(&guest);
+    return 0;
+fail:
+    (void)unlinkat(ws->dirfd, SM_STATE_CA_KEY, 0);
+    (void)unlinkat(ws->dirfd, SM_STATE_CA_CERT, 0);
+    return -1;
+}
+
+void sm_workspace_ca_close(struct sm_workspace_ca *ca)
+{
+    sm_fd_close(&ca->key_fd);
+    sm_fd_close(&ca->cert_fd);
+    sm_fd_close(&ca->guest_fd);
+}
+
+void sm_workspace_drop_key(const struct sm_workspace *ws)
+{
+    if (unlinkat(ws->dirfd, SM_STATE_CA_KEY, 0) < 0 && errno != ENOENT)
+        sm_log_error("%s/%s/" SM_STATE_CA_KEY " cannot be removed (%s): remove it", ws->base, ws->name,
+                     strerror(errno));
+}
+
 void sm_workspace_undo(struct sm_workspace *ws)
 {
     struct stat st;
@@ -302,6 +356,7 @@ void sm_workspace_undo(struct sm_workspace *ws)
     }
     sm_control_remove_stale(ws->dirfd);
     (void)unlinkat(ws->dirfd, SM_STATE_SETTINGS, 0);
+    (void)unlinkat(ws->dirfd, SM_STATE_CA_CERT, 0);
     (void)unlinkat(ws->dirfd, SM_STATE_LOCK, 0);
     (void)unlinkat(ws->base_fd, ws->name, AT_REMOVEDIR);
 }

@@ -4,6 +4,8 @@
  *
  *   egress.jsonl, egress.jsonl.1   the audit (audit/file.h); kept
  *   workspace.json                 the settings of the last start, one JSON object, replaced atomically
+ *   ca.key, ca.pem                 the CA of this run, where TLS is intercepted; new files on every start, filled by the core; ca.key goes
+ *                                  with the run, ca.pem stays
  *   lock                           flock(2)ed by the supervisor while it runs; holds its pid as text; never removed while in use
  *   control.sock                   while it runs (supervisor/control.h)
  *
@@ -19,6 +21,8 @@
 
 #define SM_STATE_LOCK "lock"
 #define SM_STATE_SETTINGS "workspace.json"
+#define SM_STATE_CA_KEY "ca.key"
+#define SM_STATE_CA_CERT "ca.pem"
 /** Largest workspace.json: the lists are not in it. */
 #define SM_STATE_SETTINGS_MAX (256u << 10)
 
@@ -62,6 +66,26 @@ int sm_workspace_holder(const struct sm_workspace *ws, pid_t *ret_pid);
 int sm_workspace_write_settings(const struct sm_workspace *ws, const char *text, GError **error);
 /** sm_workspace_read_settings() - its text (g_free()), or NULL with error set. */
 char *sm_workspace_read_settings(const struct sm_workspace *ws, GError **error);
+
+/** The files of a run's CA; -1 when there is none. */
+struct sm_workspace_ca {
+    int key_fd, cert_fd; /* for writing */
+    int guest_fd;        /* the certificate for reading */
+};
+#define SM_WORKSPACE_CA_INIT                                                                                           \
+    {                                                                                                                  \
+        .key_fd = -1, .cert_fd = -1, .guest_fd = -1                                                                    \
+    }
+
+/**
+ * sm_workspace_new_ca() - empty, new ca.key and ca.pem (0600), in place of what an earlier run left (a run that was killed leaves its key).
+ * Only under the lock. Returns 0, or -1 with error set and neither file there.
+ */
+int sm_workspace_new_ca(const struct sm_workspace *ws, struct sm_workspace_ca *ret, GError **error);
+/** sm_workspace_ca_close() - fit for sm_cleanup(). */
+void sm_workspace_ca_close(struct sm_workspace_ca *ca);
+/** sm_workspace_drop_key() - ca.key is needed no more; none being there is no error. */
+void sm_workspace_drop_key(const struct sm_workspace *ws);
 
 /**
  * sm_workspace_undo() - after a start that failed before anything was recorded: remove the folder if this start made it and nothing was

@@ -13,7 +13,7 @@
 static const char *const known_keys[] = {
     "name",     "argv",      "cwd",      "network",   "mac", "ip",     "prefix_len", "gateway",
     "resolver", "mtu",       "vnet_hdr", "hostname",  "uid", "gid",    "umask",      "nofile",
-    "core",     "state_dir", "masks",    "unset_env", "ro",  "rootfs", "binds",
+    "core",     "state_dir", "masks",    "unset_env", "ro",  "rootfs", "binds",      "ca",
 };
 
 static bool bad(GError **error, const char *key, const char *want)
@@ -194,8 +194,8 @@ struct sm_guest_config *sm_guest_config_parse(const char *text, size_t len, GErr
              get_path(root, "state_dir", false, &c->state_dir, error) &&
              get_list(root, "masks", true, 0, SM_GUEST_LIST_MAX, &c->masks, error) &&
              get_list(root, "unset_env", false, 0, SM_GUEST_LIST_MAX, &c->unset_env, error) &&
-             get_bool(root, "ro", &c->ro, error) && get_path(root, "rootfs", false, &c->rootfs, error) &&
-             get_binds(root, c, error);
+             get_bool(root, "ro", &c->ro, error) && get_bool(root, "ca", &c->ca, error) &&
+             get_path(root, "rootfs", false, &c->rootfs, error) && get_binds(root, c, error);
     if (ok && !c->hostname)
         c->hostname = g_strndup(c->name, HOSTNAME_MAX);
     if (ok && strlen(c->hostname) > HOSTNAME_MAX)

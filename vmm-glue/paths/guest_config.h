@@ -33,6 +33,7 @@ struct sm_guest_config {
     char *state_dir;      /* or NULL */
     char **masks;
     char **unset_env;
+    bool ca; /* descriptor 7 is there */
     bool ro;
     char *rootfs; /* or NULL */
     struct sm_guest_bind *binds;

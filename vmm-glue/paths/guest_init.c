@@ -423,7 +423,7 @@ static int prepare(struct guest *g, GError **error)
 
 int sm_guest_init_main(int argc, char **argv)
 {
-    static const int keep[] = {SM_LINK_FD, SM_CONFIG_FD};
+    static const int keep[] = {SM_LINK_FD, SM_CONFIG_FD, SM_GUEST_CA_FD};
     sm_cleanup(guest_clear) struct guest g = {0};
     g_autoptr(GError) error = NULL;
     int pipe_fds[2];

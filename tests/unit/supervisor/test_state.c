@@ -205,6 +205,68 @@ static void test_settings(void **state)
     sm_workspace_close(&ws);
 }
 
+static void ca_file(const struct sm_workspace *ws, const char *name, struct stat *ret)
+{
+    assert_int_equal(fstatat(ws->dirfd, name, ret, AT_SYMLINK_NOFOLLOW), 0);
+    assert_true(S_ISREG(ret->st_mode));
+    assert_int_equal(ret->st_mode & 07777, 0600);
+    assert_int_equal(ret->st_size, 0);
+}
+
+/** New files whatever stands in their place: who had an old one open sees nothing of the new key. */
+static void test_ca_files(void **state)
+{
+    sm_cleanup(sm_workspace_close) struct sm_workspace ws = SM_WORKSPACE_INIT;
+    struct stat victim_before, victim, key, cert;
+    g_autofree char *outside = g_build_filename(top, "victim", NULL);
+    char c;
+
+    assert_int_equal(sm_workspace_open(top, "ca", true, &ws, NULL), 0);
+    assert_true(g_file_set_contents(outside, "victim", -1, NULL));
+    assert_int_equal(stat(outside, &victim_before), 0);
+    assert_int_equal(symlinkat(outside, ws.dirfd, SM_STATE_CA_KEY), 0);
+    assert_int_equal(linkat(AT_FDCWD, outside, ws.dirfd, SM_STATE_CA_CERT, 0), 0);
+
+    mode_t mask = umask(0);
+    sm_cleanup(sm_workspace_ca_close) struct sm_workspace_ca ca = SM_WORKSPACE_CA_INIT;
+    assert_int_equal(sm_workspace_new_ca(&ws, &ca, NULL), 0);
+    (void)umask(mask);
+    ca_file(&ws, SM_STATE_CA_KEY, &key);
+    ca_file(&ws, SM_STATE_CA_CERT, &cert);
+    assert_int_equal(stat(outside, &victim), 0);
+    assert_true(victim.st_size == 6 && victim.st_ino == victim_before.st_ino && victim.st_ino != cert.st_ino);
+    (void)unlink(outside);
+
+    assert_int_equal(write(ca.key_fd, "k", 1), 1);
+    assert_int_equal(write(ca.cert_fd, "c", 1), 1);
+    assert_true(read(ca.key_fd, &c, 1) < 0 && read(ca.cert_fd, &c, 1) < 0 && write(ca.guest_fd, "x", 1) < 0);
+    assert_int_equal(read(ca.guest_fd, &c, 1), 1);
+    assert_int_equal(c, 'c');
+
+    /* The next start: other files, while the old ones are still open somewhere. */
+    struct stat key2;
+    sm_cleanup(sm_workspace_ca_close) struct sm_workspace_ca ca2 = SM_WORKSPACE_CA_INIT;
+    assert_int_equal(sm_workspace_new_ca(&ws, &ca2, NULL), 0);
+    ca_file(&ws, SM_STATE_CA_KEY, &key2);
+    assert_int_not_equal(key.st_ino, key2.st_ino);
+
+    sm_workspace_drop_key(&ws);
+    sm_workspace_drop_key(&ws); /* nothing there is no error */
+    assert_int_equal(faccessat(ws.dirfd, SM_STATE_CA_KEY, F_OK, AT_SYMLINK_NOFOLLOW), -1);
+    ca_file(&ws, SM_STATE_CA_CERT, &cert);
+
+    /* What cannot be replaced is an error, and no key is left beside it. */
+    g_autoptr(GError) error = NULL;
+    struct sm_workspace_ca none = SM_WORKSPACE_CA_INIT;
+    assert_int_equal(unlinkat(ws.dirfd, SM_STATE_CA_CERT, 0), 0);
+    assert_int_equal(mkdirat(ws.dirfd, SM_STATE_CA_CERT, 0700), 0);
+    expect_error(sm_workspace_new_ca(&ws, &none, &error), &error, SM_STATE_CA_CERT, SM_ERROR_SYSTEM);
+    assert_int_equal(faccessat(ws.dirfd, SM_STATE_CA_KEY, F_OK, AT_SYMLINK_NOFOLLOW), -1);
+    assert_true(none.key_fd < 0 && none.cert_fd < 0 && none.guest_fd < 0);
+    assert_int_equal(unlinkat(ws.dirfd, SM_STATE_CA_CERT, AT_REMOVEDIR), 0);
+    assert_int_equal(unlinkat(ws.base_fd, "ca", AT_REMOVEDIR), 0);
+}
+
 static void test_undo(void **state)
 {
     struct sm_workspace ws = SM_WORKSPACE_INIT;
@@ -235,7 +297,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names),    cmocka_unit_test(test_default_base),  cmocka_unit_test(test_open),
         cmocka_unit_test(test_distrust), cmocka_unit_test(test_one_at_a_time), cmocka_unit_test(test_killed_holder),
-        cmocka_unit_test(test_settings), cmocka_unit_test(test_undo),
+        cmocka_unit_test(test_settings), cmocka_unit_test(test_ca_files),      cmocka_unit_test(test_undo),
     };
     g_strlcpy(top, "/tmp/sm-test-state-XXXXXX", sizeof(top));
     if (!mkdtemp(top))

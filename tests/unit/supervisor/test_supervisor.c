@@ -124,6 +124,15 @@ static void child_step(const char *step)
     } else if (strcmp(w[0], "own-session") == 0) {
         if ((getsid(0) == getpid()) != (atoi(arg) != 0))
             child_complain("wrong session");
+    } else if (strcmp(w[0], "ca") == 0) { /* core: fill the CA's files */
+        if (write(SM_CA_KEY_FD, "key", 3) != 3 || write(SM_CA_CERT_FD, "certificate", 11) != 11 ||
+            read(SM_CA_KEY_FD, text, 1) >= 0 || read(SM_CA_CERT_FD, text, 1) >= 0)
+            child_complain("no CA files, or readable ones");
+    } else if (strcmp(w[0], "certificate") == 0) { /* guest: the certificate alone */
+        g_autofree char *pem = sm_fd_read_all(SM_GUEST_CA_FD, 1000, NULL, NULL);
+        if (g_strcmp0(pem, "certificate") != 0 || write(SM_GUEST_CA_FD, "x", 1) >= 0 || fcntl(5, F_GETFD) >= 0 ||
+            fcntl(6, F_GETFD) >= 0)
+            child_complain(pem ? pem : "no certificate");
     } else if (strcmp(w[0], "channel") == 0) { /* core and front: a message across it */
         char buf[8] = "";
         struct timeval tv = {.tv_sec = 10};
@@ -154,6 +163,8 @@ struct scenario {
     int start_ms, grace_ms, stop_ms;
     uint64_t audit_max;
     bool take_signals;
+    bool ca;
+    char *const *roots;
     const char *(*client)(void); /* runs beside it; says what it is not content with */
 };
 
@@ -185,17 +196,27 @@ static struct sm_supervisor_result play(const struct scenario *sc)
         .name = "t",
         .dirfd = dirfd_,
         .audit_fd = audit_fd,
+        .ca_key_fd = -1,
+        .ca_cert_fd = -1,
+        .ca_guest_fd = -1,
         .audit_max_bytes = sc->audit_max,
         .start_ms = sc->start_ms ? sc->start_ms : 20000,
         .grace_ms = sc->grace_ms,
         .stop_ms = sc->stop_ms,
         .take_signals = sc->take_signals,
+        .roots_paths = sc->roots,
     };
     const char *scripts[SM_CHILDREN] = {sc->core, sc->front, sc->guest};
     char *argvs[SM_CHILDREN][4];
     pthread_t thread;
 
     assert_true(audit_fd >= 0);
+    if (sc->ca) {
+        spec.ca_key_fd = openat(dirfd_, "ca.key", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        spec.ca_cert_fd = openat(dirfd_, "ca.pem", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        spec.ca_guest_fd = openat(dirfd_, "ca.pem", O_RDONLY | O_CLOEXEC);
+        assert_true(spec.ca_key_fd >= 0 && spec.ca_cert_fd >= 0 && spec.ca_guest_fd >= 0);
+    }
     unsigned n_before = count_fds(before, sizeof(before));
     for (int i = 0; i < SM_CHILDREN; i++) {
         argvs[i][0] = test;
@@ -229,6 +250,13 @@ static struct sm_supervisor_result play(const struct scenario *sc)
     if (count_fds(after, sizeof(after)) != n_before)
         fail_msg("descriptors before: %s after: %s", before, after);
     close(audit_fd);
+    if (sc->ca) {
+        close(spec.ca_key_fd);
+        close(spec.ca_cert_fd);
+        close(spec.ca_guest_fd);
+        (void)unlinkat(dirfd_, "ca.key", 0);
+        (void)unlinkat(dirfd_, "ca.pem", 0);
+    }
     return r;
 }
 
@@ -258,6 +286,18 @@ static void test_guest_alone(void **state)
     expect(play(&(struct scenario){.guest = "send TAP; recv GO; send EXIT 0; exit 0"}), 0, NULL);
     expect(play(&(struct scenario){.guest = "sendfd TAP; recv GO; send EXIT 0; exit 0"}), 125,
            "there is to be no network");
+}
+
+/** The CA: its key to the core alone, the certificate to the guest, complete at GO; nothing of it to the front. */
+static void test_ca_files(void **state)
+{
+    expect(play(&(struct scenario){
+               .core = "fds 9; ca; " SERVE,
+               .front = "fds 7; " SERVE,
+               .guest = "fds 6; " GUEST_OK "certificate; send EXIT 0; exit 0",
+               .ca = true,
+           }),
+           0, NULL);
 }
 
 /** The last words of a guest that is gone already still count. */
@@ -310,6 +350,8 @@ static void test_protocol_is_held_to(void **state)
          "core broke the protocol and was ended: WANT of something that there is not"},
         {"send READY; send READY; hang", SERVE, "hang",
          "core broke the protocol and was ended: READY comes at the wrong time (serving)"},
+        {SERVE, "send READY; send WANT roots; hang", GUEST_OK "hang",
+         "front broke the protocol and was ended: WANT is not its to say"},
         {"sendfd READY; hang", SERVE, "hang", "core broke the protocol and was ended: READY has a descriptor"},
         {"send STATUS {}; hang", SERVE, "hang",
          "core broke the protocol and was ended: STATUS comes at the wrong time"},
@@ -549,11 +591,34 @@ static void test_resolv_without_a_path(void **state)
            0, NULL);
 }
 
+static void test_roots(void **state)
+{
+    g_autofree char *path = g_build_filename(workdir, "roots.pem", NULL);
+    char *const paths[] = {path, NULL};
+    struct scenario sc = {.core = "send READY; send WANT roots; recv GIVE roots; recv STOP; exit 0",
+                          .front = SERVE,
+                          .guest = "sendfd TAP; recv GO; send EXIT 0; exit 0"};
+    expect(play(&sc), 0, NULL);
+    sc.roots = paths; /* there is none yet */
+    expect(play(&sc), 0, NULL);
+    assert_true(g_file_set_contents(path, "roots", -1, NULL));
+    sc.core =
+        "send READY; send WANT roots; recv GIVE roots +fd; send WANT roots; recv GIVE roots +fd; recv STOP; exit 0";
+    expect(play(&sc), 0, NULL);
+    (void)unlink(path);
+}
+
 static void test_no_such_executable(void **state)
 {
     char *argv[] = {(char[]){"x"}, (char[]){"core"}, NULL}, *env[] = {NULL};
     g_autoptr(GError) error = NULL;
-    struct sm_supervisor_spec spec = {.exe = "/nonexistent", .name = "t", .dirfd = dirfd_, .audit_fd = -1};
+    struct sm_supervisor_spec spec = {.exe = "/nonexistent",
+                                      .name = "t",
+                                      .dirfd = dirfd_,
+                                      .audit_fd = -1,
+                                      .ca_key_fd = -1,
+                                      .ca_cert_fd = -1,
+                                      .ca_guest_fd = -1};
     spec.children[SM_CHILD_GUEST] = (struct sm_child_spec){true, argv, env, "{}", 2};
     assert_null(sm_supervisor_new(&spec, &error));
     assert_non_null(strstr(error->message, "/nonexistent"));
@@ -579,6 +644,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_signals_are_passed_on),
         cmocka_unit_test(test_audit_rotation),
         cmocka_unit_test(test_resolv_without_a_path),
+        cmocka_unit_test(test_ca_files),
+        cmocka_unit_test(test_roots),
         cmocka_unit_test(test_no_such_executable),
     };
     g_strlcpy(workdir, "/tmp/sm-test-supervisor-XXXXXX", sizeof(workdir));
