@@ -23,6 +23,7 @@ struct pending {
     struct sm_dnsserve_client client;
     struct sm_dns_query q;
     char *rule;
+    bool no_h3;
 };
 
 struct sm_dnsserve {
@@ -174,8 +175,8 @@ static void answer(struct sm_dnsserve *serve, struct pending *p, const struct sm
 {
     char final[SM_DNS_NAME_TEXT_MAX];
     bool truncated;
-    size_t len =
-        sm_dns_reply_encode(&p->q, resp, reply_max(&p->client, &p->q), serve->reply, sizeof(serve->reply), &truncated);
+    size_t len = sm_dns_reply_encode(&p->q, resp, p->no_h3, reply_max(&p->client, &p->q), serve->reply,
+                                     sizeof(serve->reply), &truncated);
 
     ev->kind = SM_DNSSERVE_EVENT_ANSWER;
     ev->rcode = resp->rcode;
@@ -227,7 +228,7 @@ static void on_resolved(void *data, enum sm_resolver_status status, const struct
     g_free(mine.rule);
 }
 
-static void forward(struct sm_dnsserve *serve, const struct sm_dns_query *q, struct sm_dnsserve_event *ev)
+static void forward(struct sm_dnsserve *serve, const struct sm_dns_query *q, bool no_h3, struct sm_dnsserve_event *ev)
 {
     /* Room is looked for before the event, so that FORWARD is said only of what is then sent. */
     bool room =
@@ -243,6 +244,7 @@ static void forward(struct sm_dnsserve *serve, const struct sm_dns_query *q, str
         p->client = ev->client;
         p->q = *q;
         p->rule = g_strdup(ev->rule);
+        p->no_h3 = no_h3;
         p->next = serve->pending;
         if (p->next)
             p->next->prev = p;
@@ -325,7 +327,7 @@ void sm_dnsserve_query(struct sm_dnsserve *serve, const struct sm_dnsserve_clien
         settle(serve, &q, &ev);
         return;
     }
-    forward(serve, &q, &ev);
+    forward(serve, &q, judgement.no_h3, &ev);
 }
 
 void sm_dnsserve_forget(struct sm_dnsserve *serve, uint64_t key)

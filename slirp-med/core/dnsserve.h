@@ -74,6 +74,7 @@ struct sm_dnsserve_judgement {
     enum sm_dnsserve_verdict verdict; /* starts as REFUSE */
     const char *reason;               /* static, may be NULL */
     const char *rule; /* lives until the callback that follows; copied when the query goes upstream. May be NULL */
+    bool no_h3;       /* the name would be intercepted: its HTTPS and SVCB records may not lead to HTTP/3 */
 };
 
 struct sm_dnsserve_ops {

@@ -36,6 +36,8 @@ static void judge(void *data, const char *qname, uint16_t qtype, struct sm_dnsse
     ret->verdict = v.action == SM_ACTION_ALLOW ? SM_DNSSERVE_ALLOW : SM_DNSSERVE_REFUSE;
     ret->reason = sm_reason_name(v.reason);
     ret->rule = core->dns_rule[0] ? core->dns_rule : NULL;
+    /* What would be intercepted is led to TCP: HTTP/3 would only be refused at UDP 443, one round trip later. */
+    ret->no_h3 = core->config->mode != SM_MODE_OFF && !core->config->opaque && !v.passthrough;
 }
 
 static void line(struct sm_audit_record *r, enum sm_audit_event event, const struct sm_dnsserve_event *ev)

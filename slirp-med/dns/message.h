@@ -22,7 +22,9 @@
  * OPT;
  *   - HTTPS and SVCB records without `ech` (spec section 4), and without ipv4hint and ipv6hint: an address that comes
  * only as a hint has no pin, so that a client that used it would be refused in strict, and IPv6 is not mediated. RRSIGs
- * over those types are left out.
+ * over those types are left out. With no_h3 also without `h3` and `h3-*` in alpn: an alpn that would be empty goes, and
+ * means the scheme's default (RFC 9460 7.1.2); `mandatory` names only what is still there; a record that says
+ * no-default-alpn and has no alpn left is left out, because it is for HTTP/3 alone (so is one that came that way).
  *   - over UDP an answer that does not fit is empty with TC set (never a part of a set), and the guest asks again over
  * TCP.
  */
@@ -187,12 +189,13 @@ enum sm_dns_response_result sm_dns_response_parse(const uint8_t *msg, size_t len
 
 /**
  * sm_dns_reply_encode() - the guest's reply from a parsed response, as the head of this file says.
+ * @no_h3: the name would be intercepted, which HTTP/3 cannot be: take it out of HTTPS and SVCB records.
  * @max: the largest message to make: q->udp_size over UDP, SM_DNS_MESSAGE_MAX over TCP; cap must be at least max.
  * @ret_truncated: set when the answer did not fit and TC is set instead (then nothing in it may make pins).
  * Return: length, 0 when even the question does not fit.
  */
-size_t sm_dns_reply_encode(const struct sm_dns_query *q, const struct sm_dns_response *resp, size_t max, uint8_t *out,
-                           size_t cap, bool *ret_truncated);
+size_t sm_dns_reply_encode(const struct sm_dns_query *q, const struct sm_dns_response *resp, bool no_h3, size_t max,
+                           uint8_t *out, size_t cap, bool *ret_truncated);
 
 /**
  * sm_dns_reply_simple() - a reply without records: REFUSED, SERVFAIL, FORMERR, NOTIMP, NXDOMAIN, or NODATA (rcode

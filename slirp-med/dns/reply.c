@@ -66,8 +66,8 @@ static int write_record(struct sm_dns_writer *w, const struct sm_dns_response *r
     return good ? -1 : 0;
 }
 
-size_t sm_dns_reply_encode(const struct sm_dns_query *q, const struct sm_dns_response *resp, size_t max, uint8_t *out,
-                           size_t cap, bool *ret_truncated)
+size_t sm_dns_reply_encode(const struct sm_dns_query *q, const struct sm_dns_response *resp, bool no_h3, size_t max,
+                           uint8_t *out, size_t cap, bool *ret_truncated)
 {
     struct sm_dns_writer w;
     unsigned counts[2] = {0, 0};
@@ -82,6 +82,7 @@ size_t sm_dns_reply_encode(const struct sm_dns_query *q, const struct sm_dns_res
     if (room < SM_DNS_HEADER + SM_DNS_OPT_LEN)
         return 0;
     begin(&w, q, rcode, out, room - (q->edns ? SM_DNS_OPT_LEN : 0));
+    w.no_h3 = no_h3;
     size_t question_end = w.w.len;
     for (unsigned i = 0; i < resp->n_keep && !full && !w.w.bad; i++) {
         const struct sm_dns_kept *kept = &resp->keep[i];

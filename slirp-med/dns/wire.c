@@ -117,16 +117,70 @@ static void write_naptr(struct sm_dns_writer *w, struct sm_rd *r)
     copy_name(w, r, false);
 }
 
-enum svc_param { SVC_MANDATORY = 0, SVC_IPV4HINT = 4, SVC_ECH = 5, SVC_IPV6HINT = 6 };
+enum svc_param {
+    SVC_MANDATORY = 0,
+    SVC_ALPN = 1,
+    SVC_NO_DEFAULT_ALPN = 2,
+    SVC_IPV4HINT = 4,
+    SVC_ECH = 5,
+    SVC_IPV6HINT = 6
+};
 
-static bool svc_param_is_removed(uint16_t key)
+/* What the first look at a record's parameters finds out, because `mandatory` stands before all that it names. */
+struct svcb {
+    bool no_h3;           /* to be taken out of alpn */
+    bool alpn;            /* an alpn that holds something is written */
+    bool no_default_alpn; /* nothing but what alpn says is spoken there */
+};
+
+static bool svc_param_is_removed(const struct svcb *s, uint16_t key)
 {
-    return key == SVC_IPV4HINT || key == SVC_ECH || key == SVC_IPV6HINT;
+    return key == SVC_IPV4HINT || key == SVC_ECH || key == SVC_IPV6HINT || (key == SVC_ALPN && !s->alpn);
+}
+
+/* "h3" (RFC 9114) and what came before it, "h3-29", "h3-Q050": all of them are QUIC. ALPN ids compare as bytes (RFC 7301 3.1). */
+static bool is_h3(const uint8_t *id, size_t len)
+{
+    return len >= 2 && id[0] == 'h' && id[1] == '3' && (len == 2 || id[2] == '-');
+}
+
+/* The next id of an alpn value (RFC 9460 7.1.1: length-prefixed, none of them empty) that the guest gets; NULL at the end. */
+static const uint8_t *next_alpn(const struct svcb *s, struct sm_rd *value, uint8_t *ret_len)
+{
+    while (sm_rd_left(value) > 0) {
+        *ret_len = sm_rd_u8(value);
+        const uint8_t *id = sm_rd_take(value, *ret_len);
+        if (*ret_len == 0)
+            value->bad = true;
+        if (value->bad)
+            return NULL;
+        if (!s->no_h3 || !is_h3(id, *ret_len))
+            return id;
+    }
+    return NULL;
+}
+
+static void write_alpn(struct sm_dns_writer *w, const struct svcb *s, struct sm_rd *value)
+{
+    size_t start = w->w.len;
+    uint8_t *len_at = (sm_wr_u16(&w->w, SVC_ALPN), sm_wr_room(&w->w, 2));
+    const uint8_t *id;
+    uint8_t n;
+
+    while ((id = next_alpn(s, value, &n))) {
+        sm_wr_u8(&w->w, n);
+        sm_wr_bytes(&w->w, id, n);
+    }
+    if (w->w.bad || !len_at)
+        return;
+    size_t len = w->w.len - start - 4;
+    len_at[0] = (uint8_t)(len >> 8);
+    len_at[1] = (uint8_t)len;
 }
 
 /* `mandatory` may not name what is no longer there, or the client would have to ignore the record (RFC 9460 section 8).
  */
-static void write_mandatory(struct sm_dns_writer *w, struct sm_rd *value)
+static void write_mandatory(struct sm_dns_writer *w, const struct svcb *s, struct sm_rd *value)
 {
     size_t start = w->w.len;
     uint16_t len = 0;
@@ -135,7 +189,7 @@ static void write_mandatory(struct sm_dns_writer *w, struct sm_rd *value)
     uint8_t *len_at = sm_wr_room(&w->w, 2);
     while (sm_rd_left(value) > 0) {
         uint16_t key = sm_rd_u16(value);
-        if (value->bad || svc_param_is_removed(key))
+        if (svc_param_is_removed(s, key))
             continue;
         sm_wr_u16(&w->w, key);
         len = (uint16_t)(len + 2);
@@ -150,32 +204,92 @@ static void write_mandatory(struct sm_dns_writer *w, struct sm_rd *value)
     len_at[1] = (uint8_t)len;
 }
 
-/* RFC 9460 2.2: priority, target, parameters in strictly rising order of their keys. AliasMode (priority 0) has no
- * parameters. */
+/* Parameters stand in strictly rising order of their keys; anything else is malformed. False: r->bad is set. */
+static bool next_svc_param(struct sm_rd *r, int32_t *last, uint16_t *ret_key, struct sm_rd *ret_value)
+{
+    uint16_t key = sm_rd_u16(r);
+    uint16_t len = sm_rd_u16(r);
+
+    *ret_value = sm_rd_sub(r, len);
+    if (key <= *last)
+        r->bad = true;
+    *last = *ret_key = key;
+    return !r->bad;
+}
+
+/* The next key that `mandatory` names, or none. */
+static int32_t next_mandatory(struct sm_rd *list)
+{
+    return sm_rd_left(list) > 0 ? sm_rd_u16(list) : -1;
+}
+
+/* Reads a copy of what write_svcb() will read. False: the record is malformed, or nothing true could be left of it. */
+static bool survey_svcb(struct svcb *s, struct sm_rd r)
+{
+    int32_t last = -1, need = -1;
+    uint16_t key;
+    struct sm_rd value, mandatory = {0};
+
+    while (sm_rd_left(&r) > 0) {
+        if (!next_svc_param(&r, &last, &key, &value))
+            return false;
+        /* RFC 9460 section 8: rising order again, so that one look at each side is enough; never `mandatory` itself. */
+        if (need >= 0 && key > need)
+            return false;
+        if (key == need)
+            need = next_mandatory(&mandatory);
+        uint8_t n;
+        switch (key) {
+        case SVC_MANDATORY:
+            if (sm_rd_left(&value) == 0 || sm_rd_left(&value) % 2 != 0)
+                return false;
+            mandatory = value;
+            need = next_mandatory(&mandatory);
+            break;
+        case SVC_ALPN:
+            if (sm_rd_left(&value) == 0)
+                return false;
+            while (next_alpn(s, &value, &n))
+                s->alpn = true;
+            if (value.bad)
+                return false;
+            break;
+        case SVC_NO_DEFAULT_ALPN:
+            s->no_default_alpn = true;
+            break;
+        default: /* keys are the peer's numbers, not an enum */
+            break;
+        }
+    }
+    /* RFC 9460 7.1.1: no-default-alpn needs an alpn. A place that speaks h3 alone has nothing for a client that may not. */
+    return need < 0 && (s->alpn || !s->no_default_alpn);
+}
+
+/* RFC 9460 2.2: priority, target, parameters. AliasMode (priority 0) has no parameters. */
 static void write_svcb(struct sm_dns_writer *w, struct sm_rd *r)
 {
     uint16_t priority = sm_rd_u16(r);
+    struct svcb s = {.no_h3 = w->no_h3};
     int32_t last = -1;
+    uint16_t key;
+    struct sm_rd value;
 
     sm_wr_u16(&w->w, priority);
     copy_name(w, r, false);
-    while (sm_rd_left(r) > 0) {
-        uint16_t key = sm_rd_u16(r);
-        uint16_t len = sm_rd_u16(r);
-        struct sm_rd value = sm_rd_sub(r, len);
-        if (key <= last)
-            r->bad = true;
-        if (r->bad)
-            return;
-        last = key;
-        if (priority == 0 || svc_param_is_removed(key))
+    if (priority != 0 && !r->bad && !survey_svcb(&s, *r))
+        r->bad = true;
+    while (sm_rd_left(r) > 0 && next_svc_param(r, &last, &key, &value)) {
+        if (priority == 0 || svc_param_is_removed(&s, key))
             continue;
         if (key == SVC_MANDATORY) {
-            if (len == 0 || len % 2 != 0)
-                r->bad = true;
-            write_mandatory(w, &value);
+            write_mandatory(w, &s, &value);
             continue;
         }
+        if (key == SVC_ALPN) {
+            write_alpn(w, &s, &value);
+            continue;
+        }
+        uint16_t len = (uint16_t)sm_rd_left(&value);
         sm_wr_u16(&w->w, key);
         sm_wr_u16(&w->w, len);
         copy(w, &value, len);

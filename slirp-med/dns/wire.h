@@ -28,6 +28,7 @@ struct sm_dns_writer {
     struct sm_wr w;
     uint16_t seen[SM_DNS_COMPRESS_MAX]; /* offsets of labels that a pointer may go to */
     unsigned n_seen;
+    bool no_h3; /* SVCB and HTTPS lose HTTP/3 too (sm_dns_reply_encode()) */
 };
 
 /** sm_dns_write_name() - compressed when asked (RFC 1035 4.1.4), and remembered for later names either way. */

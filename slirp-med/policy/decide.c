@@ -682,4 +682,6 @@ void sm_decide_dns(enum sm_mode mode, const struct sm_lists *lists, const char *
     v->refuse = SM_REFUSAL_NONE;
     v->reason = mode == SM_MODE_OFF ? SM_REASON_OFF : rule.entry ? SM_REASON_LISTED : SM_REASON_PUBLIC;
     v->unlisted = mode == SM_MODE_GUARDED && !rule.entry;
+    if (rule.entry)
+        v->passthrough = is_passthrough(sm_lists_name(lists, host.name, PORT_HTTPS));
 }

@@ -53,6 +53,7 @@ static void judge(void *data, const char *qname, uint16_t qtype, struct sm_dnsse
     } else {
         ret->verdict = SM_DNSSERVE_ALLOW;
         ret->rule = "rule .test";
+        ret->no_h3 = !g_str_has_prefix(qname, "https.pass");
     }
 }
 
@@ -216,11 +217,16 @@ static void test_allowed(void **state)
     assert_string_equal(last_cname, "cdn.test");
     assert_int_equal(answers(), 2);
 
-    /* Types without addresses make no pins; ech is gone. */
+    /* Types without addresses make no pins; ech is gone, and h3 unless the judge leaves it. */
     ask("https.test", SM_DNS_HTTPS, SM_DNSSERVE_UDP);
     assert_string_equal(told, "FAR");
     assert_int_equal(answers(), 1);
     assert_null(memmem(reply, reply_len, "ECH", 3));
+    assert_null(memmem(reply, reply_len, "\2h3", 3));
+    assert_non_null(memmem(reply, reply_len, "\2h2", 3));
+    ask("https.pass.test", SM_DNS_HTTPS, SM_DNSSERVE_TCP);
+    assert_null(memmem(reply, reply_len, "ECH", 3));
+    assert_non_null(memmem(reply, reply_len, "\2h3", 3));
 
     ask("nx.test", SM_DNS_A, SM_DNSSERVE_UDP);
     assert_string_equal(told, "FAR");

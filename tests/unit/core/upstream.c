@@ -69,7 +69,7 @@ static size_t answer(struct upstream *u, const uint8_t *query, size_t len, bool 
                      size_t cap)
 {
     static const uint8_t soa[] = "\2ns\4test\0\4root\0\0\0\0\1\0\0\0\2\0\0\0\3\0\0\0\4\0\0\0\5";
-    static const uint8_t https[] = "\0\1\0\0\1\0\3\2h2\0\5\0\3ECH";
+    static const uint8_t https[] = "\0\1\0\0\1\0\6\2h3\2h2\0\5\0\3ECH";
     struct sm_wr w = sm_wr_init(out, cap);
     struct sm_dns_query q;
     enum sm_dns_rcode bad;

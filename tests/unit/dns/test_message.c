@@ -377,12 +377,13 @@ static enum sm_dns_response_result parse_response(const struct sm_dns_query *q)
 static uint8_t reply[SM_DNS_MESSAGE_MAX];
 static size_t reply_len;
 static bool reply_truncated;
+static bool no_h3;
 static struct sm_dns_response again;
 
 static void encode(const struct sm_dns_query *q, size_t max)
 {
     uint8_t *exact = malloc(max);
-    reply_len = sm_dns_reply_encode(q, &resp, max, exact, max, &reply_truncated);
+    reply_len = sm_dns_reply_encode(q, &resp, no_h3, max, exact, max, &reply_truncated);
     assert_true(reply_len > 0 && reply_len <= max);
     memcpy(reply, exact, reply_len);
     free(exact);
@@ -695,6 +696,96 @@ static void test_https_records(void **state)
     }
 }
 
+static void test_https_without_h3(void **state)
+{
+    static const struct {
+        const char *in, *out; /* RDATA; out NULL: the record is left out */
+        size_t in_len, out_len;
+    } cases[] = {
+#define RR(in, out)                                                                                                    \
+    {                                                                                                                  \
+        in, out, sizeof(in) - 1, sizeof(out) - 1                                                                       \
+    }
+#define GONE(in)                                                                                                       \
+    {                                                                                                                  \
+        in, NULL, sizeof(in) - 1, 0                                                                                    \
+    }
+        /* The usual browser record, and h3's drafts. */
+        RR("\0\1\0\0\1\0\6\2h3\2h2", "\0\1\0\0\1\0\3\2h2"),
+        RR("\0\1\0\0\1\0\x1d\5h3-29\2h3\2h2\7h3-Q050\10http/1.1", "\0\1\0\0\1\0\x0c\2h2\10http/1.1"),
+        /* Only what is HTTP/3 goes; ids compare as bytes. */
+        RR("\0\1\0\0\1\0\x0c\2H3\3h3x\4h\0003-", "\0\1\0\0\1\0\x0c\2H3\3h3x\4h\0003-"),
+        RR("\0\1\0\0\1\0\2\1h", "\0\1\0\0\1\0\2\1h"),
+        /* Nothing left: the parameter goes, and the scheme's default holds. */
+        RR("\0\1\0\0\1\0\3\2h3", "\0\1\0"),
+        RR("\0\1\0\0\1\0\3\2h3\0\3\0\2\1\xbb", "\0\1\0\0\3\0\2\1\xbb"),
+        /* `mandatory` names what is there: alpn stays in it while alpn stays, and goes with it. */
+        RR("\0\1\0\0\0\0\4\0\1\0\3\0\1\0\6\2h3\2h2\0\3\0\2\1\xbb", "\0\1\0\0\0\0\4\0\1\0\3\0\1\0\3\2h2\0\3\0\2\1\xbb"),
+        RR("\0\1\0\0\0\0\4\0\1\0\3\0\1\0\3\2h3\0\3\0\2\1\xbb", "\0\1\0\0\0\0\2\0\3\0\3\0\2\1\xbb"),
+        RR("\0\1\0\0\0\0\2\0\1\0\1\0\3\2h3", "\0\1\0"),
+        /* no-default-alpn stays with an alpn; without one the place speaks HTTP/3 alone. */
+        RR("\0\1\0\0\1\0\6\2h3\2h2\0\2\0\0", "\0\1\0\0\1\0\3\2h2\0\2\0\0"),
+        GONE("\0\1\0\0\1\0\3\2h3\0\2\0\0"),
+        GONE("\0\1\0\0\0\0\4\0\1\0\2\0\1\0\3\2h3\0\2\0\0"),
+        GONE("\0\1\0\0\2\0\0"),
+        /* Together with ech and hints; AliasMode says nothing. */
+        RR("\0\1\0\0\1\0\6\2h3\2h2\0\4\0\4\1\2\3\4\0\5\0\2EC", "\0\1\0\0\1\0\3\2h2"),
+        RR("\0\0\2ok\4test\0\0\1\0\3\2h3\0\2\0\0", "\0\0\2ok\4test\0"),
+        /* `mandatory` that names what is not there, itself, or out of order: a client would not take the record either. */
+        GONE("\0\1\0\0\0\0\2\0\1\0\3\0\2\1\xbb"),
+        GONE("\0\1\0\0\0\0\2\0\7\0\3\0\2\1\xbb"),
+        GONE("\0\1\0\0\0\0\2\0\0\0\3\0\2\1\xbb"),
+        GONE("\0\1\0\0\0\0\4\0\3\0\1\0\1\0\3\2h2\0\3\0\2\1\xbb"),
+        GONE("\0\1\0\0\0\0\4\0\1\0\1\0\1\0\3\2h2"),
+        /* alpn that is no list of ids. */
+        GONE("\0\1\0\0\1\0\0"),
+        GONE("\0\1\0\0\1\0\1\0"),
+        GONE("\0\1\0\0\1\0\4\2h3\0"),
+        GONE("\0\1\0\0\1\0\4\3h2\0\0"),
+        GONE("\0\1\0\0\1\0\3\3h2"),
+#undef RR
+#undef GONE
+    };
+    static const uint16_t types[] = {SM_DNS_HTTPS, SM_DNS_SVCB};
+    struct sm_dns_query q = query_for("ok.test", SM_DNS_HTTPS);
+
+    (void)state;
+    for (size_t i = 0; i < 2 * SM_ARRAY_LEN(cases); i++) {
+        size_t c = i / 2;
+        q.qtype = types[i % 2];
+        start(0x5555, 0x81a0, 1, 1, 0, 0);
+        question("ok.test", q.qtype);
+        rr("ok.test", q.qtype, 1, 60, cases[c].in, cases[c].in_len);
+        assert_int_equal(parse_response(&q), SM_DNS_RESPONSE_OK);
+        no_h3 = true;
+        encode(&q, 512);
+        no_h3 = false;
+        assert_int_equal(count(0), cases[c].out != NULL);
+        if (cases[c].out) {
+            assert_int_equal(reply_len, 12 + 13 + 12 + cases[c].out_len);
+            assert_int_equal(reply[reply_len - cases[c].out_len - 1], cases[c].out_len);
+            assert_memory_equal(reply + reply_len - cases[c].out_len, cases[c].out, cases[c].out_len);
+        } else {
+            assert_int_equal(reply_len, 12 + 13);
+        }
+    }
+    /* A record that is left out takes no other with it; a name that is not intercepted keeps its h3. */
+    q.qtype = SM_DNS_HTTPS;
+    for (int strip = 0; strip < 2; strip++) {
+        start(0x5555, 0x8180, 1, 2, 0, 0);
+        question("ok.test", SM_DNS_HTTPS);
+        rr("ok.test", SM_DNS_HTTPS, 1, 60, "\0\1\0\0\1\0\3\2h3\0\2\0\0", 14);
+        rr("ok.test", SM_DNS_HTTPS, 1, 60, "\0\2\0\0\1\0\6\2h3\2h2", 13);
+        assert_int_equal(parse_response(&q), SM_DNS_RESPONSE_OK);
+        no_h3 = strip;
+        encode(&q, 512);
+        no_h3 = false;
+        assert_int_equal(count(0), strip ? 1 : 2);
+        assert_int_equal(reply_has("\2h3", 3), !strip);
+        assert_true(reply_has("\2h2", 3));
+    }
+}
+
 /* Names inside RDATA that point into the upstream's message must mean the same in ours. */
 static void test_rdata_names_are_moved(void **state)
 {
@@ -889,7 +980,7 @@ static void test_damage(void **state)
             buf[i] = (uint8_t)v;
             if (parse_response(&q) != SM_DNS_RESPONSE_OK)
                 continue;
-            size_t n = sm_dns_reply_encode(&q, &resp, sizeof(out), out, sizeof(out), &truncated);
+            size_t n = sm_dns_reply_encode(&q, &resp, true, sizeof(out), out, sizeof(out), &truncated);
             assert_true(n > 0);
             assert_int_equal(sm_dns_response_parse(out, n, q.id, &q, &again), SM_DNS_RESPONSE_OK);
         }
@@ -941,6 +1032,7 @@ int main(void)
         cmocka_unit_test(test_negative_answers),
         cmocka_unit_test(test_signatures),
         cmocka_unit_test(test_https_records),
+        cmocka_unit_test(test_https_without_h3),
         cmocka_unit_test(test_rdata_names_are_moved),
         cmocka_unit_test(test_truncation),
         cmocka_unit_test(test_ttl_and_extended_rcode),

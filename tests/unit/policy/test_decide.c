@@ -871,6 +871,22 @@ static void dns_questions(void **state)
     assert_string_equal(v.rule, ".pypi.org");
     sm_decide_dns(SM_MODE_OFF, w.lists, "x.denied.test", 13, &v);
     expect_at(&v, SM_ACTION_ALLOW, SM_REASON_OFF, __LINE__);
+    /* What may advertise HTTP/3: what is passthrough on port 443, whatever other ports are. */
+    static const struct {
+        const char *name;
+        enum sm_mode mode;
+        bool passthrough;
+    } https[] = {
+        {"pass.test", SM_MODE_GUARDED, true},   {"PASS.test.", SM_MODE_STRICT, true},
+        {"pass.test", SM_MODE_OFF, false},      {"pypi.org", SM_MODE_GUARDED, false},
+        {"other.test", SM_MODE_GUARDED, false}, {"both.test", SM_MODE_STRICT, false},
+    };
+    struct world ports = world_new("both.test", "pass.test both.test:8443", "", "");
+    for (size_t i = 0; i < SM_ARRAY_LEN(https); i++) {
+        sm_decide_dns(https[i].mode, ports.lists, https[i].name, strlen(https[i].name), &v);
+        assert_int_equal(v.passthrough, https[i].passthrough);
+    }
+    world_free(&ports);
     sm_decide_dns(SM_MODE_STRICT, NULL, "pypi.org", 8, &v);
     expect_at(&v, SM_ACTION_DENY, SM_REASON_UNLISTED_NAME, __LINE__);
     world_free(&w);
