@@ -36,7 +36,7 @@ static void as_query(const uint8_t *data, size_t size)
         abort();
 }
 
-/* No HTTPS or SVCB record of ours has ech or, when it must not, h3: read with our own reader, not with the writer's helpers. */
+/* No HTTPS or SVCB record of ours has ech or, when it must not, h3: read without the writer's helpers. */
 static void check_svcb(const uint8_t *msg, const struct sm_dns_response *back, bool no_h3)
 {
     for (unsigned i = 0; i < back->n_keep; i++) {

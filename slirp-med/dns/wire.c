@@ -138,13 +138,13 @@ static bool svc_param_is_removed(const struct svcb *s, uint16_t key)
     return key == SVC_IPV4HINT || key == SVC_ECH || key == SVC_IPV6HINT || (key == SVC_ALPN && !s->alpn);
 }
 
-/* "h3" (RFC 9114) and what came before it, "h3-29", "h3-Q050": all of them are QUIC. ALPN ids compare as bytes (RFC 7301 3.1). */
+/* "h3" (RFC 9114) and what came before it, "h3-29", "h3-Q050": all are QUIC. ALPN ids compare as bytes (RFC 7301). */
 static bool is_h3(const uint8_t *id, size_t len)
 {
     return len >= 2 && id[0] == 'h' && id[1] == '3' && (len == 2 || id[2] == '-');
 }
 
-/* The next id of an alpn value (RFC 9460 7.1.1: length-prefixed, none of them empty) that the guest gets; NULL at the end. */
+/* The next id of an alpn value (RFC 9460 7.1.1: length-prefixed, none empty) that the guest gets; NULL at the end. */
 static const uint8_t *next_alpn(const struct svcb *s, struct sm_rd *value, uint8_t *ret_len)
 {
     while (sm_rd_left(value) > 0) {
@@ -261,7 +261,7 @@ static bool survey_svcb(struct svcb *s, struct sm_rd r)
             break;
         }
     }
-    /* RFC 9460 7.1.1: no-default-alpn needs an alpn. A place that speaks h3 alone has nothing for a client that may not. */
+    /* RFC 9460 7.1.1: no-default-alpn needs an alpn. Who speaks h3 alone has nothing for a client that may not. */
     return need < 0 && (s->alpn || !s->no_default_alpn);
 }
 

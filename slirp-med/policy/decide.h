@@ -168,7 +168,7 @@ void sm_decide(const struct sm_question *q, struct sm_verdict *ret);
  * denied); strict: listed on any port.
  * @qname, @len: the question's name as text (labels joined by dots, no escapes; a label with another byte is a bad
  * name). Verdict: action ALLOW or DENY (refuse DNS_REFUSED), host the canonical name, rule, reason, unlisted,
- * passthrough (the name's own entry for port 443 is: what its HTTPS record may advertise; reach is judged later, by pin).
+ * passthrough (the name's own entry for port 443 is: what its HTTPS record may advertise; reach is judged by pin).
  */
 void sm_decide_dns(enum sm_mode mode, const struct sm_lists *lists, const char *qname, size_t len,
                    struct sm_verdict *ret);

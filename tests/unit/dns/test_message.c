@@ -731,7 +731,7 @@ static void test_https_without_h3(void **state)
         /* Together with ech and hints; AliasMode says nothing. */
         RR("\0\1\0\0\1\0\6\2h3\2h2\0\4\0\4\1\2\3\4\0\5\0\2EC", "\0\1\0\0\1\0\3\2h2"),
         RR("\0\0\2ok\4test\0\0\1\0\3\2h3\0\2\0\0", "\0\0\2ok\4test\0"),
-        /* `mandatory` that names what is not there, itself, or out of order: a client would not take the record either. */
+        /* `mandatory` that names what is not there, itself, or out of order: no client would take the record. */
         GONE("\0\1\0\0\0\0\2\0\1\0\3\0\2\1\xbb"),
         GONE("\0\1\0\0\0\0\2\0\7\0\3\0\2\1\xbb"),
         GONE("\0\1\0\0\0\0\2\0\0\0\3\0\2\1\xbb"),
