@@ -42,15 +42,15 @@ def txt(owner, data, ttl=300):
     return rr(owner, TXT, b"".join(bytes([len(data[i:i + 255])]) + data[i:i + 255] for i in range(0, len(data), 255)), ttl)
 
 
-def svcb(owner, rtype=HTTPS, alpn=(b"h2", b"http/1.1"), ech=b"\x00\x08echechec"):
+def svcb(owner, rtype=HTTPS, alpn=(b"h2", b"http/1.1"), ech=b"\x00\x08echechec", ip=w.WEB["ok.test"]):
     al = b"".join(bytes([len(x)]) + x for x in alpn)
-    p = struct.pack("!HH", 1, len(al)) + al + struct.pack("!HH", 4, 4) + socket.inet_aton(w.WEB["ok.test"])
+    p = struct.pack("!HH", 1, len(al)) + al + struct.pack("!HH", 4, 4) + socket.inet_aton(ip)
     if ech:
         p += struct.pack("!HH", 5, len(ech)) + ech
     return rr(owner, rtype, struct.pack("!H", 1) + b"\0" + p)
 
 
-ZONE = {n: [(A, a(n, ip))] for n, ip in w.WEB.items()}
+ZONE = {n: [(A, a(n, ip))] for n, ip in {**w.WEB, **w.SITES, **w.GIT, **w.TLS_BAD}.items()}
 for _n, _ip in {"proto.test": w.PROTO, "inside.test": "10.0.0.5", "meta.test": "169.254.169.254", "loop.test": "127.0.0.1",
                 "zeroaddr.test": "0.0.0.0", "own.test": w.CORE, "cgn.test": "100.64.0.9", "azure.test": "168.63.129.16",
                 "lan.test": "192.168.7.7", "blackhole.test": w.BLACKHOLE, "unreach.test": w.UNREACHABLE,
@@ -65,6 +65,10 @@ ZONE["only6.test"] = [(AAAA, aaaa("only6.test", "2001:db8:1::10"))]
 ZONE["chain.test"] = [(0, cname("chain.test", "c1.test")), (0, cname("c1.test", "c2.test")), (A, a("c2.test", w.WEB["ok.test"]))]
 ZONE["cninside.test"] = [(0, cname("cninside.test", "inside.test")), (A, a("inside.test", "10.0.0.5"))]
 ZONE["ech.test"] = [(HTTPS, svcb("ech.test")), (SVCB, svcb("ech.test", SVCB)), (A, a("ech.test", w.WEB["ok.test"]))]
+# What a browser asks for before it tries QUIC: h3 before h2, and ech.
+for _n in ("h2.test", "origin.test"):
+    ZONE[_n].append((HTTPS, svcb(_n, alpn=(b"h3", b"h3-29", b"h2", b"http/1.1"), ip=w.SITES[_n])))
+ZONE["h3only.test"] = [(HTTPS, svcb("h3only.test", alpn=(b"h3",), ech=b"", ip=w.SITES["h2.test"])), (A, a("h3only.test", w.SITES["h2.test"]))]
 ZONE["txt.test"] = [(TXT, txt("txt.test", b"hello world"))]
 ZONE["hugetxt.test"] = [(TXT, txt("hugetxt.test", b"x" * 20000))]
 ZONE["many.test"] = [(A, a("many.test", f"198.51.100.{i}")) for i in range(100, 140)]

@@ -161,12 +161,6 @@ class SlowReader(Conn):
         asyncio.get_running_loop().call_later(0.005, lambda: self.t.is_closing() or self.t.resume_reading())
 
 
-def pattern(n):
-    """n bytes in which no two aligned blocks are equal, so that a lost, doubled or moved block changes the sum."""
-    out = b"".join(struct.pack("!Q", i) for i in range(n // 8 + 1))
-    return out[:n]
-
-
 class Source(Conn):
     """Reads a decimal count and a newline, sends that many bytes of pattern, closes."""
     name = "source"
@@ -175,7 +169,7 @@ class Source(Conn):
     def got(self, d):
         self.buf += d
         if b"\n" in self.buf:
-            self.say(pattern(int(self.buf.split(b"\n")[0])))
+            self.say(w.pattern(int(self.buf.split(b"\n")[0])))
             self.t.close()
 
 
@@ -183,7 +177,7 @@ class SourceNow(Conn):
     name = "sourcenow"
 
     def opened(self):
-        self.say(pattern(1 << 20))
+        self.say(w.pattern(1 << 20))
         self.t.close()
 
 
@@ -289,8 +283,8 @@ async def main(mode, path):
     if mode == "internet":
         for port, cls in EVERYWHERE.items():
             await listen(cls, "0.0.0.0", port)
-        web = set(w.WEB.values())
-        for ip in w.INSIDE + [x for x in w.PUBLIC if x not in web]:  # nginx has the web addresses
+        taken = {*w.WEB.values(), *w.GIT.values(), *w.SITES.values(), *w.TLS_BAD.values()}  # nginx and origin.py have those
+        for ip in w.INSIDE + [x for x in w.PUBLIC if x not in taken]:
             await listen(Http, ip, 80)
             await listen(Conn, ip, 443)
         for ip in w.PUBLIC + w.INSIDE:

@@ -5,6 +5,7 @@ Everything that serves or observes writes JSON lines to a file of its own under 
 "what was seen since this mark"; World.sync() makes the answer final by sending a marker packet down the same wire and
 waiting until the sniffer has seen it, so that "nothing arrived" is a fact and not a race.
 """
+import array
 import json
 import os
 import socket
@@ -18,6 +19,29 @@ DNS_PLAIN = "198.51.100.54" # dnsmasq: an ordinary resolver, written by somebody
 WEB = {"ok.test": "203.0.113.10", "other.test": "203.0.113.11", "evil.test": "203.0.113.12", "listed.test": "203.0.113.13",
        "www.ok.test": "203.0.113.10", "cdn1.test": "203.0.113.21", "cdn2.test": "203.0.113.21"}
 PROTO = "203.0.113.20"      # proto.test: the odd TCP and UDP servers (they listen on every other address as well)
+# origin.py: TLS and HTTP servers that write down each byte. "alias.test" shares address and certificate with "origin.test".
+SITES = {"origin.test": "203.0.113.40", "alias.test": "203.0.113.40", "h2.test": "203.0.113.41", "grpc.test": "203.0.113.42",
+         "line.test": "203.0.113.44", "mail.test": "203.0.113.44", "tls12.test": "203.0.113.45",
+         "inter.test": "203.0.113.46",  # good, by way of an intermediate CA
+         "ipsan.test": "203.0.113.47"}  # good for its address only
+GIT = {"git.test": "203.0.113.43"}      # nginx with h1 and h2 before origin.py's smart-HTTP git
+# TLS servers that no verified handshake may succeed with, and the word that the audit has for each.
+BAD_CERT = {"expired.test": ("203.0.113.50", "certificate_expired"), "notyet.test": ("203.0.113.51", "certificate_not_yet_valid"),
+            "wrongname.test": ("203.0.113.52", "certificate_name_mismatch"),
+            "selfsigned.test": ("203.0.113.53", "certificate_self_signed"),
+            "unknownca.test": ("203.0.113.54", "certificate_unknown_issuer"),
+            "nointer.test": ("203.0.113.55", "certificate_unknown_issuer"),
+            "sha1.test": ("203.0.113.56", "certificate_weak"), "rsa1024.test": ("203.0.113.57", "certificate_weak"),
+            "constraint.test": ("203.0.113.58", "certificate_name_constraint"),
+            "ipwrong.test": ("203.0.113.59", "certificate_name_mismatch"),  # its only SAN is another address
+            "cnonly.test": ("203.0.113.69", "certificate_name_mismatch"),  # the name only in the subject, where RFC 9525 forbids to look
+            "clientonly.test": ("203.0.113.60", "certificate_purpose")}
+BAD_TLS = {"clientcert12.test": ("203.0.113.61", "client_certificate_required"),
+           "clientcert13.test": ("203.0.113.62", "client_certificate_required"), "tls10.test": ("203.0.113.63", "tls_version"),
+           "rsthello.test": ("203.0.113.64", "reset"), "finhello.test": ("203.0.113.65", "closed_in_handshake"),
+           "nottls.test": ("203.0.113.66", "tls_protocol_error"), "alert.test": ("203.0.113.67", "peer_alert"),
+           "stall.test": ("203.0.113.68", "handshake_timeout")}
+TLS_BAD = {n: a for n, (a, _) in {**BAD_CERT, **BAD_TLS}.items()}
 STRANGER = "203.0.113.30"   # sends datagrams nobody asked for
 OTHER_RESOLVER = "203.0.113.99"
 BLACKHOLE = "198.51.100.66" # packets vanish
@@ -26,7 +50,7 @@ UNREACHABLE = "198.51.100.77"  # ICMP host unreachable
 # Inside addresses that really answer: a denial that fails would connect, and show in the log.
 INSIDE = ["10.0.0.5", "169.254.169.254", "192.168.7.7", "100.64.0.9", "168.63.129.16", "172.16.9.9", "198.18.0.5",
           "192.0.0.8", "240.0.0.5", "10.0.2.77"]
-PUBLIC = sorted(set(WEB.values())) + [PROTO, STRANGER, OTHER_RESOLVER, DNS, DNS_PLAIN, "198.51.100.10"]
+PUBLIC = sorted({*WEB.values(), *SITES.values(), *GIT.values(), *TLS_BAD.values()}) + [PROTO, STRANGER, OTHER_RESOLVER, DNS, DNS_PLAIN, "198.51.100.10"]
 CORE6, ROUTER6 = "2001:db8:1::2", "2001:db8:1::1"
 
 # Ports of servers.py.
@@ -38,9 +62,19 @@ UDP_SINK, UDP_STRANGER = 2100, 2101
 MARK = 2099                 # World.sync()'s marker
 HTTP_ECHO, UPLOAD, H2C = 8000, 8090, 8081
 BIG = 1 << 30
+# Ports of origin.py beside 80 and 443. IMAPS speaks first inside TLS, TLS_LINE echoes lines inside TLS, SUBMISSION has STARTTLS.
+IMAPS, TLS_LINE, SUBMISSION, GRPC_CLEAR, DRIP = 993, 4433, 587, 50051, 8082
 
 BANNER_SSH = b"SSH-2.0-world_1.0\r\n"
 BANNER_SMTP = b"220 world.test ESMTP\r\n"
+BANNER_IMAPS = b"* OK world.test IMAP4rev1\r\n"
+
+
+def pattern(n):
+    """n bytes in which no two aligned blocks are equal, so that a lost, doubled or moved block changes the sum."""
+    a = array.array("Q", range(n // 8 + 1))
+    a.byteswap()
+    return a.tobytes()[:n]
 
 
 def jsonl(path, start=0):
@@ -72,12 +106,14 @@ def wait_for(what, cond, timeout=10.0):
 class World:
     """A handle on the world this process runs in (made by `world run`)."""
 
-    LOGS = ("servers", "nginx", "dns", "wire", "leak")
+    LOGS = ("servers", "nginx", "dns", "wire", "leak", "origin", "grpc")
 
     def __init__(self, folder=None):
         self.dir = folder or os.environ["SM_WORLD_DIR"]
         self.ca = os.path.join(self.dir, "ca.pem")
         self.www = os.path.join(self.dir, "www")
+        self.git = os.path.join(self.dir, "git")  # bare repositories here are served as http(s)://git.test/NAME.git
+        self.client_cert = os.path.join(self.dir, "client.pem")  # certificate and key that clientcert*.test accept
 
     def log(self, name):
         return os.path.join(self.dir, "log", name + ".jsonl")
@@ -123,3 +159,27 @@ class World:
         """Connections and datagrams that reached the core namespace's own listeners (loopback and own address)."""
         self.sync()
         return self.since(mark, "leak")
+
+    def requests(self, mark, **match):
+        """Requests that origin.py had received whole since the mark: the record is written before the answer is sent."""
+        return self.since(mark, "origin", ev="request", **match)
+
+    def hellos(self, mark, **match):
+        """ClientHellos that origin.py's TLS ports saw: sni, alpn (offer), versions, and whether a session was offered."""
+        return self.since(mark, "origin", ev="hello", **match)
+
+    def raw(self, cid):
+        """The first MiB that one of origin.py's connections received, after TLS."""
+        with open(os.path.join(self.dir, "log", "raw", str(cid)), "rb") as f:
+            return f.read()
+
+    def received(self, mark, srv=None):
+        """All bytes that HTTP/1 connections to origin.py received since the mark, in order of the connections."""
+        ids = [r["id"] for r in self.since(mark, "origin", ev="accept") if srv is None or r["srv"] == srv]
+        return b"".join(self.raw(i) for i in ids)
+
+    def origin_closed(self, mark, n=1, timeout=10.0, **match):
+        """Wait for n of origin.py's connections to end and return those records."""
+        wait_for(f"{n} closed connections at the origin {match}",
+                 lambda: len(self.since(mark, "origin", ev="close", **match)) >= n, timeout)
+        return self.since(mark, "origin", ev="close", **match)
