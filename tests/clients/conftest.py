@@ -66,6 +66,10 @@ class Seen:
         assert rows, repr(self)
         return json.loads(rows[-1])
 
+    def alpn(self, host):
+        """The ALPN that the audit has for a host's first flow."""
+        return None if DIRECT else self.result.events("egress_allow", host=host)[0].get("alpn")
+
     def intercepted(self, host, alpn, *requests):
         """The host's flows were intercepted with that ALPN; each (method, path, status) has its two lines, in the protocol that ALPN means."""
         if DIRECT:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """HTTP of the languages: Python's libraries, Node, Go, Java, Rust. Each with its own TLS, its own idea of trust, its own HTTP."""
-import gzip
 import hashlib
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -183,4 +183,32 @@ def test_java(client, world, mark, version, host):
     got = world.requests(mark)
     assert len(got) == 23 and {x["proto"] for x in got} == {{"HTTP_2": "h2", "HTTP_1_1": "h1"}[version]}
     r.intercepted(host, client.agreed(mark), ("GET", "/echo/19", 200), ("PUT", "/echo/up", 200))
+    r.quiet()
+
+
+# --- Rust ---
+
+@pytest.fixture(scope="session")
+def rust_program(tmp_path_factory):
+    """Built from the distribution's crates, offline."""
+    need("/usr/bin/cargo", "/usr/bin/rustc", "/usr/share/cargo/registry/rustls-pemfile-1.0.0", package="librust-rustls-dev librust-rustls-pemfile-dev")
+    d = tmp_path_factory.mktemp("rust")
+    shutil.copytree(os.path.join(PROGRAMS, "rustls"), d / "get")
+    (d / "get/.cargo").mkdir()
+    (d / "get/.cargo/config.toml").write_text('[source.crates-io]\nreplace-with = "debian"\n[source.debian]\ndirectory = "/usr/share/cargo/registry"\n')
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("CARGO", "RUST"))}
+    p = subprocess.run(["/usr/bin/cargo", "build", "--offline", "--quiet"], cwd=d / "get", capture_output=True, text=True,
+                       env={**env, "RUSTC": "/usr/bin/rustc", "CARGO_HOME": str(d / "home")})
+    assert p.returncode == 0, p.stderr
+    return str(d / "get/target/debug/get")
+
+
+@pytest.mark.parametrize("host,tls", [("h2.test", "TLSv1_3"), ("tls12.test", "TLSv1_2")])
+def test_rustls(client, world, mark, rust_program, host, tls):
+    """webpki wants a SAN, a basic constraint on the CA, an end with close_notify."""
+    r = client.run(rust_program, host, "/echo/rust", allow=[host])
+    assert '"target": "/echo/rust"' in r.out and "http/1.1" in r.err, repr(r)
+    assert not DIRECT or tls in r.err
+    assert [x["target"] for x in world.requests(mark)] == ["/echo/rust"]
+    r.intercepted(host, "http/1.1", ("GET", "/echo/rust", 200))
     r.quiet()
