@@ -35,6 +35,7 @@
 #include "paths/guest_config.h"
 #include "paths/guest_env.h"
 #include "paths/guest_mounts.h"
+#include "paths/guest_trust.h"
 #include "ports/tap.h"
 #include "sandbox/sandbox.h"
 
@@ -50,7 +51,8 @@ struct guest {
     struct sm_guest_config *config;
     char **env;
     struct sm_guest_view *view;
-    sigset_t handled; /* taken by signalfd and sigwaitinfo in A and B, open again in C */
+    struct sm_trust *trust; /* NULL: nothing is intercepted */
+    sigset_t handled;       /* taken by signalfd and sigwaitinfo in A and B, open again in C */
 };
 
 static void guest_clear(struct guest *g)
@@ -58,6 +60,7 @@ static void guest_clear(struct guest *g)
     g_clear_pointer(&g->config, sm_guest_config_free);
     g_clear_pointer(&g->env, g_strfreev);
     g_clear_pointer(&g->view, sm_guest_view_free);
+    g_clear_pointer(&g->trust, sm_trust_free);
 }
 
 static int status_of(int wait_status)
@@ -203,8 +206,13 @@ static _Noreturn void be_init(struct guest *g, int pipe_fd)
     GError *error = NULL;
 
     (void)prctl(PR_SET_NAME, "slirp-med-init");
-    if (sm_sandbox_parent(pipe_fd, &error) < 0 || sm_guest_view_apply(g->view, &error) < 0)
+    if (sm_sandbox_parent(pipe_fd, &error) < 0 || sm_guest_view_apply(g->view, g->trust, g->env, &error) < 0)
         fail_in_child(pipe_fd, error);
+    if (g->trust) {
+        char **env = sm_trust_environment(g->trust, g->env);
+        g_strfreev(g->env);
+        g->env = env;
+    }
     /* CMD has our user id: without this it could ptrace us. */
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0) {
         sm_error_set_errno(&error, errno, "PR_SET_DUMPABLE");
@@ -408,6 +416,13 @@ static int prepare(struct guest *g, GError **error)
     g->config = sm_guest_config_parse(text, len, error);
     if (!g->config)
         return -1;
+    if (!g->config->ca) {
+        (void)close(SM_GUEST_CA_FD); /* nothing of ours has that number yet */
+    } else if (sm_fd_set_cloexec(SM_GUEST_CA_FD, true) < 0) {
+        sm_error_set(error, SM_ERROR_SYSTEM, "guest-init is started by `slirp-med run`: descriptor %d (ca) is missing",
+                     SM_GUEST_CA_FD);
+        return -1;
+    }
     g_autoptr(GHashTable) sockets = sm_guest_sockets(g_getenv("HOME"));
     g->env = sm_guest_environment(environ, g->config->unset_env, sockets);
     if (make_namespaces(g->config, error) < 0)
@@ -419,6 +434,27 @@ static int prepare(struct guest *g, GError **error)
     if (!g->view)
         return -1;
     return hand_over_tap(g->config, error); /* last: who has the tap knows that all else is ready */
+}
+
+/* After GO: the core has written the certificate before it said READY. */
+static int take_ca(struct guest *g, GError **error)
+{
+    sm_autofd fd = g->config->ca ? SM_GUEST_CA_FD : -1;
+    size_t len;
+
+    if (fd < 0)
+        return 0;
+    g_autofree char *pem = sm_fd_read_all(fd, SM_TRUST_CA_MAX, &len, error);
+    if (!pem) {
+        g_prefix_error(error, "the workspace's CA: ");
+        return -1;
+    }
+    if (len == 0) {
+        sm_log_info("the core has made no CA: CMD trusts what the machine trusts");
+        return 0;
+    }
+    g->trust = sm_trust_new(pem, len, error);
+    return g->trust ? 0 : -1;
 }
 
 int sm_guest_init_main(int argc, char **argv)
@@ -454,6 +490,8 @@ int sm_guest_init_main(int argc, char **argv)
     int rc = wait_for_go(signals);
     if (rc != 0)
         return rc;
+    if (take_ca(&g, &error) < 0)
+        return report_failure(error->message);
     if (pipe2(pipe_fds, O_CLOEXEC) < 0)
         return report_failure("pipe");
     pid_t init = fork();

@@ -8,8 +8,8 @@
  * and terminal: a Ctrl-C reaches CMD straight from the terminal; a signal that was sent to A with kill(2) (HUP INT QUIT
  * TERM USR1 USR2 WINCH CONT TSTP ...) is passed on to CMD, once.
  *
- * Descriptors at start: 0 1 2 become CMD's; 3 SOCK_SEQPACKET to the supervisor; 4 memfd with the configuration. All
- * others are closed. The environment at start is the caller's; CMD gets it less the variables named below.
+ * Descriptors at start: 0 1 2 become CMD's; 3 SOCK_SEQPACKET to the supervisor; 4 memfd with the configuration; 7, when
+ * the configuration says "ca", ca.pem for reading, complete at GO. All others are closed. The environment at start is the caller's; CMD gets it less the variables named below.
  *
  * Messages on 3 (base/link.h):
  *   A -> TAP +fd    namespaces and device stand; the fd is the tap (non-blocking, close-on-exec).
@@ -43,6 +43,7 @@
  *   state_dir    string     our state folder (all workspaces): CMD sees an empty, unreadable folder
  *   masks        [string]   files and folders that CMD must not read (`file:` references); missing ones are skipped
  *   unset_env    [string]   variables to remove (`env:` references)
+ *   ca           bool       descriptor 7 holds the workspace's CA: have CMD trust it (guest_trust.h; default false)
  *   ro           bool       all mounts read-only, but /dev and /proc, private writable /run and /tmp, and binds
  *   rootfs       string     folder that becomes the root; missing /proc /dev /sys /run /tmp /etc are made in it
  *   binds        [string]   "SRC" or "SRC:DST", absolute; SRC is looked up in the caller's view; a SRC in state_dir or

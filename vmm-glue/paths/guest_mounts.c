@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h> /* with the mount calls by descriptor: glibc 2.36 */
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "paths/mount.h"
 
 /* Longest text of /proc/self/mountinfo: some hosts have 30,000 mounts. */
 #define MOUNTINFO_MAX (16u << 20)
@@ -53,6 +54,7 @@ struct sm_guest_view {
     int old_root;
     int old_dev; /* the caller's /dev, below ours when that is mounted */
     int scratch; /* folder in the new /run */
+    int trust;   /* root of the tmpfs at SM_TRUST_DIR, or -1 */
 };
 
 /* ---- mountinfo and identities ---- */
@@ -184,30 +186,14 @@ static void add_kernel_views(struct sm_guest_view *view, GArray *mounts)
 
 /* ---- mounting by descriptor ---- */
 
-static int clone_tree(int dir, const char *path, unsigned flags)
-{
-    return open_tree(dir, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flags);
-}
-
-static int set_attributes(int tree, uint64_t attributes, unsigned flags)
-{
-    struct mount_attr attr = {.attr_set = attributes};
-    return mount_setattr(tree, "", AT_EMPTY_PATH | flags, &attr, sizeof(attr));
-}
-
-static int attach(int tree, int target)
-{
-    return move_mount(tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
-}
-
 /* Put the scratch file or folder `name` over what target is. */
 static int cover(const struct sm_guest_view *view, int target, const char *name)
 {
-    sm_autofd tree = clone_tree(view->scratch, name, 0);
+    sm_autofd tree = sm_mount_clone(view->scratch, name, 0);
     if (tree < 0 ||
-        set_attributes(tree, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, 0) < 0)
+        sm_mount_restrict(tree, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, 0) < 0)
         return -1;
-    return attach(tree, target);
+    return sm_mount_attach(tree, target);
 }
 
 static int cover_any(const struct sm_guest_view *view, int target)
@@ -224,14 +210,6 @@ static int cover_path(const struct sm_guest_view *view, const char *path)
     if (fd < 0)
         return errno == ENOENT || errno == ENOTDIR ? 0 : -1;
     return cover_any(view, fd);
-}
-
-static int make_mount(const char *type, const char *path, unsigned long flags, const char *data, GError **error)
-{
-    if (mount(type, path, type, flags, data) == 0)
-        return 0;
-    sm_error_set_errno(error, errno, "mount %s on %s", type, path);
-    return -1;
 }
 
 /* ---- preparation ---- */
@@ -272,7 +250,7 @@ static int prepare_bind(struct sm_guest_view *view, const struct sm_guest_bind *
                      b->dst);
         return -1;
     }
-    sm_autofd tree = clone_tree(AT_FDCWD, b->src, AT_RECURSIVE);
+    sm_autofd tree = sm_mount_clone(AT_FDCWD, b->src, AT_RECURSIVE);
     if (tree < 0 || fstat(tree, &st) < 0) {
         sm_error_set_errno(error, errno, "--bind %s:%s: source", b->src, b->dst);
         return -1;
@@ -293,7 +271,7 @@ struct sm_guest_view *sm_guest_view_prepare(const struct sm_guest_config *config
     gpointer path;
 
     view->config = config;
-    view->rootfs = view->old_root = view->old_dev = view->scratch = -1;
+    view->rootfs = view->old_root = view->old_dev = view->scratch = view->trust = -1;
     view->targets = g_array_new(FALSE, TRUE, sizeof(struct target));
     g_array_set_clear_func(view->targets, clear_target);
     view->binds = g_array_new(FALSE, TRUE, sizeof(struct pending_bind));
@@ -324,7 +302,7 @@ struct sm_guest_view *sm_guest_view_prepare(const struct sm_guest_config *config
         if (prepare_bind(view, &config->binds[i], error) < 0)
             goto fail;
     if (config->rootfs) {
-        view->rootfs = clone_tree(AT_FDCWD, config->rootfs, AT_RECURSIVE);
+        view->rootfs = sm_mount_clone(AT_FDCWD, config->rootfs, AT_RECURSIVE);
         if (view->rootfs < 0) {
             sm_error_set_errno(error, errno, "--rootfs %s", config->rootfs);
             goto fail;
@@ -352,6 +330,7 @@ void sm_guest_view_free(struct sm_guest_view *view)
     sm_fd_close(&view->old_root);
     sm_fd_close(&view->old_dev);
     sm_fd_close(&view->scratch);
+    sm_fd_close(&view->trust);
     g_free(view);
 }
 
@@ -364,7 +343,7 @@ static int enter_rootfs(struct sm_guest_view *view, GError **error)
     const char *dir = view->config->rootfs;
     sm_autofd at = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-    if (at < 0 || attach(view->rootfs, at) < 0 || fchdir(view->rootfs) < 0) {
+    if (at < 0 || sm_mount_attach(view->rootfs, at) < 0 || fchdir(view->rootfs) < 0) {
         sm_error_set_errno(error, errno, "--rootfs %s", dir);
         return -1;
     }
@@ -447,10 +426,11 @@ static int protect_proc(const struct sm_guest_view *view, GError **error)
         sm_autofd at = open(readonly[i], O_PATH | O_CLOEXEC);
         if (at < 0)
             continue;
-        sm_autofd tree = clone_tree(at, "", AT_EMPTY_PATH);
+        sm_autofd tree = sm_mount_clone(at, "", AT_EMPTY_PATH);
         if (tree < 0 ||
-            set_attributes(tree, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, 0) < 0 ||
-            attach(tree, at) < 0) {
+            sm_mount_restrict(tree, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, 0) <
+                0 ||
+            sm_mount_attach(tree, at) < 0) {
             sm_error_set_errno(error, errno, "make %s read-only", readonly[i]);
             return -1;
         }
@@ -472,8 +452,9 @@ static int mount_sys(GError **error)
         return 0;
     if (errno == EINVAL) { /* not a mount point: an ordinary folder of a chroot */
         sm_autofd at = open("/sys", O_PATH | O_CLOEXEC);
-        sm_autofd tree = at < 0 ? -1 : clone_tree(at, "", AT_EMPTY_PATH | AT_RECURSIVE);
-        if (tree >= 0 && set_attributes(tree, MOUNT_ATTR_RDONLY, AT_RECURSIVE) == 0 && attach(tree, at) == 0)
+        sm_autofd tree = at < 0 ? -1 : sm_mount_clone(at, "", AT_EMPTY_PATH | AT_RECURSIVE);
+        if (tree >= 0 && sm_mount_restrict(tree, MOUNT_ATTR_RDONLY, AT_RECURSIVE) == 0 &&
+            sm_mount_attach(tree, at) == 0)
             return 0;
     }
     sm_error_set_errno(error, errno, "make /sys read-only");
@@ -483,12 +464,12 @@ static int mount_sys(GError **error)
 static int bind_node(int old_dev, const char *name, GError **error)
 {
     g_autofree char *to = g_strconcat("/dev/", name, NULL);
-    sm_autofd tree = clone_tree(old_dev, name, 0);
+    sm_autofd tree = sm_mount_clone(old_dev, name, 0);
 
     if (tree < 0 && (errno == ENOENT || errno == EACCES))
         return 0;
     sm_autofd at = tree < 0 ? -1 : open(to, O_CREAT | O_EXCL | O_RDONLY | O_CLOEXEC, 0644);
-    if (at < 0 || attach(tree, at) < 0) {
+    if (at < 0 || sm_mount_attach(tree, at) < 0) {
         sm_error_set_errno(error, errno, "bind /dev/%s", name);
         return -1;
     }
@@ -504,7 +485,7 @@ static int mount_dev(const struct sm_guest_view *view, int terminal, GError **er
                                            {"fd/2", "/dev/stderr"},
                                            {"pts/ptmx", "/dev/ptmx"}};
 
-    if (make_mount("tmpfs", "/dev", MS_NOSUID | MS_NOEXEC, "mode=0755,size=1m", error) < 0)
+    if (sm_mount_new("tmpfs", "/dev", MS_NOSUID | MS_NOEXEC, "mode=0755,size=1m", error) < 0)
         return -1;
     for (size_t i = 0; i < SM_ARRAY_LEN(nodes); i++)
         if (bind_node(view->old_dev, nodes[i], error) < 0)
@@ -518,14 +499,14 @@ static int mount_dev(const struct sm_guest_view *view, int terminal, GError **er
         sm_error_set_errno(error, errno, "make folders in /dev");
         return -1;
     }
-    if (make_mount("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620", error) < 0 ||
-        make_mount("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777", error) < 0)
+    if (sm_mount_new("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620", error) < 0 ||
+        sm_mount_new("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777", error) < 0)
         return -1;
     (void)mount("mqueue", "/dev/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL); /* a kernel may lack it */
     if (terminal >= 0) {
         /* ttyname(3) looks the terminal up in /dev; its own number there belongs to the caller's devpts. */
         sm_autofd at = open("/dev/console", O_CREAT | O_EXCL | O_RDONLY | O_CLOEXEC, 0600);
-        if (at < 0 || attach(terminal, at) < 0) {
+        if (at < 0 || sm_mount_attach(terminal, at) < 0) {
             sm_error_set_errno(error, errno, "bind the terminal to /dev/console");
             return -1;
         }
@@ -539,7 +520,7 @@ static int clone_terminal(void)
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
         const char *name = isatty(fd) ? ttyname(fd) : NULL;
         if (name)
-            return clone_tree(AT_FDCWD, name, 0);
+            return sm_mount_clone(AT_FDCWD, name, 0);
     }
     return -1;
 }
@@ -560,7 +541,7 @@ static int mount_run(struct sm_guest_view *view, GError **error)
     const struct sm_guest_config *c = view->config;
     char ip[SM_ADDR_STRLEN];
 
-    if (make_mount("tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=0755", error) < 0)
+    if (sm_mount_new("tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=0755", error) < 0)
         return -1;
     if (mkdir("/run/lock", 01777) < 0 || chmod("/run/lock", 01777) < 0 || mkdir("/run/" SCRATCH, 0700) < 0) {
         sm_error_set_errno(error, errno, "make folders in /run");
@@ -582,11 +563,48 @@ static int mount_run(struct sm_guest_view *view, GError **error)
     char *var_run = realpath("/var/run", NULL);
     bool own = var_run && strcmp(var_run, "/run") != 0;
     free(var_run);
-    if (own && make_mount("tmpfs", "/var/run", MS_NOSUID | MS_NODEV, "mode=0755", error) < 0)
+    if (own && sm_mount_new("tmpfs", "/var/run", MS_NOSUID | MS_NODEV, "mode=0755", error) < 0)
         return -1;
-    if (c->ro && make_mount("tmpfs", "/tmp", MS_NOSUID | MS_NODEV, "mode=1777", error) < 0)
+    if (c->ro && sm_mount_new("tmpfs", "/tmp", MS_NOSUID | MS_NODEV, "mode=1777", error) < 0)
         return -1;
     return 0;
+}
+
+/* ---- trust ---- */
+
+static int mount_trust(struct sm_guest_view *view, GError **error)
+{
+    if (mkdir(SM_TRUST_DIR, 0755) < 0) {
+        sm_error_set_errno(error, errno, "make " SM_TRUST_DIR);
+        return -1;
+    }
+    if (sm_mount_new("tmpfs", SM_TRUST_DIR, MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0755," SM_TRUST_SIZE, error) < 0)
+        return -1;
+    view->trust = open(SM_TRUST_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (view->trust < 0)
+        sm_error_set_errno(error, errno, "open " SM_TRUST_DIR);
+    return view->trust < 0 ? -1 : 0;
+}
+
+/* Late, when CMD's root is what CMD will see: what is covered cannot be read into a bundle. */
+static int apply_trust(struct sm_guest_view *view, struct sm_trust *trust, char *const *env, GError **error)
+{
+    struct stat ours, seen;
+    sm_autofd root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    if (root < 0 || fstat(view->trust, &ours) < 0) {
+        sm_error_set_errno(error, errno, "open /");
+        return -1;
+    }
+    if (stat(SM_TRUST_DIR, &seen) < 0 || seen.st_dev != ours.st_dev || seen.st_ino != ours.st_ino) {
+        sm_error_set(error, SM_ERROR_INVALID,
+                     "a --bind hides " SM_TRUST_DIR ", where CMD finds the certificates to trust: bind what lies below "
+                     "/run one by one, or use --egress-opaque");
+        return -1;
+    }
+    if (sm_trust_build(trust, root, view->trust, env, view->config->cwd, error) < 0)
+        return -1;
+    return sm_trust_attach(trust, error);
 }
 
 /* ---- files of ours, binds, covers ---- */
@@ -644,7 +662,7 @@ static int attach_binds(struct sm_guest_view *view, GError **error)
     for (guint i = 0; i < view->binds->len; i++) {
         struct pending_bind *b = &g_array_index(view->binds, struct pending_bind, i);
         sm_autofd at = open_target(view, b->dst, b->is_dir);
-        if (at < 0 || attach(b->tree, at) < 0) {
+        if (at < 0 || sm_mount_attach(b->tree, at) < 0) {
             sm_error_set_errno(error, errno, "--bind to %s (the place must exist, and be a folder for a folder)",
                                b->dst);
             return -1;
@@ -703,7 +721,7 @@ static void remove_scratch(struct sm_guest_view *view)
     (void)rmdir("/run/" SCRATCH);
 }
 
-int sm_guest_view_apply(struct sm_guest_view *view, GError **error)
+int sm_guest_view_apply(struct sm_guest_view *view, struct sm_trust *trust, char *const *env, GError **error)
 {
     sm_autofd terminal = clone_terminal();
     mode_t mask = umask(0);
@@ -713,9 +731,11 @@ int sm_guest_view_apply(struct sm_guest_view *view, GError **error)
     if (view->config->ro && make_readonly(error) < 0)
         return -1;
     if (mount_proc(error) < 0 || mount_sys(error) < 0 || mount_dev(view, terminal, error) < 0 ||
-        mount_run(view, error) < 0 || protect_proc(view, error) < 0 || drop_old_root(view, error) < 0 ||
-        attach_binds(view, error) < 0 || place_file(view, "/etc/resolv.conf", "resolv.conf", true, error) < 0 ||
-        place_file(view, "/etc/hosts", "hosts", false, error) < 0 || cover_targets(view, error) < 0)
+        mount_run(view, error) < 0 || (trust && mount_trust(view, error) < 0) || protect_proc(view, error) < 0 ||
+        drop_old_root(view, error) < 0 || attach_binds(view, error) < 0 ||
+        place_file(view, "/etc/resolv.conf", "resolv.conf", true, error) < 0 ||
+        place_file(view, "/etc/hosts", "hosts", false, error) < 0 || cover_targets(view, error) < 0 ||
+        (trust && apply_trust(view, trust, env, error) < 0))
         return -1;
     make_nosuid();
     remove_scratch(view);

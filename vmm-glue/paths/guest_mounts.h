@@ -10,6 +10,7 @@
  *   /sys                               new, of the network namespace, read-only (or the caller's, read-only)
  *   /dev                               tmpfs with the harmless nodes, a new devpts, the terminal as /dev/console
  *   /run, /var/run, $XDG_RUNTIME_DIR   empty tmpfs, an empty folder
+ *   /run/slirp-med                     the workspace's CA, and what lies over the distribution's trust (guest_trust.h)
  *   /etc/resolv.conf, /etc/hosts       ours, read-only, wherever the names lead
  *   sockets, masks, state folder       an empty file or folder without permissions
  */
@@ -20,6 +21,7 @@
 
 #include "base/defs.h"
 #include "paths/guest_config.h"
+#include "paths/guest_trust.h"
 
 struct sm_guest_view;
 
@@ -31,9 +33,12 @@ struct sm_guest_view;
 struct sm_guest_view *sm_guest_view_prepare(const struct sm_guest_config *config, GHashTable *sockets,
                                             const char *runtime_dir, GError **error);
 
-/** sm_guest_view_apply() - make the view. Call it as PID 1 of the new PID namespace. Returns 0, or -1 with error set
- * (then give up). */
-int sm_guest_view_apply(struct sm_guest_view *view, GError **error);
+/**
+ * sm_guest_view_apply() - make the view. Call it as PID 1 of the new PID namespace.
+ * @trust: the workspace's CA, or NULL; @env: CMD's environment, which may name certificates to be trusted too.
+ * Returns 0, or -1 with error set (then give up).
+ */
+int sm_guest_view_apply(struct sm_guest_view *view, struct sm_trust *trust, char *const *env, GError **error);
 
 void sm_guest_view_free(struct sm_guest_view *view);
 

@@ -47,13 +47,15 @@ NETWORK = {
 class Guest:
     """One guest-init; the link is self.link, CMD's output self.out."""
 
-    def __init__(self, argv, user="self", env=None, cwd="/", stdin=None, tty=None, extra_fd=None, raw=None, **config):
+    def __init__(self, argv, user="self", env=None, cwd="/", stdin=None, tty=None, extra_fd=None, raw=None, ca=None, **config):
         conf = {"name": "work", "argv": argv, "cwd": cwd}
         if user == "self" and can_tap() and config.get("network") != "isolated":
             conf.update(NETWORK)
         else:
             conf["network"] = "isolated"
         conf.update(config)
+        if ca is not None:
+            conf["ca"] = True
         self.link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.link.settimeout(TIMEOUT)
         memfd = os.memfd_create("config", 0)
@@ -69,6 +71,8 @@ class Guest:
                     os.setsid()
                     fcntl.ioctl(tty, termios.TIOCSCTTY, 0)
                 link, conf_fd, out = (fcntl.fcntl(fd, fcntl.F_DUPFD, 40) for fd in (theirs.fileno(), memfd, out_w))
+                certificate = None if ca is None else fcntl.fcntl(ca, fcntl.F_DUPFD, 40)
+                program = fcntl.fcntl(exe, fcntl.F_DUPFD_CLOEXEC, 40)
                 os.dup2(link, 3)
                 os.dup2(conf_fd, 4)
                 os.dup2(tty if tty is not None else (stdin if stdin is not None else os.open("/dev/null", os.O_RDONLY)), 0)
@@ -76,11 +80,13 @@ class Guest:
                 os.dup2(tty if tty is not None else out, 2)
                 if extra_fd is not None:
                     os.dup2(extra_fd, 77)
+                if ca is not None:
+                    os.dup2(certificate, 7)
                 if user == "nobody":
                     os.setgroups([])
                     os.setresgid(NOBODY, NOBODY, NOBODY)
                     os.setresuid(NOBODY, NOBODY, NOBODY)
-                os.execve(exe, ["guest-init"], environ)
+                os.execve(program, ["guest-init"], environ)
             finally:
                 os._exit(99)
         for fd in (memfd, exe, out_w):
