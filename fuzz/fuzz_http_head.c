@@ -46,7 +46,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     inside(whole.target, whole.consumed);
     inside(whole.path, whole.consumed);
     inside(whole.host, whole.consumed);
-    if ((whole.minor == 1 && whole.host_kind == SM_HTTP_HOST_NONE) || (whole.chunked && whole.has_length))
+    if ((whole.minor == 1 && whole.host_kind == SM_HTTP_HOST_NONE) ||
+        (whole.framing.chunked && whole.framing.has_length))
         abort();
     return 0;
 }

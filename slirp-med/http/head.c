@@ -12,6 +12,7 @@
 #include <strings.h>
 
 #include "base/addr.h"
+#include "http/field.h"
 
 enum { STATE_METHOD, STATE_REQUEST_LINE, STATE_FIELDS };
 
@@ -51,6 +52,9 @@ static const char *const reject_names[] = {
     [SM_HTTP_REJECT_LENGTH_AND_CODING] = "http_content_length_and_transfer_encoding",
     [SM_HTTP_REJECT_CODING] = "http_transfer_encoding",
     [SM_HTTP_REJECT_UPGRADE] = "http_upgrade",
+    [SM_HTTP_REJECT_STATUS_LINE] = "http_status_line",
+    [SM_HTTP_REJECT_CHUNK] = "http_chunk",
+    [SM_HTTP_REJECT_TRAILER] = "http_trailer",
 };
 SM_NAME_TABLE_COVERS(reject_names, SM_HTTP_REJECT_COUNT);
 
@@ -70,52 +74,15 @@ static const char *const known_methods[] = {"GET",     "HEAD",  "POST",  "PUT", 
                                             "OPTIONS", "TRACE", "PATCH", "PROPFIND", "PROPPATCH", "MKCOL",
                                             "COPY",    "MOVE",  "LOCK",  "UNLOCK",   "REPORT",    "SEARCH"};
 
-static bool is_alpha(uint8_t c)
-{
-    return (c | 0x20) >= 'a' && (c | 0x20) <= 'z';
-}
-
-static bool is_digit(uint8_t c)
-{
-    return c >= '0' && c <= '9';
-}
-
-static bool is_hex(uint8_t c)
-{
-    return is_digit(c) || ((c | 0x20) >= 'a' && (c | 0x20) <= 'f');
-}
-
-/* RFC 9110 5.6.2 */
-static bool is_token(uint8_t c)
-{
-    return is_alpha(c) || is_digit(c) || (c != 0 && strchr("!#$%&'*+-.^_`|~", c) != NULL);
-}
-
 static bool is_control(uint8_t c)
 {
     return c < 0x20 || c == 0x7f;
 }
 
-static bool text_is(const uint8_t *p, size_t len, const char *text)
-{
-    return strlen(text) == len && memcmp(p, text, len) == 0;
-}
-
-static bool text_is_nocase(const uint8_t *p, size_t len, const char *text)
-{
-    return strlen(text) == len && strncasecmp((const char *)p, text, len) == 0;
-}
-
-static bool text_begins_nocase(const uint8_t *p, size_t len, const char *text)
-{
-    size_t n = strlen(text);
-    return len >= n && strncasecmp((const char *)p, text, n) == 0;
-}
-
 static bool is_known_method(const uint8_t *p, size_t len)
 {
     for (size_t i = 0; i < SM_ARRAY_LEN(known_methods); i++)
-        if (text_is(p, len, known_methods[i]))
+        if (sm_http_same(p, len, known_methods[i]))
             return true;
     return false;
 }
@@ -148,7 +115,7 @@ static bool ends_in_number(const uint8_t *p, size_t len)
     len -= begin;
     bool hex = len >= 2 && p[0] == '0' && (p[1] | 0x20) == 'x';
     for (size_t i = hex ? 2 : 0; i < len; i++)
-        if (hex ? !is_hex(p[i]) : !is_digit(p[i]))
+        if (hex ? !sm_http_is(p[i], SM_HTTP_HEX) : !sm_http_is(p[i], SM_HTTP_DIGIT))
             return false;
     return len > 0;
 }
@@ -160,7 +127,7 @@ static bool parse_port(const uint8_t *p, size_t len, uint16_t *ret)
     if (len < 1 || len > 5 || p[0] == '0')
         return false;
     for (size_t i = 0; i < len; i++) {
-        if (!is_digit(p[i]))
+        if (!sm_http_is(p[i], SM_HTTP_DIGIT))
             return false;
         port = port * 10 + (uint32_t)(p[i] - '0');
     }
@@ -194,7 +161,7 @@ static bool parse_authority(const uint8_t *data, size_t off, size_t len, enum sm
         if (host_len < 2 || host_len >= SM_ADDR_STRLEN || !memchr(p + 1, ':', host_len))
             return false;
         for (size_t i = 1; i <= host_len; i++)
-            if (!is_hex(p[i]) && p[i] != ':' && p[i] != '.')
+            if (!sm_http_is(p[i], SM_HTTP_HEX) && p[i] != ':' && p[i] != '.')
                 return false;
         kind = SM_HTTP_HOST_V6;
         after = close + 1;
@@ -204,7 +171,8 @@ static bool parse_authority(const uint8_t *data, size_t off, size_t len, enum sm
         if (host_len == 0 || host_len > 254 || p[0] == '.')
             return false;
         for (size_t i = 0; i < host_len; i++) {
-            if (!is_alpha(p[i]) && !is_digit(p[i]) && p[i] != '-' && p[i] != '_' && p[i] != '.')
+            if (!sm_http_is(p[i], SM_HTTP_ALPHA) && !sm_http_is(p[i], SM_HTTP_DIGIT) && p[i] != '-' && p[i] != '_' &&
+                p[i] != '.')
                 return false;
             if (p[i] == '.' && i > 0 && p[i - 1] == '.')
                 return false;
@@ -240,7 +208,7 @@ static void judge_target(struct sm_http_head *h, const uint8_t *data)
     size_t len = h->target.len;
     size_t path = 0;
 
-    if (text_is(data, h->method.len, "CONNECT")) {
+    if (sm_http_same(data, h->method.len, "CONNECT")) {
         refuse(h, SM_HTTP_REJECT_CONNECT);
         return;
     }
@@ -248,7 +216,7 @@ static void judge_target(struct sm_http_head *h, const uint8_t *data)
         refuse(h, SM_HTTP_REJECT_TARGET);
         return;
     }
-    if (text_is(t, len, "*") && text_is(data, h->method.len, "OPTIONS")) {
+    if (sm_http_same(t, len, "*") && sm_http_same(data, h->method.len, "OPTIONS")) {
         h->form = SM_HTTP_TARGET_ASTERISK;
         h->path = span(h->target.off, 0);
         return;
@@ -256,8 +224,8 @@ static void judge_target(struct sm_http_head *h, const uint8_t *data)
     if (t[0] == '/') {
         h->form = SM_HTTP_TARGET_ORIGIN;
     } else {
-        h->abs_https = text_begins_nocase(t, len, "https://");
-        if (!h->abs_https && !text_begins_nocase(t, len, "http://")) {
+        h->abs_https = sm_http_begins_nocase(t, len, "https://");
+        if (!h->abs_https && !sm_http_begins_nocase(t, len, "http://")) {
             refuse(h, SM_HTTP_REJECT_TARGET);
             return;
         }
@@ -279,7 +247,7 @@ static void judge_target(struct sm_http_head *h, const uint8_t *data)
 static bool mentions_http(const uint8_t *line, size_t len)
 {
     for (size_t i = 1; i < len; i++)
-        if ((line[i - 1] == ' ' || line[i - 1] == '\t') && text_begins_nocase(line + i, len - i, "HTTP/"))
+        if ((line[i - 1] == ' ' || line[i - 1] == '\t') && sm_http_begins_nocase(line + i, len - i, "HTTP/"))
             return true;
     return false;
 }
@@ -307,8 +275,8 @@ static void judge_request_line(struct sm_http_head *h, const uint8_t *data, size
     const uint8_t *version = data + target_end + 1;
     size_t version_len = target_end < end ? end - target_end - 1 : 0;
     if (data[h->method.len] != ' ' || target_end == target || target_end == end || data[target_end] != ' ' ||
-        version_len != 8 || memcmp(version, "HTTP/", 5) != 0 || !is_digit(version[5]) || version[6] != '.' ||
-        !is_digit(version[7])) {
+        version_len != 8 || memcmp(version, "HTTP/", 5) != 0 || !sm_http_is(version[5], SM_HTTP_DIGIT) ||
+        version[6] != '.' || !sm_http_is(version[7], SM_HTTP_DIGIT)) {
         refuse(h, SM_HTTP_REJECT_REQUEST_LINE);
         return;
     }
@@ -333,110 +301,40 @@ static void judge_host(struct sm_http_head *h, const uint8_t *data, size_t off, 
         return;
     }
     h->seen_host = true;
+    h->authority = span(off, len);
     if (!parse_authority(data, off, len, &h->host_kind, &h->host, &h->port))
         refuse(h, SM_HTTP_REJECT_HOST_INVALID);
-}
-
-static void judge_length(struct sm_http_head *h, const uint8_t *value, size_t len)
-{
-    if (h->has_length || memchr(value, ',', len)) {
-        refuse(h, SM_HTTP_REJECT_LENGTH_REPEATED);
-        return;
-    }
-    /* 18 digits fit in 63 bits: no reader behind us can overflow where we did not. */
-    if (len < 1 || len > 18) {
-        refuse(h, SM_HTTP_REJECT_LENGTH_INVALID);
-        return;
-    }
-    for (size_t i = 0; i < len; i++) {
-        if (!is_digit(value[i])) {
-            refuse(h, SM_HTTP_REJECT_LENGTH_INVALID);
-            return;
-        }
-        h->content_length = h->content_length * 10 + (uint64_t)(value[i] - '0');
-    }
-    h->has_length = true;
-}
-
-/* The only coding that every server ends in the same place is one `chunked` alone. */
-static void judge_coding(struct sm_http_head *h, const uint8_t *value, size_t len)
-{
-    if (h->chunked || h->minor == 0 || !text_is_nocase(value, len, "chunked"))
-        refuse(h, SM_HTTP_REJECT_CODING);
-    else
-        h->chunked = true;
-}
-
-static void judge_upgrade(struct sm_http_head *h, const uint8_t *value, size_t len)
-{
-    size_t at = 0;
-
-    h->upgrade = true;
-    while (at < len) {
-        size_t end = at;
-        while (end < len && value[end] != ',')
-            end++;
-        while (at < end && (value[at] == ' ' || value[at] == '\t'))
-            at++;
-        if (text_begins_nocase(value + at, end - at, "h2") || text_begins_nocase(value + at, end - at, "HTTP/") ||
-            text_begins_nocase(value + at, end - at, "tls")) {
-            refuse(h, SM_HTTP_REJECT_UPGRADE);
-            return;
-        }
-        at = end + 1;
-    }
 }
 
 /* One header line without its CRLF. */
 static void judge_field(struct sm_http_head *h, const uint8_t *data, size_t off, size_t len)
 {
-    const uint8_t *line = data + off;
+    struct sm_http_field f;
+    enum sm_http_reject why = sm_http_field_read(data + off, len, &f);
 
-    if (line[0] == ' ' || line[0] == '\t') {
-        refuse(h, SM_HTTP_REJECT_FOLDED_LINE);
+    if (why == SM_HTTP_REJECT_NONE && ++h->fields > SM_HTTP_FIELDS_MAX)
+        why = SM_HTTP_REJECT_TOO_MANY_FIELDS;
+    if (why == SM_HTTP_REJECT_NONE)
+        why = sm_http_framing_field(&h->framing, h->minor, &f);
+    if (why != SM_HTTP_REJECT_NONE) {
+        refuse(h, why);
         return;
     }
-    for (size_t i = 0; i < len; i++) {
-        if (is_control(line[i]) && line[i] != '\t') {
-            refuse(h, line[i] == '\r' ? SM_HTTP_REJECT_BARE_CR : SM_HTTP_REJECT_CONTROL);
-            return;
-        }
-    }
-    size_t name = 0;
-    while (name < len && is_token(line[name]))
-        name++;
-    if (name == 0 || name == len || line[name] != ':') {
-        bool space = name > 0 && name < len && (line[name] == ' ' || line[name] == '\t');
-        refuse(h, space ? SM_HTTP_REJECT_SPACE_BEFORE_COLON : SM_HTTP_REJECT_FIELD_NAME);
-        return;
-    }
-    if (++h->fields > SM_HTTP_FIELDS_MAX) {
-        refuse(h, SM_HTTP_REJECT_TOO_MANY_FIELDS);
-        return;
-    }
-    size_t value = name + 1;
-    size_t end = len;
-    while (value < end && (line[value] == ' ' || line[value] == '\t'))
-        value++;
-    while (end > value && (line[end - 1] == ' ' || line[end - 1] == '\t'))
-        end--;
-
-    if (text_is_nocase(line, name, "Host"))
-        judge_host(h, data, off + value, end - value);
-    else if (text_is_nocase(line, name, "Content-Length"))
-        judge_length(h, line + value, end - value);
-    else if (text_is_nocase(line, name, "Transfer-Encoding"))
-        judge_coding(h, line + value, end - value);
-    else if (text_is_nocase(line, name, "Upgrade"))
-        judge_upgrade(h, line + value, end - value);
-    else if (text_is_nocase(line, name, "HTTP2-Settings"))
+    if (sm_http_field_is(&f, "Host")) {
+        judge_host(h, data, (size_t)(f.value - data), f.value_len);
+    } else if (sm_http_field_is(&f, "Upgrade")) {
+        h->upgrade = true;
+        if (!sm_http_upgrade_ok(f.value, f.value_len))
+            refuse(h, SM_HTTP_REJECT_UPGRADE);
+    } else if (sm_http_field_is(&f, "HTTP2-Settings")) {
         refuse(h, SM_HTTP_REJECT_UPGRADE);
+    }
 }
 
 /* The empty line has come: what can only be judged over the whole head. */
 static void judge_head(struct sm_http_head *h, const uint8_t *data, size_t len)
 {
-    if (h->has_length && h->chunked) {
+    if (h->framing.has_length && h->framing.chunked) {
         refuse(h, SM_HTTP_REJECT_LENGTH_AND_CODING);
         return;
     }
@@ -469,7 +367,7 @@ static void read_method(struct sm_http_head *h, const uint8_t *data, size_t len)
 {
     for (; h->scanned < len; h->scanned++) {
         uint8_t c = data[h->scanned];
-        if (is_token(c)) {
+        if (sm_http_is(c, SM_HTTP_TOKEN)) {
             h->maybe = SM_HTTP_MAYBE_TOKEN;
             if (h->scanned >= SM_HTTP_METHOD_MAX) {
                 settle(h, SM_HTTP_NOT_HTTP);

@@ -85,6 +85,10 @@ enum sm_http_reject {
     SM_HTTP_REJECT_LENGTH_AND_CODING, /* Content-Length and Transfer-Encoding */
     SM_HTTP_REJECT_CODING,            /* Transfer-Encoding other than exactly one `chunked`, or in HTTP/1.0 */
     SM_HTTP_REJECT_UPGRADE,           /* Upgrade to h2c or TLS, or HTTP2-Settings */
+    /* Not of request heads: response.h, body.h. */
+    SM_HTTP_REJECT_STATUS_LINE, /* not `HTTP/1.x SP 3DIGIT [SP reason] CRLF` */
+    SM_HTTP_REJECT_CHUNK,       /* chunk size, extension or line end */
+    SM_HTTP_REJECT_TRAILER,     /* a field that must not stand behind a body */
     SM_HTTP_REJECT_COUNT
 };
 
@@ -110,6 +114,15 @@ struct sm_http_span {
     uint32_t len;
 };
 
+/** What says where a message ends, and whether its connection does (field.h reads it). */
+struct sm_http_framing {
+    bool has_length; /* Content-Length */
+    uint64_t content_length;
+    bool chunked;
+    bool close; /* Connection: close */
+    bool keep_alive;
+};
+
 struct sm_http_head {
     /* Result. */
     enum sm_http_status status;
@@ -122,11 +135,10 @@ struct sm_http_head {
     struct sm_http_span target; /* as sent, query included */
     struct sm_http_span path;   /* the target's path without authority and query; empty for "http://host" and for '*' */
     enum sm_http_host_kind host_kind;
-    struct sm_http_span host; /* without port and without brackets */
-    uint16_t port;            /* 0: none was given */
-    bool has_length;          /* Content-Length */
-    uint64_t content_length;
-    bool chunked;
+    struct sm_http_span host;      /* without port and without brackets */
+    uint16_t port;                 /* 0: none was given */
+    struct sm_http_span authority; /* the Host line's value; empty without */
+    struct sm_http_framing framing;
     bool upgrade; /* an Upgrade line that is allowed (websocket): what follows a 101 is not HTTP */
 
     /* Private. */

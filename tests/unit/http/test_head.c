@@ -336,9 +336,9 @@ static void test_fields_of_the_result(void **state)
     assert_int_equal(h.form, SM_HTTP_TARGET_ABSOLUTE);
     assert_int_equal(h.host_kind, SM_HTTP_HOST_NAME);
     assert_int_equal(h.minor, 1);
-    assert_true(h.has_length);
-    assert_int_equal(h.content_length, 123);
-    assert_false(h.chunked);
+    assert_true(h.framing.has_length);
+    assert_int_equal(h.framing.content_length, 123);
+    assert_false(h.framing.chunked);
     assert_true(h.upgrade);
 
     text = "GET /x?y HTTP/1.0\r\nHost: [::ffff:1.2.3.4]\r\n\r\n";
@@ -353,7 +353,7 @@ static void test_fields_of_the_result(void **state)
     sm_http_head_init(&h);
     assert_int_equal(sm_http_head_feed(&h, (const uint8_t *)text, strlen(text)), SM_HTTP_HTTP1);
     assert_int_equal(h.host_kind, SM_HTTP_HOST_V4);
-    assert_true(h.chunked);
+    assert_true(h.framing.chunked);
 }
 
 /* A head of exactly the maximum passes, one byte more does not, and neither is read twice. */
