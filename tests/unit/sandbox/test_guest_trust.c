@@ -351,7 +351,7 @@ static void build(struct layout *l, char *const *env)
     sm_autofd root = open(l->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     sm_autofd dir = open(l->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     assert_true(root >= 0 && dir >= 0);
-    if (sm_trust_build(l->trust, root, dir, env ? env : none, "/work", &error) < 0)
+    if (sm_trust_build(l->trust, root, dir, env ? env : none, "/place", &error) < 0)
         fail_msg("%s", error->message);
 }
 
@@ -672,7 +672,7 @@ static void test_environment(void **state)
     begin(&l, "env-own");
     g_autofree char *with_key = concat("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", pems[OWN]);
     file(&l, "/etc/ssl/cert.pem", pems[ONE], -1);
-    file(&l, "/work/my.pem", with_key, -1);
+    file(&l, "/place/my.pem", with_key, -1);
     file(&l, "/home/two.pem", pems[TWO], -1);
     char *given[] = {(char[]){"SSL_CERT_FILE=my.pem"},
                      (char[]){"NODE_EXTRA_CA_CERTS=/home/two.pem"},
