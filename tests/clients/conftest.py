@@ -138,8 +138,9 @@ class Client:
             subprocess.run(["sh", "-ec", f"""
 mkdir -p {store} {self.home}/.pki/nssdb
 cat /etc/ssl/certs/ca-certificates.crt {self.world.ca} >{store}/bundle.pem
-! command -v keytool || keytool -importcert -noprompt -storetype JKS -keystore {store}/trust.jks -storepass changeit -alias world -file {self.world.ca}
-! command -v certutil || {{ certutil -d sql:{self.home}/.pki/nssdb -N --empty-password; certutil -d sql:{self.home}/.pki/nssdb -A -t C,, -n world -i {self.world.ca}; }}
+keytool -importcert -noprompt -storetype JKS -keystore {store}/trust.jks -storepass changeit -alias world -file {self.world.ca}
+certutil -d sql:{self.home}/.pki/nssdb -N --empty-password
+certutil -d sql:{self.home}/.pki/nssdb -A -t C,, -n world -i {self.world.ca}
 """], check=True, capture_output=True)
         e = self.environment({**{v: f"{store}/bundle.pem" for v in TRUST_VARIABLES[:11] if v != "SSL_CERT_DIR"},
                               "JAVA_TOOL_OPTIONS": f"-Djavax.net.ssl.trustStore={store}/trust.jks -Djavax.net.ssl.trustStorePassword=changeit",

@@ -10,7 +10,7 @@ import worldlib as w
 from conftest import DIRECT, need
 
 OK, H2, ALT = "ok.test", "h2.test", "tls12.test"
-PAGE = """<!DOCTYPE html><meta charset="utf-8"><title>matrix</title><link rel="stylesheet" href="style.css">
+PAGE = """<meta charset="utf-8"><title>matrix</title><link rel="stylesheet" href="style.css">
 <p id="out">nothing yet</p>%s
 <script>
   const seen = [];
@@ -23,7 +23,8 @@ PAGE = """<!DOCTYPE html><meta charset="utf-8"><title>matrix</title><link rel="s
     p.open('GET', 'missing', false);
     p.send();
     seen.push(p.status);
-    const protocols = performance.getEntriesByType('navigation').concat(performance.getEntriesByType('resource')).map((e) => e.nextHopProtocol);
+    const entries = [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')];
+    const protocols = entries.map((e) => e.nextHopProtocol);
     document.getElementById('out').textContent = JSON.stringify({
       seen, images: [...document.images].filter((i) => i.naturalWidth === 1).length, scripts: window.count,
       colour: getComputedStyle(document.body).color, protocols: [...new Set(protocols)], resources: protocols.length });
@@ -38,8 +39,8 @@ def chromium(client, url, allow, *more):
     profile = os.path.join(client.tmp, "profile")
     t = time.monotonic()
     r = client.run("chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
-                   "--disable-component-update", "--disable-sync", "--no-first-run", f"--user-data-dir={profile}", "--timeout=30000", *more, "--dump-dom", url,
-                   allow=allow, env={"XDG_CONFIG_HOME": os.path.join(client.home, "config"), "XDG_CACHE_HOME": os.path.join(client.home, "cache")})
+                   "--disable-component-update", "--disable-sync", "--no-first-run", f"--user-data-dir={profile}", "--timeout=30000", *more,
+                   "--dump-dom", url, allow=allow, env={"XDG_CONFIG_HOME": os.path.join(client.home, "config"), "XDG_CACHE_HOME": os.path.join(client.home, "cache")})
     return r, time.monotonic() - t
 
 
@@ -49,18 +50,21 @@ def test_page_with_its_parts(client, world, mark, served, seen_by_nginx):
         served.put(n, d)
     served.put("style.css", "body { color: rgb(1, 2, 3) }")
     served.put("data.json", json.dumps({"value": "gr\u00fc\u00dfe"}, ensure_ascii=False))
-    served.put("index.html", (PAGE % "".join(f'<img src="{n}">' if n.endswith("gif") else f'<script src="{n}"></script>' for n in parts)).replace("<!DOCTYPE html>", ""))
+    # In quirks mode, because nginx knows no type for the style sheet here.
+    tags = [f'<img src="{n}">' if n.endswith("gif") else f'<script src="{n}"></script>' for n in parts]
+    served.put("index.html", PAGE % "".join(tags))
     r, _ = chromium(client, f"https://{OK}{served.path}/index.html", [OK])
     m = re.search(r'<p id="out">(\{.*?\})</p>', r.out)
     assert m, repr(r)
     o = json.loads(m.group(1))
-    assert o == {"seen": ["gr\u00fc\u00dfe", 404], "images": 20, "scripts": 10, "colour": "rgb(1, 2, 3)", "protocols": ["h2"], "resources": 34}, o
+    assert (o["seen"], o["images"], o["scripts"], o["colour"]) == (["gr\u00fc\u00dfe", 404], 20, 10, "rgb(1, 2, 3)"), o
+    assert o["protocols"] == ["h2"] and o["resources"] == 34, o
     got = seen_by_nginx(34)
     for n in parts:
         assert f"GET {served.path}/{n} HTTP/2.0 200" in got, got
     conns = {x["conn"] for x in world.since(mark, "nginx", host=OK) if x["line"].startswith("GET " + served.path)}
     assert len(conns) <= 2, f"what a page needs comes over one connection (a second may be opened in advance): {conns}"
-    r.intercepted(OK, "h2", ("GET", f"{served.path}/index.html", 200), ("GET", f"{served.path}/i19.gif", 200), ("GET", f"{served.path}/missing", 404))
+    r.intercepted(OK, "h2", *[("GET", f"{served.path}/{n}", 404 if n == "missing" else 200) for n in (*parts, "index.html", "missing")])
 
 
 def test_http3_is_advertised_and_not_missed(client, world, mark):
@@ -70,7 +74,8 @@ def test_http3_is_advertised_and_not_missed(client, world, mark):
     r, _ = chromium(client, f"https://{H2}/echo/by-record", [H2])
     assert '"target": "/echo/by-record"' in r.out.replace("&quot;", '"'), repr(r)
     assert {(x["path"], x["proto"]) for x in world.requests(mark)} >= {("/echo/by-record", "h2")}
-    assert 65 in {x["type"] for x in world.since(mark, "dns", ev="query", name=H2)}, "the browser asks for the HTTPS record: else this test shows nothing"
+    asked = {x["type"] for x in world.since(mark, "dns", ev="query", name=H2)}
+    assert 65 in asked, f"the browser does not ask for the HTTPS record, so this test shows nothing: {asked}"
     assert not [p for p in world.wire(mark, port=443) if p["proto"] == "udp"]
     r.intercepted(H2, "h2", ("GET", "/echo/by-record", 200))
     request = next(x for x in r.result.audit if x["event"] == "egress_http_request")
@@ -85,7 +90,8 @@ def seconds(ts):
 
 def test_alt_svc_h3_is_not_followed(client, world, mark, served):
     """A response that advertises h3: the next request to that origin goes over TCP all the same, without a wait."""
-    served.put("index.html", f'<iframe src="https://{ALT}/altsvc" onload="if (!window.n) {{ window.n = 1; this.src = \'https://{ALT}/echo/after\' }}"></iframe>')
+    again = f"if (!window.n) {{ window.n = 1; this.src = 'https://{ALT}/echo/after' }}"
+    served.put("index.html", f'<iframe src="https://{ALT}/altsvc" onload="{again}"></iframe>')
     r, _ = chromium(client, f"https://{OK}{served.path}/index.html", [OK, ALT], "--virtual-time-budget=5000")
     w.wait_for("the second request", lambda: [x for x in world.requests(mark) if x["path"] == "/echo/after"])
     got = [(x["path"], x["proto"]) for x in world.requests(mark) if x["path"] != "/favicon.ico"]

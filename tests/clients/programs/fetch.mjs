@@ -18,4 +18,5 @@ for (const n of [204, 403, 500]) {
   await r.arrayBuffer();
   statuses.push(r.status);
 }
-console.log(JSON.stringify({ paths, up: up.body, chunks: up.chunks.length, gzip: createHash('sha256').update(gz).digest('hex'), stream: sha.digest('hex'), statuses }));
+const gzip = createHash('sha256').update(gz).digest('hex');
+console.log(JSON.stringify({ paths, up: up.body, chunks: up.chunks.length, gzip, stream: sha.digest('hex'), statuses }));

@@ -20,7 +20,7 @@ def go(target):
     c.setopt(c.WRITEDATA, out)
     c.setopt(c.HEADERFUNCTION, head.write)
     c.perform()
-    rows.append([c.getinfo(c.RESPONSE_CODE), c.getinfo(c.INFO_HTTP_VERSION), c.getinfo(c.NUM_CONNECTS), c.getinfo(c.SSL_VERIFYRESULT), len(out.getvalue())])
+    rows.append([c.getinfo(x) for x in (c.RESPONSE_CODE, c.INFO_HTTP_VERSION, c.NUM_CONNECTS, c.SSL_VERIFYRESULT)] + [len(out.getvalue())])
     return out.getvalue(), head.getvalue().decode()
 
 

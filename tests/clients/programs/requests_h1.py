@@ -16,5 +16,7 @@ sha = hashlib.sha256()
 with s.get(url + "/chunked/300000/7777", stream=True, timeout=20) as r:
     for d in r.iter_content(1000):
         sha.update(d)
+status = [s.get(f"{url}/status/{n}", timeout=20).status_code for n in (204, 304, 403, 500)]
+head = s.head(url + "/bytes/777", timeout=20).headers["content-length"]
 print(json.dumps({"one": one.json(), "two": two.json(), "gzip": hashlib.sha256(gz.content).hexdigest(), "stream": sha.hexdigest(),
-                  "status": [s.get(f"{url}/status/{n}", timeout=20).status_code for n in (204, 304, 403, 500)], "head": s.head(url + "/bytes/777", timeout=20).headers["content-length"]}))
+                  "status": status, "head": head}))
