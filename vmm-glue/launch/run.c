@@ -108,7 +108,7 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
         sm_workspace_write_settings(ws, settings, &error) < 0)
         return say(error);
 
-    sm_workspace_drop_key(ws); /* of a run that was killed */
+    sm_workspace_drop_ca(ws, false); /* of an earlier run; its key too, when that was killed */
     if (sm_run_options_intercepts(o) && sm_workspace_new_ca(ws, &ca, &error) < 0)
         return say(error);
 
@@ -190,7 +190,7 @@ int sm_launch_run(const struct sm_run_options *o)
         fprintf(stderr, "slirp-med: workspace %s\n", o->name);
     bool started = false;
     int status = run_locked(o, &ws, &ground, &started);
-    sm_workspace_drop_key(&ws);
+    sm_workspace_drop_ca(&ws, true);
     if (!started)
         sm_workspace_undo(&ws);
     return status;

@@ -336,11 +336,13 @@ void sm_workspace_ca_close(struct sm_workspace_ca *ca)
     sm_fd_close(&ca->guest_fd);
 }
 
-void sm_workspace_drop_key(const struct sm_workspace *ws)
+void sm_workspace_drop_ca(const struct sm_workspace *ws, bool key_alone)
 {
     if (unlinkat(ws->dirfd, SM_STATE_CA_KEY, 0) < 0 && errno != ENOENT)
         sm_log_error("%s/%s/" SM_STATE_CA_KEY " cannot be removed (%s): remove it", ws->base, ws->name,
                      strerror(errno));
+    if (!key_alone)
+        (void)unlinkat(ws->dirfd, SM_STATE_CA_CERT, 0);
 }
 
 void sm_workspace_undo(struct sm_workspace *ws)

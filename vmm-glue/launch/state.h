@@ -84,8 +84,8 @@ struct sm_workspace_ca {
 int sm_workspace_new_ca(const struct sm_workspace *ws, struct sm_workspace_ca *ret, GError **error);
 /** sm_workspace_ca_close() - fit for sm_cleanup(). */
 void sm_workspace_ca_close(struct sm_workspace_ca *ca);
-/** sm_workspace_drop_key() - ca.key is needed no more; none being there is no error. */
-void sm_workspace_drop_key(const struct sm_workspace *ws);
+/** sm_workspace_drop_ca() - ca.key is needed no more, or neither file; none being there is no error. */
+void sm_workspace_drop_ca(const struct sm_workspace *ws, bool key_alone);
 
 /**
  * sm_workspace_undo() - after a start that failed before anything was recorded: remove the folder if this start made it and nothing was
