@@ -33,6 +33,8 @@ enum sm_audit_event {
     SM_AUDIT_EGRESS_INTERNAL_DENY,
     SM_AUDIT_EGRESS_DIAL, /* written before the core dials an upstream for a flow */
     SM_AUDIT_EGRESS_DIAL_ERROR,
+    SM_AUDIT_EGRESS_MITM_DIAL,   /* written before the core's own ClientHello goes to an upstream */
+    SM_AUDIT_EGRESS_MITM_OPAQUE, /* what is inside TLS is no HTTP (reason says how that is known): relayed as it is */
     SM_AUDIT_EGRESS_MITM_HANDSHAKE_ERROR,
     SM_AUDIT_EGRESS_MITM_UPSTREAM_ERROR,
     SM_AUDIT_EGRESS_DNS_ALLOW,

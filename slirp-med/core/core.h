@@ -7,6 +7,7 @@
  *   main.c     the process: configuration, sandbox, link to the supervisor, start and orderly end
  *   session.c  a flow's life, from OPEN to its close line: strings the stages together and calls audit
  *   tcp.c      dialling, classification of first bytes, hand-over, the end as the kernel tells it
+ *   mediate.c  flows that pass through the core: TLS on both sides, HTTP bridges (mediate.h); pki.c, requests.c beside it
  *   udp.c      connected sockets and the datagram pair
  *   names.c    the resolver service glued to policy, pins and audit; DNS over TCP
  *   turn.c     the end of a turn: commit the audit batch, then release effects
@@ -31,7 +32,9 @@
 #include "flow/channel.h"
 #include "http/head.h"
 #include "policy/decide.h"
+#include "tls/ca.h"
 #include "tls/clienthello.h"
+#include "tls/conn.h"
 
 /** Flows of one workspace at once. The front has the same bound; each costs one to three descriptors and about 1 KiB here. */
 #define SM_CORE_SESSIONS_MAX 16384
@@ -66,6 +69,7 @@
 
 struct sm_core;
 struct sm_session;
+struct sm_mediation;
 
 typedef void (*sm_effect_fn)(struct sm_session *s, bool ok);
 
@@ -78,6 +82,8 @@ typedef void (*sm_effect_fn)(struct sm_session *s, bool ok);
     X(REDIALLING) /* connecting to an address of that resolution */                                                    \
     X(JUDGED)     /* writing the judged bytes upstream, then ATTACH */                                                 \
     X(ATTACHED)   /* the flow is the upstream socket (or the pair) */                                                  \
+    X(SECURING)   /* TLS with upstream, before the guest hears of it */                                                \
+    X(MEDIATED)   /* the flow is a pair; the core relays and judges */                                                 \
     X(SERVED)     /* DNS over TCP: the core itself is the server */
 
 enum sm_session_state {
@@ -98,7 +104,7 @@ struct sm_session {
     const struct sm_pin *pin;    /* held while the flow lives; NULL when the name is not pinned */
 
     struct sm_watch upstream; /* fd -1: none */
-    struct sm_watch pair;     /* UDP and DNS: our end; fd -1: none */
+    struct sm_watch pair;     /* UDP, DNS and mediated flows: our end; fd -1: none */
     int give_fd;              /* the descriptor that the next ATTACH carries */
     bool upstream_up;         /* the handshake with upstream is complete */
     bool accepted;            /* the guest's handshake was let through */
@@ -120,6 +126,10 @@ struct sm_session {
         *classified; /* what the first bytes were: "tls", "http", "h2", "opaque", "server_first"; NULL: not known yet */
     enum sm_assertion assertion;
     struct sm_host asserted;
+
+    struct sm_mediation *mediation; /* SECURING and MEDIATED */
+    bool mitm;                      /* intercepted */
+    const char *page_reason;        /* of the denial that a page explains */
 
     struct sm_resolver_req *lookup;
     struct sm_addr addrs[SM_CORE_DIAL_ADDRS_MAX];
@@ -156,6 +166,12 @@ struct sm_core {
     struct sm_pins *pins;
     struct sm_resolver *resolver;
     struct sm_dnsserve *dns;
+    struct sm_tls_ca *ca; /* NULL: nothing is intercepted */
+    struct sm_tls_guest *tls_guest;
+    struct sm_tls_upstream *tls_upstream;
+    bool roots_asked, roots_loaded;
+    GQueue roots_wait, mint_wait; /* of struct sm_mediation */
+    struct sm_timer mint_timer;
     struct sm_watch link;
     struct sm_watch netlink;
     struct sm_watch ghost; /* sockets that the front should have closed; see tcp.c */
@@ -218,6 +234,15 @@ void sm_session_refuse(struct sm_session *s, enum sm_flow_how how, uint32_t hold
 void sm_session_judge(struct sm_session *s, enum sm_stage stage);
 /** sm_session_close() - the close line (if one is owed), then forget the session. reason may be NULL. */
 void sm_session_close(struct sm_session *s, const char *reason);
+/** sm_session_record() - a line that lets the flow go on: written, and then fn; a flow that cannot be recorded is refused. */
+void sm_session_record(struct sm_session *s, const struct sm_audit_record *r, sm_effect_fn fn);
+/** sm_session_record_denial() - a denial's line, or a count if it repeats one. @name: what tells it from others beside destination and reason. */
+void sm_session_record_denial(struct sm_session *s, struct sm_audit_record *r, const char *reason, const void *name,
+                              size_t name_len);
+/** sm_session_ask_host() - the verdict if this name had been asserted for the address that was dialled. */
+void sm_session_ask_host(struct sm_session *s, const struct sm_host *host, struct sm_verdict *ret);
+/** sm_session_drop_first_bytes() - the parsers of the first bytes have done their work. */
+void sm_session_drop_first_bytes(struct sm_session *s);
 /** sm_session_attach() - send ATTACH with give_fd, now or when the front has caught up. */
 void sm_session_attach(struct sm_session *s);
 void sm_session_attached(struct sm_core *core);
@@ -227,6 +252,9 @@ void sm_tcp_dial(struct sm_session *s, bool ok);
 void sm_tcp_redial(struct sm_session *s, bool ok);
 /** sm_tcp_accept() - let the guest's handshake through. */
 bool sm_tcp_accept(struct sm_session *s);
+/** sm_tcp_proceed() - the verdict allows it and upstream is up: hand over, or mediate. */
+void sm_tcp_proceed(struct sm_session *s);
+void sm_tcp_drop_upstream(struct sm_session *s, bool reset);
 void sm_tcp_hold(struct sm_session *s, bool ok);
 void sm_tcp_hand_over(struct sm_session *s, bool ok);
 /** sm_session_allows_opaque() - would a flow that names nobody be let through on the upstream it has? Fills s->verdict if so. */

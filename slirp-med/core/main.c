@@ -3,7 +3,7 @@
  * The core's process: read the configuration, build what needs files, enter the sandbox, record the start, say READY, run; at the end write
  * the close line of every flow and the stop line. Descriptors and messages as in base/link.h.
  */
-#include "core/core.h"
+#include "core/mediate.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -46,6 +46,11 @@ void sm_core_stop(struct sm_core *core, const char *reason, int status)
         if (!g_hash_table_iter_next(&it, NULL, &value))
             break;
         struct sm_session *s = value;
+        uint64_t id = s->id;
+        if (s->state == SM_SESSION_MEDIATED)
+            sm_mediate_stop(s);
+        if (g_hash_table_lookup(core->sessions, &id) != s)
+            continue;
         sm_tcp_count(s);
         sm_session_close(s, "workspace_stop");
     }
@@ -151,6 +156,8 @@ static bool take_link(struct sm_core *core)
         g_autofree char *text = sm_fd_read_all(m.fd, 65536, &len, NULL);
         if (text)
             sm_names_news(core, text, len);
+    } else if (m.verb == SM_LINK_GIVE && strcmp(m.text, "roots") == 0) {
+        sm_pki_news(core, m.fd);
     }
     sm_fd_close(&m.fd);
     return true;
@@ -185,6 +192,10 @@ static bool core_init(struct sm_core *core, GError **error)
     if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < SM_CORE_SESSIONS_MAX * 3 + SM_CORE_FD_RESERVE)
         core->sessions_max =
             files.rlim_cur > 2 * SM_CORE_FD_RESERVE ? (unsigned)((files.rlim_cur - SM_CORE_FD_RESERVE) / 3) : 64;
+    /* Where nothing is intercepted there is no CA, and the launcher gave no files for one. */
+    if (core->config->mode != SM_MODE_OFF && !core->config->opaque &&
+        !sm_pki_init(core, SM_CA_KEY_FD, SM_CA_CERT_FD, error))
+        return false;
     return sm_ownaddr_init(core, error) && sm_names_init(core, error);
 }
 
@@ -196,7 +207,7 @@ static int fail(const GError *error)
 
 int sm_core_main(int argc, char **argv)
 {
-    static const int keep[] = {SM_LINK_FD, SM_CONFIG_FD, SM_CHANNEL_FD, SM_ROLE_FD};
+    static const int keep[] = {SM_LINK_FD, SM_CONFIG_FD, SM_CHANNEL_FD, SM_ROLE_FD, SM_CA_KEY_FD, SM_CA_CERT_FD};
     static const struct sm_channel_ops ops = {
         .message = on_message, .failed = channel_failed, .drained = channel_drained};
     struct sm_sandbox_spec sandbox = {.keep_fds = keep, .n_keep_fds = SM_ARRAY_LEN(keep), .parent_fd = SM_LINK_FD};
@@ -233,6 +244,7 @@ int sm_core_main(int argc, char **argv)
     int status = sm_loop_run(core.loop);
 
     sm_channel_free(core.channel); /* the front sees the end of the channel and ends too */
+    sm_pki_free(&core);
     sm_dnsserve_free(core.dns);
     sm_resolver_free(core.resolver);
     sm_audit_repeats_free(core.repeats);

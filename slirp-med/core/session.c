@@ -9,12 +9,13 @@
  *                                                            └─ ACCEPT; watch both sides
  *   first bytes ─► judge ASSERT ─┬─ DENY ────► egress_deny, ABORT
  *                                ├─ RESOLVE ─► own look-up; judge RESOLVED per address; egress_dial, connect
- *                                └─ ALLOW ───► egress_allow, judged bytes, ATTACH
+ *                                └─ ALLOW ─┬─ handed over: egress_allow, judged bytes, ATTACH
+ *                                           └─ mediated: see mediate.h
  *   end, as the kernel tells it ─► egress_close
  *
  * UDP has one stage: judge ATTEMPT, egress_udp_allow, ATTACH.
  */
-#include "core/core.h"
+#include "core/mediate.h"
 
 #include <unistd.h>
 
@@ -61,7 +62,7 @@ void sm_session_line(const struct sm_session *s, struct sm_audit_record *r, enum
         .unlisted = v->unlisted,
         .internal = v->internal,
         .has_mitm = !is_udp(s),
-        .mitm = false, /* nothing is intercepted yet */
+        .mitm = s->mitm,
     };
     sm_audit_begin(r, event, sm_clock_wall_us());
     sm_audit_add_target(r, &t);
@@ -76,6 +77,14 @@ static void drop_held(struct sm_session *s)
     sm_buf_clear(&s->held);
 }
 
+void sm_session_drop_first_bytes(struct sm_session *s)
+{
+    if (s->tls)
+        sm_tls_hello_clear(s->tls);
+    g_clear_pointer(&s->tls, g_free);
+    g_clear_pointer(&s->http, g_free);
+}
+
 void sm_session_free(struct sm_session *s)
 {
     struct sm_core *core = s->core;
@@ -88,6 +97,7 @@ void sm_session_free(struct sm_session *s)
     sm_loop_disarm(core->loop, &s->timer);
     sm_loop_unwatch(core->loop, &s->upstream);
     sm_loop_unwatch(core->loop, &s->pair);
+    sm_mediate_free(s);
     sm_fd_close(&s->upstream.fd);
     sm_fd_close(&s->pair.fd);
     sm_fd_close(&s->give_fd);
@@ -99,10 +109,7 @@ void sm_session_free(struct sm_session *s)
     drop_held(s);
     sm_buf_clear(&s->dns_in);
     sm_buf_clear(&s->dns_out);
-    if (s->tls)
-        sm_tls_hello_clear(s->tls);
-    g_free(s->tls);
-    g_free(s->http);
+    sm_session_drop_first_bytes(s);
     g_hash_table_steal(core->sessions, &s->id);
     g_free(s);
 }
@@ -132,7 +139,7 @@ void sm_session_refuse(struct sm_session *s, enum sm_flow_how how, uint32_t hold
 {
     struct sm_flow_msg m = {.type = SM_FLOW_REFUSE, .id = s->id, .how = how, .hold_ms = hold_ms};
 
-    if (s->accepted || s->state == SM_SESSION_ATTACHED)
+    if (s->accepted || s->state == SM_SESSION_ATTACHED || s->state == SM_SESSION_MEDIATED)
         m = (struct sm_flow_msg){.type = SM_FLOW_ABORT, .id = s->id};
     else if (hold_ms > 0)
         m.scope = SM_SCOPE_DESTINATION;
@@ -179,24 +186,39 @@ static void refuse_effect(struct sm_session *s, bool ok)
     sm_session_refuse(s, how_of(s), hold_for(s));
 }
 
+static void count_denial(struct sm_core *core, const struct sm_session *s, struct sm_audit_record *r,
+                         const char *reason, const void *name, size_t name_len, uint64_t count)
+{
+    struct sm_audit_repeat_key key = {.proto = is_udp(s) ? IPPROTO_UDP : IPPROTO_TCP,
+                                      .dst = s->dst,
+                                      .reason = reason,
+                                      .name = name,
+                                      .name_len = name_len};
+
+    if (!sm_audit_repeats_deny(core->repeats, core->audit, &key, r, count, sm_loop_now(core->loop)))
+        sm_log_debug("a denial could not be recorded");
+}
+
+void sm_session_record_denial(struct sm_session *s, struct sm_audit_record *r, const char *reason, const void *name,
+                              size_t name_len)
+{
+    s->core->n_denied++;
+    count_denial(s->core, s, r, reason, name, name_len, 1);
+}
+
 static void record_denial(struct sm_core *core, const struct sm_session *s, const char *reason, uint64_t count)
 {
     struct sm_audit_record r;
     bool internal = sm_reason_is_inside(s->verdict.reason) && s->verdict.action == SM_ACTION_DENY;
     enum sm_audit_event event = is_udp(s) ? (internal ? SM_AUDIT_EGRESS_UDP_INTERNAL_DENY : SM_AUDIT_EGRESS_UDP_DENY)
                                           : (internal ? SM_AUDIT_EGRESS_INTERNAL_DENY : SM_AUDIT_EGRESS_DENY);
-    struct sm_audit_repeat_key key = {.proto = is_udp(s) ? IPPROTO_UDP : IPPROTO_TCP, .dst = s->dst, .reason = reason};
+    bool named = s->asserted.kind == SM_NAME_HOST;
 
     core->n_denied += count;
     if (core->config->mode == SM_MODE_OFF)
         return;
     sm_session_line(s, &r, event, reason);
-    if (s->asserted.kind == SM_NAME_HOST) {
-        key.name = s->asserted.name;
-        key.name_len = strlen(s->asserted.name);
-    }
-    if (!sm_audit_repeats_deny(core->repeats, core->audit, &key, &r, count, sm_loop_now(core->loop)))
-        sm_log_debug("a denial could not be recorded");
+    count_denial(core, s, &r, reason, named ? s->asserted.name : NULL, named ? strlen(s->asserted.name) : 0, count);
 }
 
 void sm_session_deny(struct sm_session *s, const char *reason)
@@ -216,7 +238,12 @@ void sm_session_deny(struct sm_session *s, const char *reason)
         s->allowed = s->dial_recorded = false;
     }
     sm_core_effect_cancel(s);
-    sm_core_effect(s, refuse_effect);
+    if (sm_mediate_can_page(s)) {
+        s->page_reason = reason;
+        sm_core_effect(s, sm_mediate_page);
+    } else {
+        sm_core_effect(s, refuse_effect);
+    }
 }
 
 static void record_failed(struct sm_session *s)
@@ -237,6 +264,16 @@ static void hold_pin(struct sm_session *s)
     sm_pins_release(core->pins, old, now);
 }
 
+void sm_session_record(struct sm_session *s, const struct sm_audit_record *r, sm_effect_fn fn)
+{
+    if (!sm_core_record(s->core, r)) {
+        record_failed(s);
+        return;
+    }
+    hold_pin(s);
+    sm_core_effect(s, fn);
+}
+
 static void record_and_schedule(struct sm_session *s, enum sm_audit_event event, sm_effect_fn fn)
 {
     struct sm_audit_record r;
@@ -254,10 +291,11 @@ static void record_and_schedule(struct sm_session *s, enum sm_audit_event event,
     sm_core_effect(s, fn);
 }
 
-static void ask(struct sm_session *s, enum sm_stage stage, const struct sm_endpoint *dst, struct sm_verdict *ret)
+static void question(struct sm_session *s, enum sm_stage stage, const struct sm_endpoint *dst, struct sm_question *ret)
 {
     struct sm_core *core = s->core;
-    struct sm_question q = {
+
+    *ret = (struct sm_question){
         .mode = core->config->mode,
         .stage = stage,
         .proto = s->proto,
@@ -270,6 +308,23 @@ static void ask(struct sm_session *s, enum sm_stage stage, const struct sm_endpo
         .ground = core->config->ground,
         .now_us = sm_loop_now(core->loop),
     };
+}
+
+static void ask(struct sm_session *s, enum sm_stage stage, const struct sm_endpoint *dst, struct sm_verdict *ret)
+{
+    struct sm_question q;
+
+    question(s, stage, dst, &q);
+    sm_decide(&q, ret);
+}
+
+void sm_session_ask_host(struct sm_session *s, const struct sm_host *host, struct sm_verdict *ret)
+{
+    struct sm_question q;
+
+    question(s, SM_STAGE_ASSERT, &s->dialled, &q);
+    q.assertion = SM_ASSERTION_HOST;
+    q.asserted = host;
     sm_decide(&q, ret);
 }
 
@@ -342,7 +397,7 @@ void sm_session_judge(struct sm_session *s, enum sm_stage stage)
         if (is_udp(s)) {
             record_and_schedule(s, SM_AUDIT_EGRESS_UDP_ALLOW, sm_udp_start);
         } else if (s->upstream_up) {
-            sm_session_allow(s, sm_tcp_hand_over);
+            sm_tcp_proceed(s);
         } else {
             /* Held without upstream, and now an asserted name is proven for the guest's own address (a pin came in between). */
             s->addrs[0] = s->dst.addr;
@@ -388,7 +443,8 @@ void sm_session_attach(struct sm_session *s)
     core->attach_inflight++;
     if (!sm_channel_send(core->channel, &m, fd))
         sm_fd_close(&fd); /* the channel is dead: main.c ends the workspace */
-    s->state = s->state == SM_SESSION_SERVED ? SM_SESSION_SERVED : SM_SESSION_ATTACHED;
+    if (s->state != SM_SESSION_SERVED && s->state != SM_SESSION_MEDIATED)
+        s->state = SM_SESSION_ATTACHED;
     drop_held(s);
 }
 
@@ -447,6 +503,10 @@ static void on_gone(struct sm_session *s, enum sm_flow_why why)
     s->gone_why = why;
     if (s->state == SM_SESSION_ATTACHED && !is_udp(s)) {
         sm_tcp_gone(s);
+        return;
+    }
+    if (s->state == SM_SESSION_MEDIATED) {
+        sm_mediate_gone(s);
         return;
     }
     sm_tcp_count(s); /* judged bytes may have gone up already */

@@ -8,7 +8,7 @@
  * After ATTACH the front has the socket and we a duplicate: it tells the end (EPOLLHUP, EPOLLERR) and the bytes (TCP_INFO), whatever the front
  * says. The duplicate is never read, and never asked for SO_ERROR, which would take the error away from the front.
  */
-#include "core/core.h"
+#include "core/mediate.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -75,7 +75,7 @@ static const char *error_name(int err)
     }
 }
 
-static void drop_upstream(struct sm_session *s, bool reset)
+void sm_tcp_drop_upstream(struct sm_session *s, bool reset)
 {
     if (s->upstream.fd < 0)
         return;
@@ -92,7 +92,7 @@ static void dial_failed(struct sm_session *s, int err, const char *reason)
 {
     struct sm_audit_record r;
 
-    drop_upstream(s, true);
+    sm_tcp_drop_upstream(s, true);
     sm_session_line(s, &r, SM_AUDIT_EGRESS_DIAL_ERROR, reason ? reason : error_name(err));
     if (err)
         sm_audit_add_str(&r, "error", strerror(err));
@@ -131,7 +131,7 @@ static void dial(struct sm_session *s, enum sm_session_state state)
 static void not_recorded(struct sm_session *s)
 {
     s->allowed = s->dial_recorded = false;
-    drop_upstream(s, true);
+    sm_tcp_drop_upstream(s, true);
     sm_session_refuse(s, SM_HOW_RST, 0);
 }
 
@@ -198,15 +198,7 @@ static void on_connected(struct sm_watch *watch, uint32_t events)
     s->upstream_up = true;
     sm_loop_unwatch(s->core->loop, watch);
     if (s->state == SM_SESSION_REDIALLING) {
-        struct sm_audit_record r;
-        sm_session_line(s, &r, SM_AUDIT_EGRESS_ALLOW, sm_reason_name(s->verdict.reason));
-        if (!sm_core_record(s->core, &r)) {
-            not_recorded(s);
-            return;
-        }
-        s->allowed = true;
-        s->core->n_allowed++;
-        sm_core_effect(s, sm_tcp_hand_over);
+        sm_tcp_proceed(s);
         return;
     }
     (void)sm_tcp_accept(s);
@@ -436,7 +428,7 @@ void sm_tcp_resolve(struct sm_session *s)
 {
     struct sm_audit_record r;
 
-    drop_upstream(s, true); /* it went to the guest's address, which proves nothing */
+    sm_tcp_drop_upstream(s, true); /* it went to the guest's address, which proves nothing */
     s->written = 0;
     sm_session_line(s, &r, SM_AUDIT_EGRESS_DNS_QUERY, sm_reason_name(s->verdict.reason));
     if (!sm_core_record(s->core, &r)) {
@@ -499,6 +491,21 @@ void sm_tcp_hand_over(struct sm_session *s, bool ok)
     write_judged(s);
 }
 
+void sm_tcp_proceed(struct sm_session *s)
+{
+    switch (sm_mediate_kind(s)) {
+    case SM_MEDIATE_TLS:
+        sm_mediate_tls(s);
+        break;
+    case SM_MEDIATE_CLEARTEXT:
+        sm_session_allow(s, sm_mediate_cleartext);
+        break;
+    case SM_MEDIATE_NOT:
+        sm_session_allow(s, sm_tcp_hand_over);
+        break;
+    }
+}
+
 /* Did upstream's FIN come? CLOSE is reached by both FINs or by a reset. */
 static bool fin_received(const struct sm_session *s, uint8_t state)
 {
@@ -554,7 +561,7 @@ void sm_tcp_ghost(struct sm_watch *ghost, uint32_t events)
 static void finish(struct sm_session *s, const char *reason, bool reset)
 {
     sm_tcp_count(s);
-    drop_upstream(s, reset);
+    sm_tcp_drop_upstream(s, reset);
     sm_session_close(s, reason);
 }
 

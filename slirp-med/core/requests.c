@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The judge of HTTP requests (spec section 3, step 4) and the lines that they leave.
+ *
+ * A connection speaks for one name: the one that it asserted (SNI, or the first Host) and that the flow's verdict was given for. Every request's
+ * authority must be that name, and its port the port that was dialled; otherwise 421. A connection that asserted no name (no SNI, HTTP/2 on
+ * cleartext) has each authority judged by policy as if it had been asserted for the address that was dialled.
+ *
+ * egress_http_request is written when a request may pass, before a byte of it goes upstream; a refused one leaves a denial and no request line.
+ */
+#include <string.h>
+
+#include "base/log.h"
+#include "core/mediate.h"
+#include "http/page.h"
+
+static struct sm_text text_of(const char *s)
+{
+    return (struct sm_text){s, strlen(s)};
+}
+
+static bool host_of(const struct sm_bridge_request *r, struct sm_host *ret)
+{
+    if (r->host_kind == SM_HTTP_HOST_V6) {
+        char bracketed[64];
+        int n = g_snprintf(bracketed, sizeof(bracketed), "[%.*s]", (int)SM_MIN(r->host.len, (size_t)48), r->host.ptr);
+        return sm_host_parse(bracketed, (size_t)n, ret) != SM_NAME_BAD;
+    }
+    return sm_name_classify(r->host.ptr, r->host.len, ret) != SM_NAME_BAD;
+}
+
+/* NULL: it may pass. */
+static const char *judge(struct sm_session *s, const struct sm_bridge_request *r, uint16_t *ret_status)
+{
+    struct sm_host host;
+
+    *ret_status = 421;
+    if (!r->authority.ptr)
+        return NULL; /* HTTP/1.0 without Host: it goes where the connection goes */
+    if (!host_of(r, &host)) {
+        *ret_status = 400;
+        return "bad_name";
+    }
+    if (r->port && r->port != s->dst.port)
+        return "authority_mismatch";
+    if (s->asserted.kind == SM_NAME_HOST)
+        return host.kind == SM_NAME_HOST && strcmp(host.name, s->asserted.name) == 0 ? NULL : "authority_mismatch";
+    if (host.kind != SM_NAME_HOST)
+        return sm_addr_equal(&host.addr, &s->dst.addr) ? NULL : "authority_mismatch";
+    if (s->asserted.kind != SM_NAME_BAD)
+        return "authority_mismatch"; /* it asserted an address */
+    struct sm_verdict v;
+    sm_session_ask_host(s, &host, &v);
+    switch (v.action) {
+    case SM_ACTION_ALLOW:
+        return NULL;
+    case SM_ACTION_DENY:
+        *ret_status = 403;
+        return sm_reason_name(v.reason);
+    case SM_ACTION_RESOLVE: /* listed, and only an own resolution could prove it: this connection goes elsewhere */
+    case SM_ACTION_DNS:
+    case SM_ACTION_DIAL:
+    case SM_ACTION_HOLD:
+    case SM_ACTIONS:
+        break;
+    }
+    return "unproven_name";
+}
+
+static void add_request(struct sm_audit_record *line, const struct sm_session *s, const struct sm_bridge_request *r)
+{
+    sm_audit_add_uint(line, "req", r->req);
+    sm_audit_add_guest(line, "method", r->method.ptr, r->method.len);
+    sm_audit_add_guest(line, "authority", r->authority.ptr, r->authority.len);
+    sm_audit_add_guest(line, "path", r->path.ptr, r->path.len);
+    if (s->core->config->log_query)
+        sm_audit_add_guest(line, "query", r->query.ptr, r->query.len);
+    sm_audit_add_str(line, "protocol", r->protocol);
+}
+
+static void answer(struct sm_session *s, bool ok)
+{
+    struct sm_mediation *m = s->mediation;
+    g_autoptr(GArray) answers = m->answers;
+    char page[SM_HTTP_PAGE_MAX];
+
+    m->answers = NULL;
+    for (guint i = 0; i < answers->len; i++) {
+        const struct sm_mediate_answer *a = &g_array_index(answers, struct sm_mediate_answer, i);
+        struct sm_bridge_answer say = {.pass = ok && a->status == 0, .status = ok ? a->status : 503};
+        if (!say.pass) {
+            struct sm_http_page p = {.status = say.status,
+                                     .reason = ok ? a->reason : "not_recorded",
+                                     .host = s->asserted.kind == SM_NAME_HOST ? text_of(s->asserted.name)
+                                                                              : (struct sm_text){NULL, 0},
+                                     .workspace = s->core->config->workspace};
+            say.body = page;
+            say.body_len = sm_http_page_body(&p, page, sizeof(page));
+        }
+        sm_bridge_answer(m->bridge, a->req, &say);
+    }
+    sm_mediate_pump(s);
+}
+
+static void answer_later(struct sm_mediation *m, uint64_t req, uint16_t status, const char *reason)
+{
+    struct sm_mediate_answer a = {.req = req, .status = status, .reason = reason};
+
+    if (!m->answers)
+        m->answers = g_array_new(FALSE, FALSE, sizeof(a));
+    g_array_append_val(m->answers, a);
+    if (!m->s->effect)
+        sm_core_effect(m->s, answer);
+}
+
+static void on_request(void *ctx, struct sm_bridge *b, const struct sm_bridge_request *r)
+{
+    struct sm_mediation *m = ctx;
+    struct sm_session *s = m->s;
+    struct sm_audit_record line;
+    uint16_t status;
+    const char *reason = judge(s, r, &status);
+
+    (void)b;
+    if (!reason && m->open->len >= SM_MEDIATE_REQUESTS_MAX) {
+        reason = "too_many_requests";
+        status = 403;
+    }
+    if (reason) {
+        sm_session_line(s, &line, SM_AUDIT_EGRESS_DENY, reason);
+        add_request(&line, s, r);
+        sm_audit_add_uint(&line, "status", status);
+        sm_session_record_denial(s, &line, reason, r->authority.ptr, r->authority.len);
+        answer_later(m, r->req, status, reason);
+        return;
+    }
+    sm_session_line(s, &line, SM_AUDIT_EGRESS_HTTP_REQUEST, NULL);
+    add_request(&line, s, r);
+    if (!sm_core_record(s->core, &line)) {
+        answer_later(m, r->req, 503, "not_recorded");
+        return;
+    }
+    struct sm_mediate_open o = {.req = r->req, .began_us = sm_loop_now(s->core->loop)};
+    g_array_append_val(m->open, o);
+    answer_later(m, r->req, 0, NULL);
+}
+
+static void on_response(void *ctx, const struct sm_bridge_response *r)
+{
+    struct sm_mediation *m = ctx;
+    struct sm_session *s = m->s;
+    struct sm_audit_record line;
+
+    for (guint i = 0; i < m->open->len; i++) {
+        const struct sm_mediate_open *o = &g_array_index(m->open, struct sm_mediate_open, i);
+        if (o->req != r->req)
+            continue;
+        sm_audit_begin(&line, SM_AUDIT_EGRESS_HTTP_RESPONSE, sm_clock_wall_us());
+        sm_audit_add_uint(&line, "flow", s->id);
+        sm_audit_add_uint(&line, "req", r->req);
+        sm_audit_add_uint(&line, "status", r->status);
+        sm_audit_add_uint(&line, "bytes_up", r->bytes_up);
+        sm_audit_add_uint(&line, "bytes_down", r->bytes_down);
+        sm_audit_add_int(&line, "ms", (sm_loop_now(s->core->loop) - o->began_us) / 1000);
+        sm_audit_add_str(&line, "outcome", sm_bridge_outcome_name(r->outcome));
+        sm_core_note(s->core, &line);
+        g_array_remove_index(m->open, i);
+        return;
+    }
+}
+
+static void on_broken(void *ctx, enum sm_bridge_side by, uint64_t req, const char *reason)
+{
+    struct sm_mediation *m = ctx;
+    struct sm_session *s = m->s;
+    struct sm_audit_record line;
+    enum sm_audit_event event = by == SM_BRIDGE_GUEST ? SM_AUDIT_EGRESS_DENY : SM_AUDIT_EGRESS_MITM_UPSTREAM_ERROR;
+
+    m->why = reason;
+    sm_session_line(s, &line, event, reason);
+    if (req)
+        sm_audit_add_uint(&line, "req", req);
+    if (by == SM_BRIDGE_GUEST)
+        sm_session_record_denial(s, &line, reason, NULL, 0);
+    else
+        sm_core_note(s->core, &line);
+}
+
+static size_t make_page(void *ctx, uint16_t status, const char *reason, char *out, size_t cap)
+{
+    struct sm_mediation *m = ctx;
+    struct sm_session *s = m->s;
+    struct sm_http_page p = {.status = status, .reason = reason, .workspace = s->core->config->workspace};
+
+    if (s->asserted.kind == SM_NAME_HOST)
+        p.host = text_of(s->asserted.name);
+    return sm_http_page_body(&p, out, cap);
+}
+
+const struct sm_bridge_ops sm_request_ops = {
+    .request = on_request,
+    .response = on_response,
+    .broken = on_broken,
+    .page = make_page,
+};
+
+void sm_requests_init(struct sm_mediation *m)
+{
+    m->open = g_array_new(FALSE, FALSE, sizeof(struct sm_mediate_open));
+}
+
+/* What the bridge had not told yet when the flow ended has been told by its end, or is lost with it. */
+void sm_requests_clear(struct sm_mediation *m)
+{
+    g_clear_pointer(&m->answers, g_array_unref);
+    g_clear_pointer(&m->open, g_array_unref);
+}
