@@ -197,3 +197,32 @@ def test_h2load(client, world, mark, flags, alpn):
     r.intercepted("ok.test", alpn, ("GET", "/hello", 200))
     if not DIRECT:
         assert len(r.result.events("egress_http_request")) == len(r.result.events("egress_http_response")) == 2000
+
+
+def test_guarded_with_no_list(client, world, mark):
+    """The default mode: nothing is listed, all of it is intercepted."""
+    r = client.run("sh", "-ec", "curl -sS https://h2.test/echo/a; curl -sS --http1.1 https://h2.test/echo/b; wget -qO- https://origin.test/echo/c", allow=[], mode="guarded")
+    assert [x["target"] for x in world.requests(mark)] == ["/echo/a", "/echo/b", "/echo/c"], repr(r)
+    if not DIRECT:
+        assert [a["mitm"] for a in r.result.events("egress_allow")] == [True] * 3, repr(r)
+        assert [(q["path"], q["protocol"]) for q in r.result.events("egress_http_request")] == [
+            ("/echo/a", "HTTP/2"), ("/echo/b", "HTTP/1.1"), ("/echo/c", "HTTP/1.1")]
+    r.quiet()
+
+
+@pytest.mark.parametrize("version,host", [("--http2", "h2.test"), ("--http1.1", "origin.test")])
+def test_curl_parallel(client, world, mark, version, host):
+    """A hundred transfers at the same time, each of another length, so that nothing may be mixed up."""
+    need("curl")
+    to = os.path.join(client.tmp, "got")
+    os.mkdir(to)
+    sizes = [1000 * i + i for i in range(100)]
+    r = client.run("curl", "-sS", "--fail", version, "--parallel", "--parallel-max", "50", *[x for n in sizes for x in ("-o", f"{to}/{n}", f"https://{host}/bytes/{n}")],
+                   allow=[host])
+    for n in sizes:
+        if n:
+            with open(os.path.join(to, str(n)), "rb") as f:
+                assert f.read() == w.pattern(n), n
+    assert len(world.requests(mark)) == 100, repr(r)
+    r.intercepted(host, client.agreed(mark), *[("GET", f"/bytes/{n}", 200) for n in sizes])
+    r.quiet()
