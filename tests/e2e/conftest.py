@@ -218,7 +218,7 @@ class Sm:
 
     def env(self, extra=None):
         e = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "SM_WORLD"))}
-        return {**e, "XDG_STATE_HOME": self.state, **(extra or {})}
+        return {**e, "XDG_STATE_HOME": self.state, "WORLD_CA": self.world.ca, **(extra or {})}
 
     def cli(self, *args, timeout=60, env=None, **kw):
         """Any subcommand, as the user."""
@@ -237,6 +237,8 @@ class Sm:
         name = name or self.name()
         self.err = open(os.path.join(self.tmp, f"stderr.{name}.{len(self.running)}"), "w+b")
         kw.setdefault("stdin", subprocess.DEVNULL)
+        if not {"off", "open", "disabled", "isolated", "--egress-opaque"} & set(flags):
+            flags = ("--egress-ca-file", self.world.ca, *flags)  # as if the private internet's CA were one of the host's
         p = subprocess.Popen(USER + [self.bin, "run", "--name", name, *flags, "--", *cmd], env=self.env(env),
                              stdout=subprocess.PIPE, stderr=self.err, **kw)
         r = Running(self, name, p)

@@ -218,9 +218,9 @@ def r_altsvc(r):
 
 
 def r_reset(r):
-    """/reset/N: N bytes of a longer body, then RST."""
+    """/reset/N: N bytes of a longer body, then RST; /reset/N/open: of a body whose length nobody said."""
     r.done()
-    r.p.say(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + w.pattern(r.arg(1, 1000)))
+    r.p.say(b"HTTP/1.1 200 OK\r\n" + (b"" if "open" in r.parts else b"Content-Length: 1000000\r\n") + b"\r\n" + w.pattern(r.arg(1, 1000)))
     r.p.reset()
     raise Gone
 
