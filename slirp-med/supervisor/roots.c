@@ -62,7 +62,7 @@ static int try_path(const char *path, int *ret, const char **ret_why)
     return 1;
 }
 
-int sm_roots_open(char *const *paths, GError **error)
+int sm_roots_open(char *const *paths, const char **ret_path, GError **error)
 {
     g_autoptr(GString) wrong = g_string_new(NULL);
 
@@ -70,8 +70,11 @@ int sm_roots_open(char *const *paths, GError **error)
         const char *why = "";
         int fd = -1;
         int r = try_path(*paths, &fd, &why);
-        if (r > 0)
+        if (r > 0) {
+            if (ret_path)
+                *ret_path = *paths;
             return fd;
+        }
         if (r < 0)
             g_string_append_printf(wrong, "%s%s: %s", wrong->len ? "; " : "", *paths, why);
     }

@@ -23,8 +23,9 @@ char **sm_roots_paths(const char *preferred);
 
 /**
  * sm_roots_open() - the first of paths that can be had: a regular file that is not empty and not above SM_ROOTS_MAX.
+ * @ret_path: which one it was; may be NULL.
  * Returns a read-only descriptor (CLOEXEC), or -1 with error set: what was wrong with each that is there, or that none is.
  */
-int sm_roots_open(char *const *paths, GError **error);
+int sm_roots_open(char *const *paths, const char **ret_path, GError **error);
 
 #endif

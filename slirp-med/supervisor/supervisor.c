@@ -505,7 +505,7 @@ static void open_roots(struct child *c)
 {
     static char *const none[] = {NULL};
     g_autoptr(GError) error = NULL;
-    sm_autofd fd = sm_roots_open(c->sup->spec.roots_paths ? c->sup->spec.roots_paths : none, &error);
+    sm_autofd fd = sm_roots_open(c->sup->spec.roots_paths ? c->sup->spec.roots_paths : none, NULL, &error);
 
     if (error)
         sm_log_warning("%s", error->message);

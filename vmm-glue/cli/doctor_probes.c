@@ -34,6 +34,7 @@
 #include "launch/state.h"
 #include "ports/tap.h"
 #include "sandbox/sandbox.h"
+#include "supervisor/roots.h"
 
 /** No probe does more than a few system calls; nft may have to load a module. */
 #define PROBE_TIMEOUT_MS 10000
@@ -366,6 +367,30 @@ static void probe_resolver(struct sm_probe_finding *ret)
         found(ret, SM_PROBE_OK, "", "/etc/resolv.conf: %s", list->str);
 }
 
+static void probe_roots(struct sm_probe_finding *ret)
+{
+    g_auto(GStrv) paths = sm_roots_paths(getenv("SSL_CERT_FILE"));
+    g_autoptr(GError) error = NULL;
+    size_t len;
+    const char *path = "";
+
+    sm_autofd fd = sm_roots_open(paths, &path, &error);
+    g_autofree char *text = fd < 0 ? NULL : sm_fd_read_all(fd, SM_ROOTS_MAX, &len, &error);
+    if (!text) {
+        found_error(ret, SM_PROBE_DEGRADED,
+                    "install ca-certificates, or give the servers' CAs with --egress-ca-file FILE", error);
+        return;
+    }
+    size_t n = 0;
+    for (const char *at = text; (at = strstr(at, "-----BEGIN")) != NULL; at++)
+        n++;
+    if (n == 0)
+        found(ret, SM_PROBE_DEGRADED, "let SSL_CERT_FILE name a file of certificates in PEM, or leave it unset",
+              "%s: no certificate in it: no server can be verified", path);
+    else
+        found(ret, SM_PROBE_OK, "", "%s: %zu certificates", path, n);
+}
+
 static void probe_state(struct sm_probe_finding *ret)
 {
     static const char fix[] = "make that folder writable for you, or give --state-dir DIR";
@@ -416,6 +441,7 @@ const struct sm_probe sm_probes[] = {
     {"landlock", SM_PROBE_FOR_HARDENING, probe_landlock},
     {"tproxy", SM_PROBE_FOR_TPROXY, probe_tproxy},
     {"resolver", SM_PROBE_FOR_COMFORT, probe_resolver},
+    {"roots", SM_PROBE_FOR_COMFORT, probe_roots},
     {"descriptors", SM_PROBE_FOR_COMFORT, probe_descriptors},
     {"libraries", SM_PROBE_FOR_COMFORT, probe_libraries},
 };

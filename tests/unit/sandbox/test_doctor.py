@@ -22,6 +22,7 @@ NAMES = [
     "landlock",
     "tproxy",
     "resolver",
+    "roots",
     "descriptors",
     "libraries",
 ]
@@ -106,3 +107,18 @@ def test_wrong_flag(args):
 def test_help():
     got = doctor("--help")
     assert got.returncode == 0 and "--json" in got.stdout
+
+
+def test_roots():
+    """SSL_CERT_FILE is what the core would verify servers against; one that holds no certificate is said."""
+    with tempfile.NamedTemporaryFile("w") as own:
+        own.write("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n" * 3)
+        own.flush()
+        _, probes = findings(env={"SSL_CERT_FILE": own.name})
+        assert (probes["roots"]["status"], probes["roots"]["detail"]) == ("ok", f"{own.name}: 3 certificates")
+        own.truncate(0)
+        own.seek(0)
+        own.write("nothing")
+        own.flush()
+        _, probes = findings(env={"SSL_CERT_FILE": own.name})
+        assert probes["roots"]["status"] == "degraded" and own.name in probes["roots"]["detail"] and probes["roots"]["fix"]

@@ -22,13 +22,15 @@ static char *at(const char *name)
     return g_build_filename(dir, name, NULL);
 }
 
-static void expect(char *const *paths, const char *text)
+static void expect(char *const *paths, const char *want, const char *text)
 {
+    const char *path = NULL;
     g_autoptr(GError) error = NULL;
-    sm_autofd fd = sm_roots_open(paths, &error);
+    sm_autofd fd = sm_roots_open(paths, &path, &error);
 
     if (fd < 0)
         fail_msg("%s", error->message);
+    assert_string_equal(path, want);
     assert_int_equal(fcntl(fd, F_GETFL) & O_ACCMODE, O_RDONLY);
     assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
     g_autofree char *got = sm_fd_read_all(fd, SM_ROOTS_MAX, NULL, NULL);
@@ -49,13 +51,13 @@ static void test_first_that_can_be_had(void **state)
     assert_true(g_file_set_contents(good, "roots", -1, NULL));
     assert_int_equal(mkfifo(pipe, 0600), 0); /* nobody writes: must not be waited for */
     assert_int_equal(symlink("good", link), 0);
-    expect(all, "roots");
+    expect(all, link, "roots");
     char *const first[] = {good, large, NULL};
-    expect(first, "roots");
+    expect(first, good, "roots");
 
     char *const wrong[] = {none, empty, pipe, large, NULL};
     g_autoptr(GError) error = NULL;
-    assert_int_equal(sm_roots_open(wrong, &error), -1);
+    assert_int_equal(sm_roots_open(wrong, NULL, &error), -1);
     assert_true(g_error_matches(error, SM_ERROR, SM_ERROR_MISSING));
     assert_non_null(strstr(error->message, "empty: empty"));
     assert_non_null(strstr(error->message, "pipe: not a regular file"));
@@ -63,7 +65,7 @@ static void test_first_that_can_be_had(void **state)
     assert_null(strstr(error->message, "none"));
     g_clear_error(&error);
     char *const nothing[] = {none, NULL};
-    assert_int_equal(sm_roots_open(nothing, &error), -1);
+    assert_int_equal(sm_roots_open(nothing, NULL, &error), -1);
     assert_non_null(strstr(error->message, "install ca-certificates"));
 
     char *const made[] = {empty, pipe, large, good, link};
