@@ -260,7 +260,7 @@ def test_a_bind_over_run_is_refused(user, pki, folder):  # noqa: F811
     assert os.listdir(folder) == []
 
 
-@pytest.mark.parametrize("content", [b"x", b"-----BEGIN CERTIFICATE-----\nMAIFAA==\n-----END CERTIFICATE-----\n", b"x" * 70000])
+@pytest.mark.parametrize("content", [b"", b"x", b"-----BEGIN CERTIFICATE-----\nMAIFAA==\n-----END CERTIFICATE-----\n", b"x" * 70000])
 def test_a_broken_ca_fails_the_start(user, folder, content):  # noqa: F811
     path = os.path.join(folder, "ca.pem")
     pathlib.Path(path).write_bytes(content)
