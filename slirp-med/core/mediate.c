@@ -628,9 +628,11 @@ static void inside_tls(struct sm_session *s)
     size_t len;
     const uint8_t *alpn = sm_tls_conn_alpn(m->end[SM_BRIDGE_GUEST].tls, &len);
 
+    bool h2 = alpn_is(alpn, len, "h2") || alpn_is(alpn, len, "grpc-exp"); /* what older gRPC calls it */
+
     unlimit(s);
-    if (alpn_is(alpn, len, "h2") || alpn_is(alpn, len, "http/1.1") || alpn_is(alpn, len, "http/1.0")) {
-        use_bridge(s, new_http(m, alpn_is(alpn, len, "h2")));
+    if (h2 || alpn_is(alpn, len, "http/1.1") || alpn_is(alpn, len, "http/1.0")) {
+        use_bridge(s, new_http(m, h2));
         sm_mediate_pump(s);
     } else if (alpn) {
         relay_raw(s, "alpn");
@@ -782,8 +784,8 @@ static bool push(struct sm_mediation *m, enum sm_bridge_side side)
     }
     if (e->tls && !e->dead && sm_tls_conn_flush(e->tls) == SM_TLS_IO_ERROR)
         e->dead = true;
-    if (!e->shut && !e->dead && sm_bridge_out_closed(m->bridge, side) && sm_bridge_out(m->bridge, side, &p) == 0 &&
-        end_unsent(e) == 0) {
+    if (!e->shut && !e->dead && sm_bridge_ended(m->bridge) != SM_BRIDGE_CUT && sm_bridge_out_closed(m->bridge, side) &&
+        sm_bridge_out(m->bridge, side, &p) == 0 && end_unsent(e) == 0) {
         if (e->tls)
             (void)sm_tls_conn_shutdown(e->tls);
         if (end_unsent(e) == 0) {
