@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* A queue of blocks; see outq.h. */
+#include "http/outq.h"
+
+#include <glib.h>
+#include <string.h>
+
+/* Whole TLS records are worth more than a size that the allocator would like better. */
+#define BLOCK_MAX (32u << 10)
+#define BLOCK_MIN 1024u
+
+struct sm_outq_block {
+    struct sm_outq_block *next;
+    size_t begin, end, cap;
+    uint8_t data[];
+};
+
+static struct sm_outq_block *add_block(struct sm_outq *q, size_t n)
+{
+    size_t cap = BLOCK_MAX;
+
+    /* A first small message will rarely be followed before it is taken; a second block means a burst. */
+    if (!q->first)
+        for (cap = BLOCK_MIN; cap < n && cap < BLOCK_MAX;)
+            cap *= 2;
+    struct sm_outq_block *block = g_malloc(sizeof(*block) + cap);
+    *block = (struct sm_outq_block){.cap = cap};
+    if (q->last)
+        q->last->next = block;
+    else
+        q->first = block;
+    q->last = block;
+    return block;
+}
+
+void sm_outq_put(struct sm_outq *q, const void *src, size_t n)
+{
+    const uint8_t *p = src;
+
+    q->len += n;
+    while (n > 0) {
+        struct sm_outq_block *block = q->last;
+        if (!block || block->end == block->cap)
+            block = add_block(q, n);
+        size_t part = SM_MIN(n, block->cap - block->end);
+        memcpy(block->data + block->end, p, part);
+        block->end += part;
+        p += part;
+        n -= part;
+    }
+}
+
+size_t sm_outq_peek(const struct sm_outq *q, const uint8_t **ret)
+{
+    *ret = q->first ? q->first->data + q->first->begin : (const uint8_t *)"";
+    return q->first ? q->first->end - q->first->begin : 0;
+}
+
+void sm_outq_took(struct sm_outq *q, size_t n)
+{
+    g_assert(n <= q->len);
+    q->len -= n;
+    while (n > 0) {
+        struct sm_outq_block *block = q->first;
+        size_t part = SM_MIN(n, block->end - block->begin);
+        block->begin += part;
+        n -= part;
+        if (block->begin == block->end) {
+            q->first = block->next;
+            if (!q->first)
+                q->last = NULL;
+            g_free(block);
+        }
+    }
+}
+
+void sm_outq_clear(struct sm_outq *q)
+{
+    while (q->first) {
+        struct sm_outq_block *block = q->first;
+        q->first = block->next;
+        g_free(block);
+    }
+    q->last = NULL;
+    q->len = 0;
+}

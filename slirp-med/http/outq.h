@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Bytes that wait for one side: a queue of blocks. Each byte is copied in once and never moved again, however the reader takes them; an empty
+ * queue holds no memory.
+ *
+ * A block is 32 KiB, so that a full one fills two TLS records, or smaller when it is the only one and little was put in. The queue itself has
+ * no maximum: its owner stops reading the other side at SM_BRIDGE_OUT_MAX.
+ */
+#ifndef SM_HTTP_OUTQ_H
+#define SM_HTTP_OUTQ_H
+
+#include "base/defs.h"
+
+struct sm_outq_block;
+
+struct sm_outq {
+    struct sm_outq_block *first, *last;
+    size_t len; /* bytes held */
+};
+
+void sm_outq_put(struct sm_outq *q, const void *src, size_t n);
+/** sm_outq_peek() - the first contiguous bytes; 0 and a non-NULL pointer when there are none. */
+size_t sm_outq_peek(const struct sm_outq *q, const uint8_t **ret);
+/** sm_outq_took() - n <= q->len bytes are done with. */
+void sm_outq_took(struct sm_outq *q, size_t n);
+void sm_outq_clear(struct sm_outq *q);
+
+#endif
