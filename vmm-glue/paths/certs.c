@@ -16,11 +16,22 @@ struct sm_certs {
     size_t bytes;
 };
 
+/** The end of a certificate is its signature: as good as random, and it saves hashing the rest. */
+static guint hash_end(gconstpointer bytes)
+{
+    gsize len;
+    const guint8 *data = g_bytes_get_data((GBytes *)(uintptr_t)bytes, &len);
+    guint h = (guint)len;
+    for (gsize i = len > 8 ? len - 8 : 0; i < len; i++)
+        h = h * 33 + data[i];
+    return h;
+}
+
 struct sm_certs *sm_certs_new(void)
 {
     struct sm_certs *c = g_new0(struct sm_certs, 1);
     c->list = g_ptr_array_new();
-    c->seen = g_hash_table_new_full(g_bytes_hash, g_bytes_equal, (GDestroyNotify)(void *)g_bytes_unref, NULL);
+    c->seen = g_hash_table_new_full(hash_end, g_bytes_equal, (GDestroyNotify)(void *)g_bytes_unref, NULL);
     return c;
 }
 
@@ -55,15 +66,15 @@ static size_t sequence_length(const uint8_t *data, size_t len)
     return header + content;
 }
 
-static void add_der(struct sm_certs *c, const uint8_t *der, size_t len)
+static void add(struct sm_certs *c, GBytes *bytes)
 {
-    g_autoptr(GBytes) bytes = g_bytes_new(der, len);
+    size_t len = g_bytes_get_size(bytes);
 
     if (g_hash_table_contains(c->seen, bytes) || c->list->len >= SM_CERTS_MAX || c->bytes + len > SM_CERTS_BYTES_MAX)
         return;
     c->bytes += len;
     g_ptr_array_add(c->list, bytes);
-    (void)g_hash_table_add(c->seen, g_steal_pointer(&bytes));
+    (void)g_hash_table_add(c->seen, g_bytes_ref(bytes));
 }
 
 static bool is_certificate(const char *label, size_t len)
@@ -102,12 +113,19 @@ size_t sm_certs_add_pem(struct sm_certs *c, const char *text, size_t len)
         g_autofree guchar *der = g_base64_decode(base64, &der_len);
         size_t whole = sequence_length(der, der_len);
         if (whole > 0) {
-            add_der(c, der, whole);
+            g_autoptr(GBytes) bytes = g_bytes_new(der, whole);
+            add(c, bytes);
             n++;
         }
         at = stop;
     }
     return n;
+}
+
+void sm_certs_add_all(struct sm_certs *c, const struct sm_certs *from)
+{
+    for (guint i = 0; i < from->list->len; i++)
+        add(c, g_ptr_array_index(from->list, i));
 }
 
 size_t sm_certs_count(const struct sm_certs *c)

@@ -28,6 +28,8 @@ void sm_certs_free(struct sm_certs *certs);
 
 /** sm_certs_add_pem() - take the certificates out of a text. Returns how many it held; what is above the maxima is left out. */
 size_t sm_certs_add_pem(struct sm_certs *certs, const char *text, size_t len);
+/** sm_certs_add_all() - those of another set. */
+void sm_certs_add_all(struct sm_certs *certs, const struct sm_certs *from);
 size_t sm_certs_count(const struct sm_certs *certs);
 /** sm_certs_get() - DER, borrowed, in the order in which they were added. */
 const uint8_t *sm_certs_get(const struct sm_certs *certs, size_t i, size_t *ret_len);

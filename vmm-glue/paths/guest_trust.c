@@ -114,14 +114,15 @@ struct folder {
 };
 
 struct sm_trust {
-    char *pem;    /* the CA, one normal block */
-    char *hash;   /* of its subject, eight digits */
-    char *policy; /* Chromium's */
-    GBytes *der;
+    char *pem;               /* the CA, one normal block */
+    char *hash;              /* of its subject, eight digits */
+    char *policy;            /* Chromium's */
+    struct sm_certs *bundle; /* ca-bundle.pem: the CA first, so that there is always room for it */
+    struct sm_certs *extra;  /* node-extra.pem */
     int root, dir;
     GArray *covers;  /* struct sm_trust_cover: files */
     GArray *stores;  /* struct store */
-    GArray *folders; /* struct folder, outer before inner once sorted */
+    GArray *folders; /* struct folder, inner before outer once sorted */
     GArray *shown;   /* struct sm_trust_cover: files and folders */
     bool has_bundle; /* the file system that CMD sees has one */
     bool has_extra;  /* node-extra.pem is more than the CA */
@@ -190,9 +191,12 @@ struct sm_trust *sm_trust_new(const char *pem, size_t len, GError **error)
         g_autofree char *base64 = g_base64_encode(der, der_len);
         t = g_new0(struct sm_trust, 1);
         t->root = t->dir = -1;
-        t->der = g_bytes_new(der, der_len);
         t->pem = g_string_free(sm_certs_pem(one), FALSE);
         t->hash = g_strdup_printf("%08lx", hash);
+        t->bundle = sm_certs_new();
+        t->extra = sm_certs_new();
+        sm_certs_add_all(t->bundle, one);
+        sm_certs_add_all(t->extra, one);
         t->policy = g_strdup_printf("{\"CACertificates\": [\"%s\"]}\n", base64);
         t->covers = array_of(sizeof(struct sm_trust_cover), clear_cover);
         t->shown = array_of(sizeof(struct sm_trust_cover), clear_cover);
@@ -212,7 +216,8 @@ void sm_trust_free(struct sm_trust *t)
     g_free(t->pem);
     g_free(t->hash);
     g_free(t->policy);
-    g_bytes_unref(t->der);
+    sm_certs_free(t->bundle);
+    sm_certs_free(t->extra);
     g_array_unref(t->covers);
     g_array_unref(t->shown);
     g_array_unref(t->stores);
@@ -302,8 +307,8 @@ static int write_pem(struct sm_trust *t, const char *name, const struct sm_certs
     return r;
 }
 
-/** Each bundle there gets the CA; the first one's certificates begin the combined bundle. */
-static int cover_bundles(struct sm_trust *t, struct sm_certs *combined, GError **error)
+/** Each bundle there gets the CA; the first one's certificates are the combined bundle's. */
+static int cover_bundles(struct sm_trust *t, GError **error)
 {
     for (size_t i = 0; i < SM_ARRAY_LEN(bundle_paths); i++) {
         struct stat st;
@@ -317,17 +322,17 @@ static int cover_bundles(struct sm_trust *t, struct sm_certs *combined, GError *
             continue;
         }
         struct sm_certs *own = sm_certs_new();
-        (void)sm_certs_add_pem(own, text, len);
         (void)sm_certs_add_pem(own, t->pem, strlen(t->pem));
+        (void)sm_certs_add_pem(own, text, len);
+        if (!t->has_bundle)
+            sm_certs_add_all(t->bundle, own);
+        t->has_bundle = true;
         GString *pem = sm_certs_pem(own);
         int r = cover_store(t, bundle_paths[i], &st, pem->str, pem->len, error);
         (void)g_string_free(pem, TRUE);
         sm_certs_free(own);
         if (r < 0)
             return -1;
-        t->has_bundle = true;
-        if (sm_certs_count(combined) == 0)
-            (void)sm_certs_add_pem(combined, text, len);
     }
     return 0;
 }
@@ -345,65 +350,62 @@ static void add_named(const struct sm_trust *t, const char *value, const char *c
         (void)sm_certs_add_pem(certs, text, len);
 }
 
+static const char *variable(char *const *env, const char *name)
+{
+    const char *value = g_environ_getenv((char **)(uintptr_t)env, name);
+    return value && *value ? value : NULL;
+}
+
+/** Often all of them name the same file. */
+static bool named_before(char *const *env, size_t n, const char *value)
+{
+    for (size_t i = 0; i < n; i++)
+        if (g_strcmp0(variable(env, bundle_variables[i]), value) == 0)
+            return true;
+    return false;
+}
+
 static int make_bundles(struct sm_trust *t, char *const *env, const char *cwd, GError **error)
 {
-    struct sm_certs *combined = sm_certs_new(), *extra = sm_certs_new();
-    int r = -1;
+    const char *node = variable(env, NODE_VARIABLE);
 
-    if (cover_bundles(t, combined, error) < 0)
-        goto out;
-    const char *node = g_environ_getenv((char **)(uintptr_t)env, NODE_VARIABLE);
-    if (node && *node) {
-        add_named(t, node, cwd, combined);
-        add_named(t, node, cwd, extra);
-    }
+    if (cover_bundles(t, error) < 0)
+        return -1;
+    if (node)
+        add_named(t, node, cwd, t->extra);
+    sm_certs_add_all(t->bundle, t->extra);
+    t->has_extra = sm_certs_count(t->extra) > 1;
     for (size_t i = 0; i < SM_ARRAY_LEN(bundle_variables); i++) {
-        const char *value = g_environ_getenv((char **)(uintptr_t)env, bundle_variables[i]);
-        if (value && *value)
-            add_named(t, value, cwd, combined);
+        const char *value = variable(env, bundle_variables[i]);
+        if (value && g_strcmp0(value, node) != 0 && !named_before(env, i, value))
+            add_named(t, value, cwd, t->bundle);
     }
-    t->has_extra = sm_certs_count(extra) > 0;
-    (void)sm_certs_add_pem(combined, t->pem, strlen(t->pem));
-    (void)sm_certs_add_pem(extra, t->pem, strlen(t->pem));
     if (write_new(t->dir, CA_NAME, t->pem, strlen(t->pem), 0444, error) < 0 ||
-        write_pem(t, BUNDLE_NAME, combined, error) < 0 || write_pem(t, NODE_NAME, extra, error) < 0)
-        goto out;
-    r = 0;
-out:
-    sm_certs_free(combined);
-    sm_certs_free(extra);
-    return r;
+        write_pem(t, BUNDLE_NAME, t->bundle, error) < 0 || write_pem(t, NODE_NAME, t->extra, error) < 0)
+        return -1;
+    return 0;
 }
 
 /* ---- Java ---- */
 
-/** A store of all that the combined bundle holds. */
-static struct sm_jks *java_from_bundle(struct sm_trust *t)
+/** A store of all that the combined bundle holds, but the CA. */
+static struct sm_jks *java_from_bundle(const struct sm_trust *t)
 {
-    struct sm_certs *certs = sm_certs_new();
     struct sm_jks *jks = sm_jks_new();
-    struct stat st;
-    size_t len;
-    sm_autofd fd = find_inside(t->dir, BUNDLE_NAME, S_IFREG, &st);
-    g_autofree char *text = fd < 0 ? NULL : read_found(fd, SM_CERTS_BYTES_MAX * 2, &len);
 
-    if (text)
-        (void)sm_certs_add_pem(certs, text, len);
-    for (size_t i = 0; i < sm_certs_count(certs); i++) {
-        size_t der_len;
-        const uint8_t *der = sm_certs_get(certs, i, &der_len);
-        g_autofree char *alias = g_strdup_printf("system-%zu", i + 1);
-        if (der_len != g_bytes_get_size(t->der) || memcmp(der, g_bytes_get_data(t->der, NULL), der_len) != 0)
-            sm_jks_add(jks, alias, 0, der, der_len);
+    for (size_t i = 1; i < sm_certs_count(t->bundle); i++) {
+        size_t len;
+        const uint8_t *der = sm_certs_get(t->bundle, i, &len);
+        g_autofree char *alias = g_strdup_printf("system-%zu", i);
+        sm_jks_add(jks, alias, 0, der, len);
     }
-    sm_certs_free(certs);
     return jks;
 }
 
 static GBytes *java_finish(const struct sm_trust *t, struct sm_jks *jks)
 {
     size_t len;
-    const uint8_t *der = g_bytes_get_data(t->der, &len);
+    const uint8_t *der = sm_certs_get(t->bundle, 0, &len);
     sm_jks_add(jks, JAVA_ALIAS, 0, der, len);
     return sm_jks_finish(jks);
 }

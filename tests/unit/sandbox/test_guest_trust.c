@@ -434,7 +434,7 @@ static void test_debian(void **state)
     g_autofree char *hash = ca_hash();
     g_autofree char *name0 = concat(hash, ".0"), *name1 = concat(hash, ".1");
     g_autofree char *system = concat(pems[ONE], pems[TWO]);
-    g_autofree char *with_ca = concat(system, pems[CA]);
+    g_autofree char *with_ca = concat(pems[CA], system);
     g_autofree char *taken = concat("/etc/ssl/certs/", name0);
     g_autofree char *java64 = java_of(ONE, OWN);
     gsize java_len, len;
@@ -491,7 +491,7 @@ static void test_fedora(void **state)
 {
     struct layout l;
     g_autofree char *system = concat(pems[ONE], pems[TWO]);
-    g_autofree char *with_ca = concat(system, pems[CA]);
+    g_autofree char *with_ca = concat(pems[CA], system);
     g_autofree char *hash = ca_hash();
     g_autofree char *name = concat(hash, ".0");
     struct entry e[8];
@@ -530,7 +530,7 @@ static void test_fedora(void **state)
 static void test_alpine(void **state)
 {
     struct layout l;
-    g_autofree char *with_ca = concat(pems[ONE], pems[CA]);
+    g_autofree char *with_ca = concat(pems[CA], pems[ONE]);
 
     begin(&l, "alpine");
     file(&l, "/etc/ssl/certs/ca-certificates.crt", pems[ONE], -1);
@@ -612,7 +612,7 @@ static void test_links_and_oddities(void **state)
     file(&l, secret, pems[TWO], -1);
     link_to(&l, "/etc/ssl/certs/ca-certificates.crt", up);
     build(&l, NULL);
-    g_autofree char *with_ca = concat(pems[TWO], pems[CA]);
+    g_autofree char *with_ca = concat(pems[CA], pems[TWO]);
     expect_made(&l, "ca-bundle.pem", with_ca);
     end(&l);
 
@@ -682,8 +682,8 @@ static void test_environment(void **state)
                      (char[]){"JAVA_TOOL_OPTIONS=-Xmx64m"},
                      NULL};
     build(&l, given);
-    g_autofree char *bundle = g_strconcat(pems[ONE], pems[TWO], pems[OWN], pems[CA], NULL);
-    g_autofree char *node = concat(pems[TWO], pems[CA]);
+    g_autofree char *bundle = g_strconcat(pems[CA], pems[ONE], pems[TWO], pems[OWN], NULL);
+    g_autofree char *node = concat(pems[CA], pems[TWO]);
     expect_made(&l, "ca-bundle.pem", bundle);
     expect_made(&l, "node-extra.pem", node);
     g_auto(GStrv) env2 = sm_trust_environment(l.trust, given);
