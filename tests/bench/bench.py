@@ -3,6 +3,7 @@
 """slirp-med beside its peers: same run, same world, same origin, alternating; medians with minimum and maximum.
 
 bench.py [--bin FILE] [--rounds N] [--seconds S] [--only PEER,...] [--json FILE] [--markdown FILE]
+bench.py mitm ...: TLS interception, see mitm.py
 
 Every peer is a way to run a command in a guest network whose traffic reaches the origin 203.0.113.20 in the internet
 namespace: kernel forwarding over veth (the limit a user would name), slirp4netns, pasta, and slirp-med with --egress off
@@ -229,6 +230,11 @@ def inner(a):
 
 
 def main():
+    if sys.argv[1:2] == ["mitm"]:
+        sys.path.insert(0, HERE)
+        sys.dont_write_bytecode = True
+        import mitm
+        return mitm.main(sys.argv[2:])
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ap.add_argument("--bin", default=os.environ.get("SLIRP_MED_BIN"))
     ap.add_argument("--rounds", type=int, default=3)
