@@ -6,6 +6,7 @@ what the client got; what reached the origin is asserted outside (tests/e2e/test
 """
 import json
 import os
+import select
 import socket
 import ssl
 import struct
@@ -14,51 +15,48 @@ import sys
 import tempfile
 import threading
 
-
-def pump(src, dst, end):
-    try:
-        while True:
-            d = src(65536)
-            if not d:
-                break
-            dst(d)
-    except OSError as e:
-        if not isinstance(e, ssl.SSLEOFError):
-            end.append("rst")
-        else:
-            end.append("cut")
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "e2e"))
+import httplib  # noqa: E402
 
 
 def relay(plain, name):
-    """Both directions; how the far side ended reaches the client: an orderly end as FIN, anything else as RST."""
-    end = []
+    """Both directions in one thread; an orderly end of the far side reaches the client as FIN, any other end as RST."""
     try:
-        ctx = ssl.create_default_context(cafile=os.environ["SSL_CERT_FILE"])
-        ctx.set_alpn_protocols(["http/1.1"])
-        far = ctx.wrap_socket(socket.create_connection((name, 443), timeout=20), server_hostname=name, suppress_ragged_eofs=False)
-        far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except OSError:
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        return plain.close()
-
-    def up():
-        pump(plain.recv, far.sendall, [])
-        # The scripts never end their half before they have read the answer, so nothing is lost by ending both here.
-        try:
-            far.unwrap()
-        except (OSError, ValueError):
+        far = httplib.tls(name, alpn=["http/1.1"], timeout=20)
+        ears, open_ = [plain, far.s], True
+        while open_:
+            for s in select.select(ears, [], [])[0]:
+                if s is plain:
+                    d = plain.recv(65536)
+                    if d:
+                        far.send(d)
+                    else:
+                        ears.remove(plain)
+                        far.shut()
+                    continue
+                d = far.s.recv(65536)
+                if d:
+                    far.i.write(d)
+                else:
+                    far.i.write_eof()
+                while open_:
+                    try:
+                        d = far.o.read(65536)
+                    except ssl.SSLWantReadError:
+                        break
+                    except ssl.SSLZeroReturnError:
+                        d = b""
+                    if d:
+                        plain.sendall(d)
+                    else:
+                        open_ = False
+        plain.shutdown(socket.SHUT_WR)
+        while plain in ears and plain.recv(65536):
             pass
         far.close()
-    threading.Thread(target=up, daemon=True).start()
-    pump(far.recv, plain.sendall, end)
-    try:
-        if end:
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            plain.close()
-        else:
-            plain.shutdown(socket.SHUT_WR)
     except OSError:
-        pass
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    plain.close()
 
 
 def listen(name):

@@ -202,6 +202,7 @@ for size in (0, 1, 125, 126, 65535, 65536, 1 << 20):
     got.append(h.ws_recv(c) == (2, data))
 h.ws_send(c, 9, b"ping"); got.append(h.ws_recv(c) == (10, b"ping"))
 h.ws_send(c, 8, b"\\3\\xe8"); got.append(h.ws_recv(c)[0] == 8)
+c.shut(); c.rest()
 out["echo"] = all(got)
 c = go()
 c.send(h.get("/wsraw", "origin.test", "Upgrade: websocket\\r\\nConnection: Upgrade\\r\\n"))
@@ -427,6 +428,27 @@ c.close()
         assert close["bytes_up"] > 100 and close["bytes_down"] > 100
     if not flag:
         assert "s3cret" not in r.text()
+
+
+@pytest.mark.core
+def test_every_request_has_its_end_on_record(sm, world, mark):
+    """Also when the guest resets the connection, or the origin does, or the workspace ends in the middle."""
+    r = both(sm, """
+def rst(c):
+    c.s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    c.close()
+c = go(); c.send(h.get("/drip/1000/50", "origin.test")); c.until(b"\\r\\n\\r\\n"); c.take(1); rst(c)
+c = go(); c.ask(h.get("/wsraw", "origin.test", "Upgrade: websocket\\r\\nConnection: Upgrade\\r\\n")); c.take(5); rst(c)
+c = go(); h.outcome(lambda: c.ask(h.get("/reset/10", "origin.test")))
+global last
+last = go(); last.send(h.get("/drip/1000/50", "origin.test")); last.until(b"\\r\\n\\r\\n"); last.take(1)
+out["x"] = 1
+""")
+    asked = [(x["flow"], x["req"]) for x in r.events("egress_http_request")]
+    told = {(x["flow"], x["req"]): x["outcome"] for x in r.events("egress_http_response")}
+    assert len(asked) == 8 and set(told) == set(asked), r.text()
+    by_path = {(x["flow"], x["req"]): x["path"] for x in r.events("egress_http_request")}
+    assert {told[k] for k, p in by_path.items() if p != "/wsraw"} == {"reset"} and {told[k] for k, p in by_path.items() if p == "/wsraw"} == {"upgraded"}, r.text()
 
 
 def test_a_request_is_on_record_before_the_origin_sees_it(sm, world, mark):

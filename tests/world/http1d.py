@@ -83,7 +83,9 @@ class Request:
                 p.until(b"\r\n")
             while True:
                 line = p.until(b"\r\n")
-                if not line or line == b"\r\n":
+                if line is None:
+                    raise Gone
+                if line == b"\r\n":
                     break
                 self.trailers += fields(line[:-2].decode("latin-1"))
         else:
