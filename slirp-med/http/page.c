@@ -53,6 +53,11 @@ static const struct {
     {"too_many_requests", "too many requests are open on this connection; wait for answers, or open another"},
     {"client_certificate_required", "the server asks for a client certificate, which interception cannot forward; its "
                                     "owner can list the name with --egress-passthrough"},
+    {"certificate_unknown_issuer", "the server's certificate was issued by nobody that this host trusts, or an "
+                                   "intermediate is missing; its owner can add the issuer with --egress-ca-file"},
+    {"certificate_self_signed", "the server's certificate vouches for itself; its owner can trust it with "
+                                "--egress-ca-file"},
+    {"certificate_*", "the server's certificate does not verify, so nothing was sent to it; the reason says how"},
     {"interception_unavailable", "this run has no certificate authority; its owner can list the name with "
                                  "--egress-passthrough"},
     {"http_connect", "this is not a proxy: connect to the destination itself"},

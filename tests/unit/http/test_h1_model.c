@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The HTTP/1 bridge against a model: connections are made up at random from valid parts, so that it is known beforehand what has to arrive,
+ * and are played with random cuts, random readers and a judge that takes its time. Everything that passes has to arrive bit-identical and in
+ * order, nothing before its answer, nothing of what is refused.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include <glib.h>
+
+#include "http/bridge.h"
+#include "http/h1.h"
+
+#define CONNECTIONS 4000
+#define EXCHANGES_MAX 12
+
+struct message {
+    GString *request, *response;
+    uint64_t up, down; /* payload */
+    uint16_t status;
+    bool refused;
+};
+
+struct model {
+    GRand *rand;
+    struct message messages[EXCHANGES_MAX];
+    unsigned n_messages;
+    unsigned asked, answered, told;
+    struct sm_bridge *b;
+    GString *in[SM_BRIDGE_SIDES];
+    GString *got[SM_BRIDGE_SIDES];
+    size_t allowed; /* bytes that may be at the origin by now */
+};
+
+static unsigned upto(struct model *m, unsigned n)
+{
+    return (unsigned)g_rand_int_range(m->rand, 0, (gint32)n);
+}
+
+static const char *pick(struct model *m, const char *const *words, unsigned n)
+{
+    return words[upto(m, n)];
+}
+#define PICK(m, ...) pick(m, (const char *const[]){__VA_ARGS__}, SM_ARRAY_LEN(((const char *const[]){__VA_ARGS__})))
+
+static void add_bytes(struct model *m, GString *s, size_t n)
+{
+    /* Mostly what looks like framing, to be mistaken for it. */
+    static const char tricky[] = "\r\n\r\nGET / HTTP/1.1\r\nHost: b.test\r\n\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n";
+
+    for (size_t i = 0; i < n; i++)
+        g_string_append_c(s, upto(m, 3) ? tricky[(i + n) % (sizeof(tricky) - 1)] : (char)upto(m, 256));
+}
+
+static void add_fields(struct model *m, GString *s)
+{
+    for (unsigned n = upto(m, 5); n > 0; n--)
+        g_string_append_printf(s, "%s:%s%s%s\r\n", PICK(m, "X-A", "x-a", "ETag", "Accept", "Via", "Vary", "X_y~z"),
+                               PICK(m, "", " ", " \t "),
+                               PICK(m, "", "a", "a, b;c=\"d\"", "\xc3\xa4", "=?%00", "h3=:443"),
+                               PICK(m, "", " ", "\t"));
+}
+
+static uint64_t add_body(struct model *m, GString *s)
+{
+    uint64_t payload = 0;
+
+    if (upto(m, 2)) {
+        size_t n = upto(m, 4) ? upto(m, 40) : upto(m, 5000);
+        g_string_append_printf(s, "%s:%s%zu\r\n", PICK(m, "Content-Length", "content-length"), PICK(m, "", " "), n);
+        add_fields(m, s);
+        g_string_append(s, "\r\n");
+        add_bytes(m, s, n);
+        return n;
+    }
+    g_string_append_printf(s, "Transfer-Encoding: %s\r\n", PICK(m, "chunked", "Chunked"));
+    add_fields(m, s);
+    g_string_append(s, "\r\n");
+    for (unsigned n = upto(m, 5); n > 0; n--) {
+        unsigned size = upto(m, 4) ? upto(m, 20) + 1 : upto(m, 3000) + 1;
+        g_string_append_printf(s, upto(m, 2) ? "%x%s\r\n" : "00%X%s\r\n", size,
+                               PICK(m, "", ";a", " ;a=\"b;c\"", "; \x80"));
+        add_bytes(m, s, size);
+        g_string_append(s, "\r\n");
+        payload += size;
+    }
+    g_string_append(s, PICK(m, "0\r\n", "000\r\n", "0;last\r\n"));
+    add_fields(m, s);
+    g_string_append(s, "\r\n");
+    return payload;
+}
+
+static void make(struct model *m, struct message *msg, bool refused)
+{
+    const char *method = PICK(m, "GET", "GET", "HEAD", "POST", "PUT", "OPTIONS", "PATCH", "TRACE", "m-x");
+    bool head = strcmp(method, "HEAD") == 0;
+
+    *msg = (struct message){.request = g_string_new(NULL), .response = g_string_new(NULL), .refused = refused};
+    g_string_append_printf(msg->request, "%s %s%s HTTP/1.1\r\n", method, PICK(m, "", "http://a.test"),
+                           refused ? "/deny" : PICK(m, "/", "/x?y", "/a%20b?c=/?d", "//a/../b"));
+    add_fields(m, msg->request);
+    g_string_append(msg->request, PICK(m, "Host: a.test\r\n", "HOST:a.test\r\n"));
+    if (upto(m, 2)) {
+        msg->up = add_body(m, msg->request);
+    } else {
+        add_fields(m, msg->request);
+        g_string_append(msg->request, "\r\n");
+    }
+    if (refused)
+        return;
+    for (unsigned n = upto(m, 4) ? 0 : upto(m, 3); n > 0; n--) {
+        g_string_append(msg->response,
+                        PICK(m, "HTTP/1.1 100 Continue\r\n", "HTTP/1.1 103\r\n", "HTTP/1.1 199 x y\r\n"));
+        add_fields(m, msg->response);
+        g_string_append(msg->response, "\r\n");
+    }
+    static const uint16_t statuses[] = {200, 201, 204, 206, 304, 404, 500, 999};
+    msg->status = statuses[upto(m, SM_ARRAY_LEN(statuses))];
+    g_string_append_printf(msg->response, "HTTP/1.1 %u %s\r\n", msg->status, PICK(m, "OK", "", "x  y \xff"));
+    add_fields(m, msg->response);
+    if (head || msg->status == 204 || msg->status == 304) {
+        g_string_append(msg->response,
+                        PICK(m, "\r\n", "Content-Length: 12\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n"));
+        return;
+    }
+    msg->down = add_body(m, msg->response);
+}
+
+static void on_request(void *ctx, struct sm_bridge *b, const struct sm_bridge_request *r)
+{
+    struct model *m = ctx;
+
+    (void)b;
+    assert_int_equal(r->req, m->asked + 1);
+    assert_int_equal(m->answered, m->asked); /* one after another */
+    assert_true(m->asked < m->n_messages);
+    m->asked++;
+}
+
+static void on_response(void *ctx, const struct sm_bridge_response *r)
+{
+    struct model *m = ctx;
+    const struct message *msg = &m->messages[m->told++];
+
+    assert_int_equal(r->req, m->told);
+    assert_int_equal(r->outcome, msg->refused ? SM_BRIDGE_REFUSED : SM_BRIDGE_DONE);
+    assert_int_equal(r->status, msg->refused ? 403 : msg->status);
+    assert_int_equal(r->bytes_up, msg->refused ? 0 : msg->up);
+    assert_int_equal(r->bytes_down, msg->refused ? 0 : msg->down);
+}
+
+static void on_broken(void *ctx, enum sm_bridge_side by, uint64_t req, const char *reason)
+{
+    (void)ctx;
+    fail_msg("%s, request %u: %s", sm_bridge_side_name(by), (unsigned)req, reason);
+}
+
+static const struct sm_bridge_ops ops = {.request = on_request, .response = on_response, .broken = on_broken};
+
+static void answer(struct model *m)
+{
+    const struct message *msg = &m->messages[m->answered];
+    struct sm_bridge_answer a = {.pass = !msg->refused};
+
+    m->answered++;
+    if (!msg->refused)
+        m->allowed += msg->request->len;
+    sm_bridge_answer(m->b, m->answered, &a);
+}
+
+static void feed(struct model *m, enum sm_bridge_side side, size_t max)
+{
+    size_t n = SM_MIN(SM_MIN(sm_bridge_room(m->b, side), m->in[side]->len), max);
+
+    if (n == 0)
+        return;
+    uint8_t *copy = g_memdup2(m->in[side]->str, n);
+    g_string_erase(m->in[side], 0, (gssize)n);
+    sm_bridge_feed(m->b, side, copy, n);
+    g_free(copy);
+}
+
+static void take(struct model *m, enum sm_bridge_side side, size_t max)
+{
+    const uint8_t *p;
+    size_t n = SM_MIN(sm_bridge_out(m->b, side, &p), max);
+
+    g_string_append_len(m->got[side], (const char *)p, (gssize)n);
+    sm_bridge_took(m->b, side, n);
+    if (side == SM_BRIDGE_ORIGIN)
+        assert_true(m->got[side]->len <= m->allowed);
+}
+
+static void play(struct model *m, uint32_t seed)
+{
+    struct sm_bridge_config config = {.tls = true, .strip_alt_svc = true};
+    GString *want[SM_BRIDGE_SIDES] = {g_string_new(NULL), g_string_new(NULL)};
+    unsigned responded = 0;
+    bool refused;
+
+    *m = (struct model){.rand = g_rand_new_with_seed(seed)};
+    m->b = sm_bridge_new_h1(&ops, m, &config);
+    for (unsigned side = 0; side < SM_BRIDGE_SIDES; side++) {
+        m->in[side] = g_string_new(NULL);
+        m->got[side] = g_string_new(NULL);
+    }
+    m->n_messages = upto(m, EXCHANGES_MAX) + 1;
+    for (unsigned i = 0; i < m->n_messages; i++) {
+        struct message *msg = &m->messages[i];
+        make(m, msg, i + 1 == m->n_messages && upto(m, 3) == 0);
+        g_string_append_len(m->in[SM_BRIDGE_GUEST], msg->request->str, (gssize)msg->request->len);
+        if (!msg->refused)
+            g_string_append_len(want[SM_BRIDGE_ORIGIN], msg->request->str, (gssize)msg->request->len);
+        g_string_append_len(want[SM_BRIDGE_GUEST], msg->response->str, (gssize)msg->response->len);
+    }
+    refused = m->messages[m->n_messages - 1].refused;
+    if (refused)
+        g_string_append(want[SM_BRIDGE_GUEST],
+                        "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    size_t most = upto(m, 3) ? 1 + upto(m, 60) : 1 + upto(m, 4000);
+    size_t whole = 0; /* bytes of the requests up to and with `responded` */
+    for (unsigned steps = 0; m->told < m->n_messages && steps < 1000000; steps++) {
+        switch (upto(m, 6)) {
+        case 0:
+        case 1:
+            feed(m, SM_BRIDGE_GUEST, 1 + upto(m, (unsigned)most));
+            break;
+        case 2:
+            if (m->asked > m->answered)
+                answer(m);
+            break;
+        case 3:
+            take(m, SM_BRIDGE_ORIGIN, 1 + upto(m, (unsigned)most));
+            /* The origin answers what it has got whole. */
+            while (responded < m->n_messages && !m->messages[responded].refused &&
+                   m->got[SM_BRIDGE_ORIGIN]->len >= whole + m->messages[responded].request->len) {
+                const struct message *msg = &m->messages[responded++];
+                whole += msg->request->len;
+                g_string_append_len(m->in[SM_BRIDGE_ORIGIN], msg->response->str, (gssize)msg->response->len);
+            }
+            break;
+        case 4:
+            feed(m, SM_BRIDGE_ORIGIN, 1 + upto(m, (unsigned)most));
+            break;
+        default:
+            take(m, SM_BRIDGE_GUEST, 1 + upto(m, (unsigned)most));
+            break;
+        }
+    }
+    for (unsigned side = 0; side < SM_BRIDGE_SIDES; side++) {
+        const uint8_t *p;
+        while (sm_bridge_out(m->b, side, &p) > 0)
+            take(m, side, SIZE_MAX);
+        if (!g_string_equal(m->got[side], want[side]))
+            fail_msg("connection %u: %s got other bytes than were sent to it", seed, sm_bridge_side_name(side));
+        g_string_free(want[side], TRUE);
+    }
+    assert_int_equal(m->told, m->n_messages);
+    if (!refused)
+        assert_int_equal(sm_bridge_ended(m->b), SM_BRIDGE_LIVE);
+    assert_true(sm_bridge_idle(m->b));
+    while (m->in[SM_BRIDGE_GUEST]->len > 0)
+        feed(m, SM_BRIDGE_GUEST, SIZE_MAX);
+    sm_bridge_eof(m->b, SM_BRIDGE_GUEST, false);
+    assert_int_equal(sm_bridge_ended(m->b), SM_BRIDGE_FINISHED);
+
+    sm_bridge_free(m->b);
+    for (unsigned side = 0; side < SM_BRIDGE_SIDES; side++) {
+        g_string_free(m->in[side], TRUE);
+        g_string_free(m->got[side], TRUE);
+    }
+    for (unsigned i = 0; i < m->n_messages; i++) {
+        g_string_free(m->messages[i].request, TRUE);
+        g_string_free(m->messages[i].response, TRUE);
+    }
+    g_rand_free(m->rand);
+}
+
+static void test_random_connections(void **state)
+{
+    struct model m;
+
+    (void)state;
+    for (uint32_t seed = 1; seed <= CONNECTIONS; seed++)
+        play(&m, seed);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random_connections)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
