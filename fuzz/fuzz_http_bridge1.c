@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * http/h1.c as a whole: the input is a script of what both sides send, take and end, and of the judge's answers.
+ *
+ * What must hold whatever they do: what the origin gets is the beginning of what the guest sent, byte for byte; it does not grow while a
+ * request is at the judge, nor ever again after a refusal; a second, plain reader finds in it no more requests than were passed. What the guest
+ * gets is the beginning of what the origin sent, and a page of ours at most at its end. What waits is bounded, and every request is told of
+ * exactly once.
+ */
+#include <glib.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "http/body.h"
+#include "http/bridge.h"
+#include "http/head.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define PAGE_MAX 200
+
+struct world {
+    struct sm_bridge *b;
+    GByteArray *sent[SM_BRIDGE_SIDES]; /* by that side */
+    GByteArray *got[SM_BRIDGE_SIDES];
+    bool eof[SM_BRIDGE_SIDES];
+    uint64_t asked, passed, told;
+    uint64_t pending; /* request at the judge */
+    unsigned pages;
+    bool later, refused, upgraded;
+    size_t limit; /* what the origin may have while the judge thinks, or after a refusal */
+};
+
+static void require(bool ok)
+{
+    if (!ok)
+        abort();
+}
+
+static size_t waiting(struct world *w, enum sm_bridge_side side)
+{
+    const uint8_t *p;
+    size_t n;
+
+    /* Everything is taken at once where it is counted, so that nothing hides in later blocks. */
+    while ((n = sm_bridge_out(w->b, side, &p)) > 0) {
+        g_byte_array_append(w->got[side], p, (guint)n);
+        sm_bridge_took(w->b, side, n);
+    }
+    return w->got[side]->len;
+}
+
+static void answer(struct world *w, bool pass)
+{
+    struct sm_bridge_answer a = {.pass = pass, .status = 403, .body = "{}", .body_len = 2};
+    uint64_t req = w->pending;
+
+    if (req == 0)
+        return;
+    w->pending = 0;
+    w->passed += pass;
+    w->refused |= !pass;
+    w->pages += !pass;
+    sm_bridge_answer(w->b, req, &a);
+}
+
+static void on_request(void *ctx, struct sm_bridge *b, const struct sm_bridge_request *r)
+{
+    struct world *w = ctx;
+
+    require(w->pending == 0 && !w->refused && r->req == w->asked + 1 && b == w->b);
+    require(r->method.len > 0 && r->path.len > 0 && (r->authority.len > 0 || strcmp(r->protocol, "HTTP/1.0") == 0));
+    w->asked++;
+    w->pending = r->req;
+    w->limit = waiting(w, SM_BRIDGE_ORIGIN);
+    if (!w->later)
+        answer(w, memmem(r->path.ptr, r->path.len, "deny", 4) == NULL);
+}
+
+static void on_response(void *ctx, const struct sm_bridge_response *r)
+{
+    struct world *w = ctx;
+
+    require(r->req == w->told + 1 && r->req <= w->asked);
+    w->told++;
+    w->upgraded |= r->outcome == SM_BRIDGE_UPGRADED;
+    if (r->req == w->pending)
+        w->pending = 0;
+}
+
+static void on_broken(void *ctx, enum sm_bridge_side by, uint64_t req, const char *reason)
+{
+    struct world *w = ctx;
+
+    require(reason && reason[0] && req <= w->asked && by < SM_BRIDGE_SIDES);
+    w->pages++;
+}
+
+static size_t on_page(void *ctx, uint16_t status, const char *reason, char *out, size_t cap)
+{
+    (void)ctx;
+    (void)reason;
+    require((status == 400 || status == 502) && cap >= 2);
+    memcpy(out, "{}", 2);
+    return 2;
+}
+
+static const struct sm_bridge_ops ops = {on_request, on_response, on_broken, on_page};
+
+static void check(struct world *w)
+{
+    for (unsigned side = 0; side < SM_BRIDGE_SIDES; side++) {
+        size_t before = w->got[side]->len;
+        size_t got = waiting(w, side);
+        const GByteArray *sent = w->sent[side == SM_BRIDGE_GUEST ? SM_BRIDGE_ORIGIN : SM_BRIDGE_GUEST];
+        require(got - before <= SM_BRIDGE_OUT_MAX + PAGE_MAX);
+        size_t same = 0;
+        while (same < got && same < sent->len && w->got[side]->data[same] == sent->data[same])
+            same++;
+        if (side == SM_BRIDGE_ORIGIN) {
+            require(same == got);
+            if (w->pending || w->refused)
+                require(got <= w->limit);
+        } else {
+            require(same == got || (w->pages > 0 && got - same <= PAGE_MAX));
+        }
+    }
+    if (sm_bridge_ended(w->b) != SM_BRIDGE_LIVE)
+        require(w->told == w->asked && sm_bridge_idle(w->b));
+}
+
+/* How many request heads would a server see? What follows an upgrade request may be raw. */
+static uint64_t heads_in(const GByteArray *bytes)
+{
+    const uint8_t *p = bytes->data;
+    size_t left = bytes->len;
+    uint64_t n = 0;
+
+    while (left > 0) {
+        struct sm_http_head head;
+        struct sm_http_body body;
+        size_t used;
+        sm_http_head_init(&head);
+        if (sm_http_head_feed(&head, p, left) != SM_HTTP_HTTP1)
+            break;
+        n++;
+        p += head.consumed;
+        left -= head.consumed;
+        if (head.upgrade)
+            break;
+        if (!head.framing.chunked && head.framing.content_length == 0)
+            continue;
+        sm_http_body_init(&body, head.framing.chunked ? SM_HTTP_BODY_CHUNKED : SM_HTTP_BODY_LENGTH,
+                          head.framing.content_length);
+        if (sm_http_body_feed(&body, p, left, &used) != SM_HTTP_BODY_DONE)
+            break;
+        p += used;
+        left -= used;
+    }
+    return n;
+}
+
+static void send_bytes(struct world *w, enum sm_bridge_side side, const uint8_t *data, size_t len)
+{
+    while (len > 0) {
+        size_t n = SM_MIN(sm_bridge_room(w->b, side), len);
+        if (n == 0 || w->eof[side])
+            return;
+        uint8_t *copy = g_memdup2(data, n);
+        g_byte_array_append(w->sent[side], data, (guint)n);
+        sm_bridge_feed(w->b, side, copy, n);
+        g_free(copy);
+        check(w);
+        data += n;
+        len -= n;
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct sm_bridge_config config = {.tls = true};
+    struct world w = {0};
+    size_t at = 1;
+
+    if (size < 1)
+        return 0;
+    w.later = data[0] & 1;
+    w.b = sm_bridge_new_h1(&ops, &w, &config);
+    for (unsigned side = 0; side < SM_BRIDGE_SIDES; side++) {
+        w.sent[side] = g_byte_array_new();
+        w.got[side] = g_byte_array_new();
+    }
+    while (at < size) {
+        uint8_t op = data[at++];
+        enum sm_bridge_side side = op & 1 ? SM_BRIDGE_ORIGIN : SM_BRIDGE_GUEST;
+        switch (op >> 5) {
+        case 0: /* end */
+            if (!w.eof[side]) {
+                w.eof[side] = true;
+                sm_bridge_eof(w.b, side, op & 2);
+            }
+            break;
+        case 1:
+            answer(&w, !(op & 2));
+            break;
+        default: { /* the next bytes, up to a length of its own or a NUL */
+            size_t left = size - at;
+            const uint8_t *nul = memchr(data + at, 0, left);
+            size_t len = nul ? (size_t)(nul - data) - at : left;
+            if ((op >> 5) & 1)
+                for (size_t i = 0; i < len; i++)
+                    send_bytes(&w, side, data + at + i, 1);
+            else
+                send_bytes(&w, side, data + at, len);
+            at += len + (nul ? 1 : 0);
+            break;
+        }
+        }
+        check(&w);
+    }
+    require(heads_in(w.got[SM_BRIDGE_ORIGIN]) <= w.passed);
+    require(w.told <= w.asked);
+    for (unsigned side = 0; side < SM_BRIDGE_SIDES; side++) {
+        if (!w.eof[side])
+            sm_bridge_eof(w.b, side, true);
+        check(&w);
+    }
+    answer(&w, true);
+    check(&w);
+    require(sm_bridge_ended(w.b) != SM_BRIDGE_LIVE && w.told == w.asked);
+    sm_bridge_free(w.b);
+    for (unsigned side = 0; side < SM_BRIDGE_SIDES; side++) {
+        g_byte_array_unref(w.sent[side]);
+        g_byte_array_unref(w.got[side]);
+    }
+    return 0;
+}
