@@ -10,8 +10,9 @@
  *   ca-bundle.jks      the same as ca-bundle.pem for Java; password changeit
  *   hashed/            the CA under its OpenSSL subject hash, for SSL_CERT_DIR
  *   store-N, folder-N  what is laid over the distribution's files and folders
+ *   nss-N              what is laid over NSS databases in the home folder (guest_nss.h); writable
  *
- * Over the files and folders where a distribution keeps its trust (the tables in guest_trust.c) lie copies with the CA added, read-only. What is
+ * Over the files and folders where a distribution keeps its trust (the tables in guest_stores.c and guest_folders.c) lie copies with the CA added, read-only. What is
  * not there is not made, but inside a folder that is covered. Chromium has no such file: it gets a managed policy, in a copy of its folder in
  * /etc. The variables that SM_TRUST_VARIABLES names are pointed at the bundle.
  *
@@ -44,6 +45,7 @@ struct sm_trust;
 struct sm_trust_cover {
     char *target; /* path in CMD's root */
     char *source; /* name in the tmpfs */
+    bool writable;
 };
 
 /** sm_trust_new() - pem: the CA's certificate, one block. NULL with error set when it is none. */

@@ -165,6 +165,52 @@ def test_java_reads_the_stores(pki):
         assert "slirp-med, " in got
 
 
+@pytest.fixture
+def home(user, folder):  # noqa: F811
+    """A home folder with two NSS databases: one that is made, one whose folder is empty."""
+    made, empty = os.path.join(folder, ".pki/nssdb"), os.path.join(folder, ".local/share/pki/nssdb")
+    for path in (made, empty):
+        os.makedirs(path)
+    for path in pathlib.Path(folder).rglob("*"):
+        own(path, user)
+    yield folder, made, empty
+
+
+def make_database(path, user, *password):
+    subprocess.run(["certutil", "-N", "-d", f"sql:{path}", *(password or ["--empty-password"])], check=True, capture_output=True)
+    for name in os.listdir(path):
+        own(os.path.join(path, name), user)
+
+
+CERTUTIL = os.path.exists("/usr/bin/certutil")
+
+
+@pytest.mark.skipif(not CERTUTIL, reason="this machine has no certutil: nothing is done to the databases")
+def test_nss_databases_of_the_home_folder(user, pki, home):  # noqa: F811
+    top, made, empty = home
+    make_database(made, user)
+    certificate_of_the_user = ["certutil", "-A", "-d", f"sql:{made}", "-n", "mine", "-t", "C,,", "-i", str(pki / "other.pem")]
+    subprocess.run(certificate_of_the_user, check=True, capture_output=True)
+    before = state_of(top)
+    got = trusting(f"certutil -L -d sql:{made}; echo ----; certutil -L -d sql:{empty}; touch {made}/x && echo writable", pki, user=user, env=dict(ENV, HOME=top))
+    of_made, of_empty = got.split("----")
+    for listed in (of_made, of_empty):
+        assert [x.split()[-1] for x in listed.splitlines() if x.startswith("slirp-med workspace CA")] == ["C,,"], got
+    assert "mine" in of_made and "mine" not in of_empty
+    assert got.endswith("writable\n")
+    assert state_of(top) == before, "the databases on the host are as before"
+
+
+@pytest.mark.skipif(not CERTUTIL, reason="this machine has no certutil: nothing is done to the databases")
+def test_nss_database_with_a_password_stays(user, pki, home):  # noqa: F811
+    top, made, _ = home
+    password = os.path.join(top, "password")
+    pathlib.Path(password).write_text("secret-of-the-user\n")
+    make_database(made, user, "-f", password)
+    got = trusting(f"certutil -L -d sql:{made}; grep -c {made} /proc/self/mountinfo; true", pki, user=user, env=dict(ENV, HOME=top))
+    assert "slirp-med" not in got and got.endswith("\n0\n")
+
+
 def test_with_everything_read_only(user, pki):
     got = trusting("grep -c 'BEGIN' /run/slirp-med/slirp-med-ca.pem; touch /run/mine && echo mine", pki, user=user, env=ENV, ro=True)
     assert got == "1\nmine\n"
