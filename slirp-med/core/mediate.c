@@ -128,6 +128,28 @@ static struct sm_mediation *begin(struct sm_session *s, bool tls)
     return m;
 }
 
+static void tell_eof(struct sm_mediation *m, enum sm_bridge_side side)
+{
+    struct sm_mediate_end *e = &m->end[side];
+
+    if (!e->told)
+        sm_bridge_eof(m->bridge, side, e->cut);
+    e->told = true;
+}
+
+void sm_mediate_settle(struct sm_session *s)
+{
+    struct sm_mediation *m = s->mediation;
+
+    if (!m || !m->bridge)
+        return;
+    for (enum sm_bridge_side side = 0; side < SM_BRIDGE_SIDES; side++) {
+        struct sm_mediate_end *e = &m->end[side];
+        e->cut = true;
+        tell_eof(m, side);
+    }
+}
+
 void sm_mediate_free(struct sm_session *s)
 {
     struct sm_mediation *m = s->mediation;
@@ -505,6 +527,7 @@ static void use_bridge(struct sm_session *s, struct sm_bridge *bridge)
 
     m->bridge = bridge;
     m->phase = SM_MEDIATE_RELAY;
+    m->end[SM_BRIDGE_GUEST].readable = m->end[SM_BRIDGE_ORIGIN].readable = true; /* nobody knows yet */
     unlimit(s);
 }
 
@@ -581,7 +604,7 @@ static void sniff(struct sm_session *s, bool give_up)
         use_bridge(s, new_http(m, http == SM_HTTP_HTTP2));
         feed_sniffed(m);
         if (guest->eof)
-            sm_bridge_eof(m->bridge, SM_BRIDGE_GUEST, guest->cut);
+            tell_eof(m, SM_BRIDGE_GUEST);
         sm_mediate_pump(s);
         return;
     }
@@ -595,7 +618,8 @@ static void sniff(struct sm_session *s, bool give_up)
                 sm_bridge_feed(m->bridge, SM_BRIDGE_ORIGIN, scratch, n);
             } else {
                 origin->eof = true;
-                sm_bridge_eof(m->bridge, SM_BRIDGE_ORIGIN, io != SM_TLS_IO_EOF);
+                origin->cut = io != SM_TLS_IO_EOF;
+                tell_eof(m, SM_BRIDGE_ORIGIN);
             }
             not_http = true;
         }
@@ -605,7 +629,7 @@ static void sniff(struct sm_session *s, bool give_up)
             use_bridge(s, sm_bridge_new_raw());
         if (guest->eof) {
             feed_sniffed(m);
-            sm_bridge_eof(m->bridge, SM_BRIDGE_GUEST, guest->cut);
+            tell_eof(m, SM_BRIDGE_GUEST);
         }
         relay_raw(s, reason);
         return;
@@ -730,15 +754,18 @@ static bool pull(struct sm_mediation *m, enum sm_bridge_side side)
         feed_sniffed(m);
         return m->sniff.len == 0;
     }
-    if (room == 0)
+    if (room == 0 || (!e->readable && !(e->tls && sm_tls_conn_readable(e->tls))))
         return false;
     enum sm_tls_io io = end_read(e, scratch, room, &n);
     switch (io) {
     case SM_TLS_IO_OK:
+        if (n < room)
+            e->readable = false; /* it took all there was; more, or the end, is a new event */
         sm_bridge_feed(m->bridge, side, scratch, n);
         return true;
     case SM_TLS_IO_WANT_READ:
     case SM_TLS_IO_WANT_WRITE:
+        e->readable = false;
         return false;
     case SM_TLS_IO_EOF:
     case SM_TLS_IO_CUT:
@@ -748,7 +775,7 @@ static bool pull(struct sm_mediation *m, enum sm_bridge_side side)
     }
     e->eof = true;
     e->cut = io != SM_TLS_IO_EOF;
-    sm_bridge_eof(m->bridge, side, e->cut);
+    tell_eof(m, side);
     return true;
 }
 
@@ -807,7 +834,8 @@ static void watch_relay(struct sm_mediation *m, enum sm_bridge_side side)
 {
     struct sm_mediate_end *e = &m->end[side];
     const uint8_t *p;
-    bool in = !e->eof && sm_bridge_room(m->bridge, side) > 0;
+    /* An end that says something and cannot be read is left alone until it can; one that says nothing stays watched, which costs no call. */
+    bool in = !e->eof && !(e->readable && sm_bridge_room(m->bridge, side) == 0);
     bool out = !e->dead && (end_unsent(e) > 0 || sm_bridge_out(m->bridge, side, &p) > 0);
 
     watch_end(m->s, e, in, out);
@@ -865,16 +893,21 @@ static void advance(struct sm_session *s)
     }
 }
 
+static void on_end(struct sm_session *s, enum sm_bridge_side side, uint32_t events)
+{
+    if (events & ~(uint32_t)EPOLLOUT)
+        s->mediation->end[side].readable = true;
+    advance(s);
+}
+
 static void on_guest(struct sm_watch *watch, uint32_t events)
 {
-    (void)events;
-    advance(sm_container_of(watch, struct sm_session, pair));
+    on_end(sm_container_of(watch, struct sm_session, pair), SM_BRIDGE_GUEST, events);
 }
 
 static void on_origin(struct sm_watch *watch, uint32_t events)
 {
-    (void)events;
-    advance(sm_container_of(watch, struct sm_session, upstream));
+    on_end(sm_container_of(watch, struct sm_session, upstream), SM_BRIDGE_ORIGIN, events);
 }
 
 void sm_mediate_gone(struct sm_session *s)

@@ -48,8 +48,10 @@ enum sm_mediate_phase {
 struct sm_mediate_end {
     struct sm_watch *watch;
     struct sm_tls_conn *tls; /* NULL: cleartext */
+    bool readable;           /* there may be bytes: epoll said so, and no read has come back empty since */
     bool eof;                /* nothing more will be read */
     bool cut;                /* ... and it was no orderly end */
+    bool told;               /* ... and the bridge knows */
     bool dead;               /* nothing more can be written */
     bool shut;               /* the writing side was shut down in order */
 };
@@ -100,6 +102,8 @@ void sm_mediate_page(struct sm_session *s, bool ok);
 void sm_mediate_gone(struct sm_session *s);
 /** sm_mediate_stop() - the workspace ends: what is already on its way is moved on as far as it goes without waiting. */
 void sm_mediate_stop(struct sm_session *s);
+/** sm_mediate_settle() - before the close line: the bridge tells how each open request ended. */
+void sm_mediate_settle(struct sm_session *s);
 void sm_mediate_free(struct sm_session *s);
 /** sm_mediate_pump() - go on after answers. May end the session. */
 void sm_mediate_pump(struct sm_session *s);

@@ -415,6 +415,7 @@ void sm_session_judge(struct sm_session *s, enum sm_stage stage)
 
 void sm_session_close(struct sm_session *s, const char *reason)
 {
+    sm_mediate_settle(s);
     if (s->allowed || s->dial_recorded) {
         struct sm_audit_record r;
         sm_session_line(s, &r, is_udp(s) ? SM_AUDIT_EGRESS_UDP_CLOSE : SM_AUDIT_EGRESS_CLOSE, reason);
