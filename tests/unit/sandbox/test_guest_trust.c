@@ -594,7 +594,9 @@ static void test_links_and_oddities(void **state)
     file(&l, "/etc/opt", "a file", -1);
     g_autofree char *fifo = concat(l.root, "/etc/ssl/certs/pipe");
     assert_int_equal(mkfifo(fifo, 0600), 0);
-    char *env[] = {g_strconcat("SSL_CERT_FILE=", secret, NULL), g_strconcat("NODE_EXTRA_CA_CERTS=", up, NULL), NULL};
+    g_autofree char *file_variable = concat("SSL_CERT_FILE=", secret);
+    g_autofree char *node_variable = concat("NODE_EXTRA_CA_CERTS=", up);
+    char *env[] = {file_variable, node_variable, NULL};
     build(&l, env);
     expect_made(&l, "ca-bundle.pem", pems[CA]); /* nothing of what lies outside */
     for (size_t i = 0; i < sm_trust_n_covers(l.trust); i++) {
