@@ -9,7 +9,7 @@
 /* protocol-id is a percent-encoded token: h3, H3-29, h%33. */
 static bool is_h3(const uint8_t *p, size_t len)
 {
-    uint8_t id[8];
+    uint8_t id[8] = {0};
     size_t n = 0;
 
     while (len > 0 && (*p == ' ' || *p == '\t')) {
