@@ -2,7 +2,7 @@
 /*
  * Bounds of the HTTP/1 bridge (sm_bridge_new_h1() in bridge.h; h1.c tells how it works).
  *
- * Memory of a connection: about 1 KiB when idle, with no buffer. At most, on top: 80 bytes a request in flight; towards each side
+ * Memory of a connection: about 520 bytes when idle, with no buffer. At most, on top: 80 bytes a request in flight; towards each side
  * SM_BRIDGE_OUT_MAX, which also counts what that side is owed but cannot be sent yet (an unjudged head, bytes behind an upgrade request), and
  * rounds up to blocks of 32 KiB; one page (SM_HTTP_PAGE_MAX) a refused request, of which there is one.
  */
