@@ -12,6 +12,7 @@ import signal
 import stat
 import subprocess
 
+import conftest
 import pytest
 from conftest import alive, processes
 
@@ -202,3 +203,17 @@ def test_a_failed_start_leaves_no_key(sm):
     assert r.rc == 125 and b"--bind hides /run/slirp-med" in r.stderr, repr(r)
     assert not os.path.lexists(os.path.join(folder(sm, "refused"), "ca.key"))
     assert not processes(sm.bin)
+
+
+def test_upstream_is_verified_against_the_hosts_roots(sm, world):
+    """The launcher's SSL_CERT_FILE, else the distribution's bundle; asked for when the first flow is intercepted."""
+    def fetch(name, env):
+        p = sm.cli("run", "--name", name, "--egress", "strict", "--egress-allow", "ok.test", "--",
+                   "curl", "-sS", "--http1.1", "--max-time", "20", "-o", "/dev/null", "-w", "%{http_code}", "https://ok.test/", env=env)
+        return p, conftest.read_audit(sm.state, name)
+    p, audit = fetch("known", {"SSL_CERT_FILE": world.ca})
+    assert (p.returncode, p.stdout) == (0, b"200"), p
+    assert [r["mitm"] for r in audit if r["event"] == "egress_allow"] == [True]
+    p, audit = fetch("unknown", {"SSL_CERT_FILE": ""})
+    assert p.returncode != 0 and p.stdout == b"000", p
+    assert [r["event"] for r in audit if r.get("host") == "ok.test" and r["event"] in ("egress_allow", "egress_mitm_upstream_error")] == ["egress_mitm_upstream_error"]
