@@ -206,17 +206,17 @@ static _Noreturn void be_init(struct guest *g, int pipe_fd)
     GError *error = NULL;
 
     (void)prctl(PR_SET_NAME, "slirp-med-init");
+    /* CMD, and the program that trust may need (guest_nss.h), have our user id: without this they could ptrace us. */
+    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0) {
+        sm_error_set_errno(&error, errno, "PR_SET_DUMPABLE");
+        fail_in_child(pipe_fd, error);
+    }
     if (sm_sandbox_parent(pipe_fd, &error) < 0 || sm_guest_view_apply(g->view, g->trust, g->env, &error) < 0)
         fail_in_child(pipe_fd, error);
     if (g->trust) {
         char **env = sm_trust_environment(g->trust, g->env);
         g_strfreev(g->env);
         g->env = env;
-    }
-    /* CMD has our user id: without this it could ptrace us. */
-    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0) {
-        sm_error_set_errno(&error, errno, "PR_SET_DUMPABLE");
-        fail_in_child(pipe_fd, error);
     }
     pid_t command = fork();
     if (command == 0)

@@ -211,6 +211,14 @@ def test_nss_database_with_a_password_stays(user, pki, home):  # noqa: F811
     assert "slirp-med" not in got and got.endswith("\n0\n")
 
 
+@pytest.mark.skipif(not CERTUTIL, reason="this machine has no certutil: nothing can be put in its place")
+def test_certutil_that_fails_fails_nothing_else(user, pki, home):  # noqa: F811
+    top, made, _ = home
+    make_database(made, user)
+    got = trusting("grep -c "nssdb " /proc/self/mountinfo; ls /run/slirp-med/ca-bundle.pem", pki, user=user, env=dict(ENV, HOME=top), binds=["/bin/false:/usr/bin/certutil"])
+    assert got == "0\n/run/slirp-med/ca-bundle.pem\n"
+
+
 def test_with_everything_read_only(user, pki):
     got = trusting("grep -c 'BEGIN' /run/slirp-med/slirp-med-ca.pem; touch /run/mine && echo mine", pki, user=user, env=ENV, ro=True)
     assert got == "1\nmine\n"
