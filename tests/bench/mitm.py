@@ -297,13 +297,13 @@ class Env:
             raise RuntimeError("h2load: " + " ".join(text.split())[-300:])
         return float(m.group(1))
 
-    def idle(self, way):
+    def idle(self, way, tool):
         """KiB of the mediator for one connection that has served one request and waits."""
         if way.pid is None:
             return None
-        out([self.tls, "idle", way.at["tickets"], NAME, way.ca, "20"])
+        out([self.tls, tool, way.at["tickets"], NAME, way.ca, "20"])
         before = memory(way.pid)
-        p = subprocess.Popen([self.tls, "idle", way.at["tickets"], NAME, way.ca, str(IDLE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        p = subprocess.Popen([self.tls, tool, way.at["tickets"], NAME, way.ca, str(IDLE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE, text=True)
         try:
             if p.stdout.readline() != "ready\n":
@@ -356,9 +356,10 @@ def measure(env, peers, rounds, columns):
             if peer.rounds and r >= peer.rounds:
                 continue
             try:
-                if r == 0 and (not columns or "idle" in columns):
-                    with peer.way() as way:
-                        put(peer, way, "idle", lambda: env.idle(way))
+                for col, tool in (("idle", "idle"), ("idle h2", "idle2")):
+                    if r == 0 and (not columns or col in columns) and (peer.h2 or col == "idle"):
+                        with peer.way() as way:
+                            put(peer, way, col, lambda: env.idle(way, tool))
                 with peer.way() as way:
                     for col, f in measures(env, peer, way):
                         if not columns or col in columns:
@@ -396,7 +397,8 @@ COLUMNS = [("down", "1 GiB download, h1", "MB/s", 0), ("down h2", "1 GiB downloa
            ("conns", "new connections, upstream resumes", "1/s", 0), ("conns full", "new connections, upstream full", "1/s", 0),
            ("h1", "requests, h1 keep-alive, 20 clients", "1/s", 0), ("h2", "requests, h2, 20 x 10", "1/s", 0),
            ("p50", "small request p50", "us", 0), ("p99", "small request p99", "us", 0), ("sse p50", "event to client p50", "us", 0),
-           ("sse max", "event to client, longest", "us", 0), ("idle", "resident, one idle connection", "KiB", 1)]
+           ("sse max", "event to client, longest", "us", 0), ("idle", "resident, one idle connection, h1", "KiB", 1),
+           ("idle h2", "resident, one idle connection, h2", "KiB", 1)]
 # column, factor, of whom: the median must be at least that (numbers.md)
 GOALS = [("down", 0.7, "direct"), ("down", 1.0, "sslsplit"), ("conns", 0.4, "direct"), ("conns full", 0.4, "direct"), ("conns", 3.0, "sslsplit"),
          ("conns full", 3.0, "sslsplit"), ("h1", 0.5, "direct"), ("h2", 0.5, "direct")]
@@ -421,7 +423,7 @@ def table(doc):
                 cells.append("")
                 continue
             m = statistics.median(v)
-            ratio = f", x{m / b:.2f}" if b and n != base and key != "idle" else ""
+            ratio = f", x{m / b:.2f}" if b and n != base and not key.startswith("idle") else ""
             spread = f" ({min(v):.{dec}f} to {max(v):.{dec}f})" if len(v) > 1 else ""
             cells.append(f"{m:.{dec}f}{spread}{ratio}")
         lines.append(f"| {title}, {unit} | " + " | ".join(cells) + " |")
@@ -432,7 +434,7 @@ def table(doc):
             mine, other = mid(got, "slirp-med", col), mid(got, of, col)
             if mine and other:
                 lines.append(f"| {titles[col]}: {factor:g} x {of} | {mine / other:.2f} x | {'met' if mine >= factor * other else '**missed**'} |")
-        rows = [("idle", 64, "64 KiB for one idle connection", 1.0, "KiB"), ("sse max", 10000, "an event within 10 ms", 1000.0, "ms")]
+        rows = [("idle", 64, "64 KiB for one idle connection, h1", 1.0, "KiB"), ("idle h2", 64, "64 KiB for one idle connection, h2", 1.0, "KiB"), ("sse max", 10000, "an event within 10 ms", 1000.0, "ms")]
         for col, most, title, unit, word in rows:
             v = mid(got, "slirp-med", col)
             if v is not None:
@@ -540,7 +542,7 @@ def main(argv=None):
     ap.add_argument("--rounds", type=int, default=3)
     ap.add_argument("--seconds", type=int, default=2)
     ap.add_argument("--only", help="names of peers, comma separated")
-    ap.add_argument("--columns", help="what to measure, comma separated: down, 'down h2', up, conns, 'conns full', h1, h2, get, sse, idle")
+    ap.add_argument("--columns", help="what to measure, comma separated: down, 'down h2', up, conns, 'conns full', h1, h2, get, sse, idle, 'idle h2'")
     ap.add_argument("--json", help="write the raw figures here")
     ap.add_argument("--markdown", help="write the table here; in a file with the two marker lines, between them")
     a = ap.parse_args(argv)

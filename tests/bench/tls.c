@@ -8,6 +8,7 @@
  *   bench_tls conns ADDR:PORT NAME CA SECONDS THREADS new connection, one small request, close: rate and time of one, us
  *   bench_tls get   ADDR:PORT NAME CA COUNT           small requests on one connection, one after the other: us
  *   bench_tls idle  ADDR:PORT NAME CA COUNT           COUNT connections, one request on each, "ready", kept until standard input ends
+ *   bench_tls idle2 ADDR:PORT NAME CA COUNT           the same over HTTP/2
  *   bench_tls sse   ADDR:PORT NAME CA COUNT           from sending an event to its arrival: us
  *
  * Figures are one line: RATE P50 P99 MAX (RATE 0 where there is none).
@@ -148,6 +149,37 @@ static bool get(SSL *ssl)
     }
 }
 
+/* RFC 9113: preface, empty SETTINGS, HEADERS of stream 1 with indexed and plain fields (RFC 7541); then frames until that stream's end. */
+static bool get_h2(SSL *ssl)
+{
+    uint8_t buf[16384 + 9] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0\0\0\0\1\5\0\0\0\1\x82\x87\4\6/hello\1";
+    const size_t head = 24 + 9, fixed = head + 9 + 11;
+    size_t len = strlen(name), have = 0;
+
+    buf[head + 2] = (uint8_t)(11 + 1 + len);
+    buf[fixed] = (uint8_t)len;
+    memcpy(buf + fixed + 1, name, len);
+    if (SSL_write(ssl, buf, (int)(fixed + 1 + len)) <= 0)
+        return false;
+    for (;;) {
+        int n = SSL_read(ssl, buf + have, (int)(sizeof(buf) - have));
+        if (n <= 0)
+            return false;
+        have += (size_t)n;
+        while (have >= 9) {
+            size_t frame = 9 + ((size_t)buf[0] << 16 | (size_t)buf[1] << 8 | buf[2]);
+            if (have < frame)
+                break;
+            if (buf[3] == 7 || buf[3] == 3) /* GOAWAY, RST_STREAM */
+                return false;
+            if (buf[8] == 1 && buf[3] <= 1 && buf[4] & 1)
+                return true;
+            have -= frame;
+            memmove(buf, buf + frame, have);
+        }
+    }
+}
+
 static void *conns_thread(void *arg)
 {
     (void)arg;
@@ -203,13 +235,13 @@ static int gets(int count)
     return report(0);
 }
 
-static int idle(int count)
+static int idle(int count, bool (*request)(SSL *))
 {
     SSL **all = calloc((size_t)count, sizeof(SSL *));
     char c;
 
     for (int i = 0; i < count; i++)
-        if (!(all[i] = connect_tls()) || !get(all[i]))
+        if (!(all[i] = connect_tls()) || !request(all[i]))
             die("connect");
     printf("ready\n");
     (void)fflush(stdout);
@@ -263,7 +295,8 @@ static int client(int argc, char **argv)
         die(argv[4]);
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
     (void)SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
-    if (SSL_CTX_set_alpn_protos(ctx, (const uint8_t *)"\x08http/1.1", 9) != 0)
+    bool h2 = strcmp(what, "idle2") == 0;
+    if (SSL_CTX_set_alpn_protos(ctx, (const uint8_t *)(h2 ? "\x02h2" : "\x08http/1.1"), h2 ? 3 : 9) != 0)
         die("alpn");
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
         files.rlim_cur = files.rlim_max;
@@ -274,7 +307,9 @@ static int client(int argc, char **argv)
     if (strcmp(what, "get") == 0)
         return gets((int)number);
     if (strcmp(what, "idle") == 0)
-        return idle((int)number);
+        return idle((int)number, get);
+    if (strcmp(what, "idle2") == 0)
+        return idle((int)number, get_h2);
     if (strcmp(what, "sse") == 0)
         return sse((int)number);
     return 2;
