@@ -215,7 +215,7 @@ def test_nss_database_with_a_password_stays(user, pki, home):  # noqa: F811
 def test_certutil_that_fails_fails_nothing_else(user, pki, home):  # noqa: F811
     top, made, _ = home
     make_database(made, user)
-    got = trusting("grep -c "nssdb " /proc/self/mountinfo; ls /run/slirp-med/ca-bundle.pem", pki, user=user, env=dict(ENV, HOME=top), binds=["/bin/false:/usr/bin/certutil"])
+    got = trusting("grep -c 'nssdb ' /proc/self/mountinfo; ls /run/slirp-med/ca-bundle.pem", pki, user=user, env=dict(ENV, HOME=top), binds=["/bin/false:/usr/bin/certutil"])
     assert got == "0\n/run/slirp-med/ca-bundle.pem\n"
 
 
