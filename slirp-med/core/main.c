@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <jansson.h>
+#include <malloc.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -218,6 +219,10 @@ int sm_core_main(int argc, char **argv)
     (void)argc;
     (void)argv;
     sm_log_init("core");
+    /* Relay buffers of up to 148 KiB come and go with every burst: by default each would be mapped, zeroed and unmapped. */
+    (void)mallopt(M_MMAP_THRESHOLD, 1 << 20);
+    (void)mallopt(M_TRIM_THRESHOLD, 4 << 20);
+    (void)mallopt(M_TOP_PAD, 256 << 10);
     if (sm_sandbox_early(SM_ROLE_CORE, &sandbox, &error) < 0)
         return fail(error);
     (void)signal(SIGXFSZ, SIG_IGN); /* a file size limit is a full disk, not our death */

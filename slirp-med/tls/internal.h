@@ -31,8 +31,8 @@ void sm_tls_leaves_free(struct sm_tls_leaves *leaves);
 
 /* --- sessions.c --- */
 
-/** Sessions kept for one key. Servers send two tickets after a handshake; a client that opens four connections at once finds one for each. */
-#define SM_TLS_SESSIONS_PER_KEY 4
+/** Sessions kept for one key: a browser or a package manager opens 6 to 20 connections at once, and each takes one away. */
+#define SM_TLS_SESSIONS_PER_KEY 32
 
 struct sm_tls_sessions;
 
