@@ -106,7 +106,7 @@ class Client:
         except ssl.SSLEOFError:
             self.end = "cut"
         except ssl.SSLError as e:
-            self.end = e.reason or str(e)
+            self.end = "cut" if e.reason == "UNEXPECTED_EOF_WHILE_READING" else e.reason or str(e)
         except TimeoutError:
             raise
         except OSError as e:
@@ -200,6 +200,7 @@ class Client:
 
 def context(alpn=None, cafile=None, cert=None, strict=False):
     c = ssl.create_default_context(cafile=cafile or os.environ["SSL_CERT_FILE"])
+    c.options &= ~0x80  # OP_IGNORE_UNEXPECTED_EOF, which Python sets: a missing close_notify must be seen
     if strict:
         c.verify_flags |= ssl.VERIFY_X509_STRICT
     if alpn:
