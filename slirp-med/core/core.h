@@ -180,8 +180,9 @@ struct sm_core {
     struct sm_timer second; /* audit probe, repeats, pins, rotation */
     GHashTable *sessions;   /* id -> struct sm_session, owned */
     unsigned sessions_max;
-    uint64_t last_id; /* of the front's OPENs: they rise, so that no two flows of the record share one */
-    size_t held_now;  /* bytes in all sessions' held */
+    uint64_t last_id;   /* of the front's OPENs: they rise, so that no two flows of the record share one */
+    size_t relayed_now; /* bytes that wait in all mediated flows */
+    size_t held_now;    /* bytes in all sessions' held */
     unsigned dns_tcp_now;
     bool front_odd;          /* told the operator that the front does what no front of ours does */
     GQueue effects, running; /* of struct sm_session, linked by effect_link */

@@ -158,6 +158,7 @@ void sm_mediate_free(struct sm_session *s)
         return;
     sm_pki_wait_cancel(m);
     sm_loop_disarm(s->core->loop, &m->again);
+    s->core->relayed_now -= m->counted;
     sm_tls_conn_free(m->end[SM_BRIDGE_GUEST].tls);
     sm_tls_conn_free(m->end[SM_BRIDGE_ORIGIN].tls);
     sm_bridge_free(m->bridge);
@@ -533,9 +534,15 @@ static void use_bridge(struct sm_session *s, struct sm_bridge *bridge)
 
 static struct sm_bridge *new_http(struct sm_mediation *m, bool h2)
 {
-    struct sm_bridge_config config = {.tls = m->tls, .strip_alt_svc = m->tls};
+    struct sm_bridge_config config = {.tls = m->tls, .strip_alt_svc = m->tls, .account = &m->held};
 
+    m->h2 = h2;
     return h2 ? sm_bridge_new_h2(&sm_request_ops, m, &config) : sm_bridge_new_h1(&sm_request_ops, m, &config);
+}
+
+static struct sm_bridge *new_raw(struct sm_mediation *m)
+{
+    return sm_bridge_new_raw(&(struct sm_bridge_config){.tls = m->tls, .account = &m->held});
 }
 
 /* What was read to find out what it is goes to the bridge first. */
@@ -569,7 +576,7 @@ static void relay_raw(struct sm_session *s, const char *reason)
     struct sm_audit_record r;
 
     if (!m->bridge)
-        use_bridge(s, sm_bridge_new_raw());
+        use_bridge(s, new_raw(m));
     m->phase = SM_MEDIATE_COMMIT;
     watch_end(s, &m->end[SM_BRIDGE_GUEST], false, false);
     watch_end(s, &m->end[SM_BRIDGE_ORIGIN], false, false);
@@ -613,7 +620,7 @@ static void sniff(struct sm_session *s, bool give_up)
     if (!not_http && !origin->eof) {
         io = end_read(origin, scratch, sizeof(scratch), &n);
         if (io == SM_TLS_IO_OK || (io != SM_TLS_IO_WANT_READ && io != SM_TLS_IO_WANT_WRITE)) {
-            use_bridge(s, sm_bridge_new_raw());
+            use_bridge(s, new_raw(m));
             if (io == SM_TLS_IO_OK) {
                 sm_bridge_feed(m->bridge, SM_BRIDGE_ORIGIN, scratch, n);
             } else {
@@ -626,7 +633,7 @@ static void sniff(struct sm_session *s, bool give_up)
     }
     if (not_http) {
         if (!m->bridge)
-            use_bridge(s, sm_bridge_new_raw());
+            use_bridge(s, new_raw(m));
         if (guest->eof) {
             feed_sniffed(m);
             tell_eof(m, SM_BRIDGE_GUEST);
@@ -744,10 +751,30 @@ void sm_mediate_page(struct sm_session *s, bool ok)
 
 /* The relay. */
 
+/* All flows together hold too much, and this one more than its small share: it is not read until somebody has taken what waits. */
+static bool over_budget(const struct sm_mediation *m)
+{
+    return m->s->core->relayed_now > SM_MEDIATE_TOTAL && m->counted > SM_MEDIATE_SHARE;
+}
+
+static size_t room_for(const struct sm_mediation *m, enum sm_bridge_side side)
+{
+    /* HTTP/2 must be read, or it would never hear that a window is open again; see sm_mediate_pump(). */
+    return m->end[side].eof || (over_budget(m) && !m->h2) ? 0 : sm_bridge_room(m->bridge, side);
+}
+
+static void count_held(struct sm_mediation *m)
+{
+    size_t now = m->held + end_unsent(&m->end[SM_BRIDGE_GUEST]) + end_unsent(&m->end[SM_BRIDGE_ORIGIN]);
+
+    m->s->core->relayed_now += now - m->counted;
+    m->counted = now;
+}
+
 static bool pull(struct sm_mediation *m, enum sm_bridge_side side)
 {
     struct sm_mediate_end *e = &m->end[side];
-    size_t room = e->eof ? 0 : SM_MIN(sm_bridge_room(m->bridge, side), sizeof(scratch));
+    size_t room = SM_MIN(room_for(m, side), sizeof(scratch));
     size_t n;
 
     if (side == SM_BRIDGE_GUEST && m->sniff.len > 0) {
@@ -835,7 +862,7 @@ static void watch_relay(struct sm_mediation *m, enum sm_bridge_side side)
     struct sm_mediate_end *e = &m->end[side];
     const uint8_t *p;
     /* An end that says something and cannot be read is left alone until it can; one that says nothing stays watched, which costs no call. */
-    bool in = !e->eof && !(e->readable && sm_bridge_room(m->bridge, side) == 0);
+    bool in = !e->eof && !(e->readable && room_for(m, side) == 0);
     bool out = !e->dead && (end_unsent(e) > 0 || sm_bridge_out(m->bridge, side, &p) > 0);
 
     watch_end(m->s, e, in, out);
@@ -853,6 +880,12 @@ void sm_mediate_pump(struct sm_session *s)
         moved |= push(m, SM_BRIDGE_GUEST);
         moved |= pull(m, SM_BRIDGE_GUEST);
         moved |= push(m, SM_BRIDGE_ORIGIN);
+        count_held(m);
+    }
+    if (m->h2 && over_budget(m)) {
+        m->why = "too_many_held_bytes";
+        finish(s, false);
+        return;
     }
     enum sm_bridge_end end = sm_bridge_ended(m->bridge);
     if (end != SM_BRIDGE_LIVE) {

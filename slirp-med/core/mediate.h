@@ -31,6 +31,12 @@
 #define SM_MEDIATE_ROUNDS 8
 /** ... at the end of the workspace, when nobody waits for a turn: what a socket buffer holds, and some. */
 #define SM_MEDIATE_STOP_ROUNDS 16
+/**
+ * Bytes that wait in all mediated flows together. A flow may hold up to 0.5 MiB (HTTP/1) or the windows of HTTP/2, a thousand busy ones hold
+ * far less than this; beyond it a flow that holds more than its share is not read any more, and an HTTP/2 connection is ended.
+ */
+#define SM_MEDIATE_TOTAL ((size_t)512 << 20)
+#define SM_MEDIATE_SHARE ((size_t)16 << 10)
 /** Requests of one flow whose response line is owed: the HTTP/2 bridge's streams and queue, the HTTP/1 bridge's pipeline, with room. */
 #define SM_MEDIATE_REQUESTS_MAX 1024
 
@@ -64,14 +70,17 @@ struct sm_mediation {
     struct sm_bridge *bridge;
     struct sm_buf sniff;
     struct sm_http_head head; /* of sniff */
-    size_t skip;              /* bytes for the origin that were released before there was a bridge: not sent twice */
-    X509 *leaf;               /* from LEAF to GUEST */
-    uint8_t alert[7];         /* the record for a guest whose server was not acceptable */
-    const char *why;          /* why it ended, for the close line; NULL: in order */
-    struct sm_timer again;    /* more to do than one turn may take */
-    GArray *answers;          /* of struct sm_mediate_answer, until the end of the turn */
-    GArray *open;             /* of struct sm_mediate_open: requests whose response line is owed */
-    GList wait_link;          /* in core->roots_wait or core->mint_wait */
+    bool h2;
+    size_t held;           /* bytes that wait in the bridge; it counts them */
+    size_t counted;        /* ... and in TLS, as last added to core->relayed_now */
+    size_t skip;           /* bytes for the origin that were released before there was a bridge: not sent twice */
+    X509 *leaf;            /* from LEAF to GUEST */
+    uint8_t alert[7];      /* the record for a guest whose server was not acceptable */
+    const char *why;       /* why it ended, for the close line; NULL: in order */
+    struct sm_timer again; /* more to do than one turn may take */
+    GArray *answers;       /* of struct sm_mediate_answer, until the end of the turn */
+    GArray *open;          /* of struct sm_mediate_open: requests whose response line is owed */
+    GList wait_link;       /* in core->roots_wait or core->mint_wait */
     GQueue *wait_in;
 };
 

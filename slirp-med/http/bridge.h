@@ -91,6 +91,7 @@ struct sm_bridge_ops {
 };
 
 struct sm_bridge_config {
+    size_t *account;    /* NULL, or where the bytes that wait in this bridge are counted; outlives it */
     bool tls;           /* both sides are inside TLS: scheme must be https (HTTP/2), Alt-Svc h3 is removed */
     bool strip_alt_svc; /* remove Alt-Svc values that name h3 (or all of the line when nothing else is left) */
 };
@@ -99,7 +100,7 @@ struct sm_bridge_config {
 struct sm_bridge *sm_bridge_new_h1(const struct sm_bridge_ops *ops, void *ctx, const struct sm_bridge_config *config);
 struct sm_bridge *sm_bridge_new_h2(const struct sm_bridge_ops *ops, void *ctx, const struct sm_bridge_config *config);
 /** sm_bridge_new_raw() - for what is not HTTP: relays both ways and asks nobody. */
-struct sm_bridge *sm_bridge_new_raw(void);
+struct sm_bridge *sm_bridge_new_raw(const struct sm_bridge_config *config);
 void sm_bridge_free(struct sm_bridge *b);
 
 /** sm_bridge_room() - bytes from that side that sm_bridge_feed() will take now. */

@@ -835,7 +835,9 @@ struct sm_bridge *sm_bridge_new_h1(const struct sm_bridge_ops *ops, void *ctx, c
     h->base = (struct sm_bridge){.vtable = &h1_vtable, .ops = ops, .ctx = ctx, .config = *config};
     guest_head_begin(h);
     origin_head_begin(h);
-    for (unsigned side = 0; side < SM_BRIDGE_SIDES; side++)
+    for (unsigned side = 0; side < SM_BRIDGE_SIDES; side++) {
         sm_buf_init(&h->held[side], SM_BRIDGE_OUT_MAX);
+        h->out[side].account = config->account;
+    }
     return &h->base;
 }

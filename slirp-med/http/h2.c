@@ -464,9 +464,17 @@ static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, co
 
 /* ---- streams ---- */
 
+static void count_waiting(struct h2 *h, gssize change)
+{
+    h->waiting_bytes += (size_t)change;
+    if (h->base.config.account)
+        *h->base.config.account += (size_t)change;
+}
+
 static struct stream *stream_new(struct h2 *h, int32_t id)
 {
     struct stream *s = g_new0(struct stream, 1);
+    s->body[SM_BRIDGE_GUEST].account = s->body[SM_BRIDGE_ORIGIN].account = h->base.config.account;
 
     s->h = h;
     s->id[SM_BRIDGE_GUEST] = id;
@@ -485,7 +493,7 @@ static struct stream *stream_new(struct h2 *h, int32_t id)
 static void head_done(struct h2 *h, struct stream *s)
 {
     if (s->head && s != h->asking) {
-        h->waiting_bytes -= s->head->cap;
+        count_waiting(h, -(gssize)s->head->cap);
         block_done(h, &s->head);
     }
 }
@@ -771,7 +779,7 @@ static int on_request(struct h2 *h, struct stream *s, bool ended)
     struct sm_bridge_request request;
 
     s->head = sm_steal_ptr(&h->block[SM_BRIDGE_GUEST]);
-    h->waiting_bytes += s->head->cap;
+    count_waiting(h, (gssize)s->head->cap);
     s->head_only = s->ended[SM_BRIDGE_GUEST] = ended;
     struct sm_text method = sm_h2_block_get(s->head, ":method");
     s->method_head = method.len == 4 && memcmp(method.ptr, "HEAD", 4) == 0;
@@ -1431,8 +1439,10 @@ struct sm_bridge *sm_bridge_new_h2(const struct sm_bridge_ops *ops, void *ctx, c
     struct h2 *h = g_new0(struct h2, 1);
 
     h->base = (struct sm_bridge){.vtable = &h2_vtable, .ops = ops, .ctx = ctx, .config = *config};
-    for (unsigned side = 0; side < SM_BRIDGE_SIDES; side++)
+    for (unsigned side = 0; side < SM_BRIDGE_SIDES; side++) {
         h->session[side] = session_new(h, side);
+        h->out[side].account = config->account;
+    }
     settle(h);
     return &h->base;
 }

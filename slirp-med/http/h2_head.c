@@ -112,14 +112,20 @@ bool sm_h2_block_add(struct sm_h2_block *b, const uint8_t *name, size_t name_len
     return true;
 }
 
+/* A block with fields has text; this says so to who reads the code without knowing it. */
+static const char *text_of(const struct sm_h2_block *b)
+{
+    return b->text ? b->text : "";
+}
+
 static struct sm_text name_of(const struct sm_h2_block *b, size_t i)
 {
-    return (struct sm_text){b->text + b->fields[i].name, b->fields[i].name_len};
+    return (struct sm_text){text_of(b) + b->fields[i].name, b->fields[i].name_len};
 }
 
 static struct sm_text value_of(const struct sm_h2_block *b, size_t i)
 {
-    return (struct sm_text){b->text + b->fields[i].value, b->fields[i].value_len};
+    return (struct sm_text){text_of(b) + b->fields[i].value, b->fields[i].value_len};
 }
 
 static bool is(struct sm_text t, const char *text)

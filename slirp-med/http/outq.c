@@ -38,6 +38,8 @@ void sm_outq_put(struct sm_outq *q, const void *src, size_t n)
     const uint8_t *p = src;
 
     q->len += n;
+    if (q->account)
+        *q->account += n;
     while (n > 0) {
         struct sm_outq_block *block = q->last;
         if (!block || block->end == block->cap)
@@ -60,8 +62,9 @@ void sm_outq_took(struct sm_outq *q, size_t n)
 {
     g_assert(n <= q->len);
     q->len -= n;
-    while (n > 0) {
-        struct sm_outq_block *block = q->first;
+    if (q->account)
+        *q->account -= n;
+    for (struct sm_outq_block *block; n > 0 && (block = q->first);) {
         size_t part = SM_MIN(n, block->end - block->begin);
         block->begin += part;
         n -= part;
@@ -81,6 +84,8 @@ void sm_outq_clear(struct sm_outq *q)
         q->first = block->next;
         g_free(block);
     }
+    if (q->account)
+        *q->account -= q->len;
     q->last = NULL;
     q->len = 0;
 }

@@ -4,7 +4,7 @@
  * queue holds no memory.
  *
  * A block is 32 KiB, so that a full one fills two TLS records, or smaller when it is the only one and little was put in. The queue itself has
- * no maximum: its owner stops reading the other side at SM_BRIDGE_OUT_MAX.
+ * no maximum: its owner stops reading the other side at SM_BRIDGE_OUT_MAX. A zeroed queue is empty and counted nowhere.
  */
 #ifndef SM_HTTP_OUTQ_H
 #define SM_HTTP_OUTQ_H
@@ -15,7 +15,8 @@ struct sm_outq_block;
 
 struct sm_outq {
     struct sm_outq_block *first, *last;
-    size_t len; /* bytes held */
+    size_t len;      /* bytes held */
+    size_t *account; /* NULL, or where they are counted with those of other queues */
 };
 
 void sm_outq_put(struct sm_outq *q, const void *src, size_t n);

@@ -5,12 +5,12 @@
  */
 #include <glib.h>
 
-#include "base/buf.h"
 #include "http/bridge.h"
+#include "http/outq.h"
 
 struct raw {
     struct sm_bridge base;
-    struct sm_buf out[SM_BRIDGE_SIDES];
+    struct sm_outq out[SM_BRIDGE_SIDES];
     bool eof[SM_BRIDGE_SIDES]; /* of what comes from that side */
     bool cut;
 };
@@ -29,8 +29,8 @@ static void raw_free(struct sm_bridge *b)
 {
     struct raw *r = raw_of(b);
 
-    sm_buf_clear(&r->out[SM_BRIDGE_GUEST]);
-    sm_buf_clear(&r->out[SM_BRIDGE_ORIGIN]);
+    sm_outq_clear(&r->out[SM_BRIDGE_GUEST]);
+    sm_outq_clear(&r->out[SM_BRIDGE_ORIGIN]);
     g_free(r);
 }
 
@@ -38,15 +38,17 @@ static size_t raw_room(const struct sm_bridge *b, enum sm_bridge_side from)
 {
     const struct raw *r = (const struct raw *)b;
 
-    return r->cut || r->eof[from] ? 0 : sm_buf_room(&r->out[other(from)]);
+    size_t held = r->out[other(from)].len;
+
+    return r->cut || r->eof[from] || held >= SM_BRIDGE_OUT_MAX ? 0 : SM_BRIDGE_OUT_MAX - held;
 }
 
 static void raw_feed(struct sm_bridge *b, enum sm_bridge_side from, const uint8_t *data, size_t len)
 {
     struct raw *r = raw_of(b);
 
-    if (!r->cut && !r->eof[from] && !sm_buf_append(&r->out[other(from)], data, len))
-        r->cut = true; /* more than the room that was told: bytes would be lost */
+    if (!r->cut && !r->eof[from])
+        sm_outq_put(&r->out[other(from)], data, len);
 }
 
 static void raw_eof(struct sm_bridge *b, enum sm_bridge_side from, bool cut)
@@ -61,13 +63,12 @@ static size_t raw_out(struct sm_bridge *b, enum sm_bridge_side to, const uint8_t
 {
     struct raw *r = raw_of(b);
 
-    *ret = sm_buf_peek(&r->out[to]);
-    return r->out[to].len;
+    return sm_outq_peek(&r->out[to], ret);
 }
 
 static void raw_took(struct sm_bridge *b, enum sm_bridge_side to, size_t n)
 {
-    sm_buf_consume(&raw_of(b)->out[to], n);
+    sm_outq_took(&raw_of(b)->out[to], n);
 }
 
 static bool raw_out_closed(const struct sm_bridge *b, enum sm_bridge_side to)
@@ -99,7 +100,7 @@ static bool raw_idle(const struct sm_bridge *b)
     return true;
 }
 
-struct sm_bridge *sm_bridge_new_raw(void)
+struct sm_bridge *sm_bridge_new_raw(const struct sm_bridge_config *config)
 {
     static const struct sm_bridge_vtable vtable = {
         .free = raw_free,
@@ -115,8 +116,7 @@ struct sm_bridge *sm_bridge_new_raw(void)
     };
     struct raw *r = g_new0(struct raw, 1);
 
-    r->base.vtable = &vtable;
-    sm_buf_init(&r->out[SM_BRIDGE_GUEST], SM_BRIDGE_OUT_MAX);
-    sm_buf_init(&r->out[SM_BRIDGE_ORIGIN], SM_BRIDGE_OUT_MAX);
+    r->base = (struct sm_bridge){.vtable = &vtable, .config = *config};
+    r->out[SM_BRIDGE_GUEST].account = r->out[SM_BRIDGE_ORIGIN].account = config->account;
     return &r->base;
 }
