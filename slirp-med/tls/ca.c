@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What the CA's certificate and its leaves look like, field by field. Which leaves there are and how fast they may be made is leaves.c.
+ * What the CA's certificate and its leaves look like, field by field. Which leaves there are and how fast they may be
+ * made is leaves.c.
  *
- * Key identifiers are the first 160 bits of the SHA-256 of the public key (RFC 7093 2, method 1). Extensions are added as structures, not as
- * text in OpenSSL's configuration language: a name from outside never meets a parser of ours or theirs.
+ * Key identifiers are the first 160 bits of the SHA-256 of the public key (RFC 7093 2, method 1). Extensions are added
+ * as structures, not as text in OpenSSL's configuration language: a name from outside never meets a parser of ours or
+ * theirs.
  */
 #include "tls/ca.h"
 
@@ -112,7 +114,10 @@ static bool key_id(const X509 *cert, uint8_t out[KEY_ID_BYTES])
     return true;
 }
 
-/* Both key identifiers. issuer: NULL for a certificate that signs itself; else its subjectKeyIdentifier is copied as it stands there. */
+/*
+ * Both key identifiers. issuer: NULL for a certificate that signs itself; else its subjectKeyIdentifier is copied as
+ * it stands there.
+ */
 static bool add_key_ids(X509 *cert, X509 *issuer)
 {
     uint8_t id[KEY_ID_BYTES];

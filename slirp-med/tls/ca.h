@@ -2,18 +2,21 @@
 /*
  * The workspace's certificate authority and the leaves that it signs.
  *
- * One ECDSA P-256 CA a run, one P-256 leaf key a run, a bounded least-recently-used table of leaves by name, and a bounded minting rate: a
- * guest that asks for ever new names gets its leaves at SM_TLS_MINT_PER_SECOND and nobody else waits for the signatures. Time is an argument:
- * wall clock for what stands in a certificate, monotonic for the rate. The private keys never leave this module except for
- * sm_tls_ca_key_pem(), which the core writes to the workspace's folder.
+ * One ECDSA P-256 CA a run, one P-256 leaf key a run, a bounded least-recently-used table of leaves by name, and a
+ * bounded minting rate: a guest that asks for ever new names gets its leaves at SM_TLS_MINT_PER_SECOND and nobody else
+ * waits for the signatures. Time is an argument: wall clock for what stands in a certificate, monotonic for the rate.
+ * The private keys never leave this module except for sm_tls_ca_key_pem(), which the core writes to the workspace's
+ * folder.
  *
- * Profile of a leaf (what strict verifiers want: RFC 5280 4.2, CA/B baseline, Python's VERIFY_X509_STRICT): version 3, random positive 128-bit
- * serial, one subjectAltName (dNSName or iPAddress; critical when the subject is empty), basicConstraints CA:FALSE, keyUsage digitalSignature
- * (critical), extKeyUsage serverAuth, subjectKeyIdentifier, authorityKeyIdentifier; notBefore backdated by a day against guests with a slow
- * clock, life SM_TLS_LEAF_DAYS. The CA: basicConstraints critical CA:TRUE pathlen 0, keyUsage critical keyCertSign and cRLSign, SKI, AKI.
+ * Profile of a leaf (what strict verifiers want: RFC 5280 4.2, CA/B baseline, Python's VERIFY_X509_STRICT): version 3,
+ * random positive 128-bit serial, one subjectAltName (dNSName or iPAddress; critical when the subject is empty),
+ * basicConstraints CA:FALSE, keyUsage digitalSignature (critical), extKeyUsage serverAuth, subjectKeyIdentifier,
+ * authorityKeyIdentifier; notBefore backdated by a day against guests with a slow clock, life SM_TLS_LEAF_DAYS. The
+ * CA: basicConstraints critical CA:TRUE pathlen 0, keyUsage critical keyCertSign and cRLSign, SKI, AKI.
  * ecdsa-with-SHA256 everywhere.
  *
- * Not thread-safe: one loop owns it. Errors: GError SM_ERROR_SYSTEM (no randomness, no memory), SM_ERROR_INVALID (a PEM that is none).
+ * Not thread-safe: one loop owns it. Errors: GError SM_ERROR_SYSTEM (no randomness, no memory), SM_ERROR_INVALID (a
+ * PEM that is none).
  */
 #ifndef SM_TLS_CA_H
 #define SM_TLS_CA_H
@@ -27,7 +30,9 @@
 
 /** Leaves kept. Each is some 3 KiB; a busy agent speaks with a few hundred names. */
 #define SM_TLS_LEAVES_MAX 1024
-/** Signatures a second and how many may be saved up: a mint costs some 100 us, so a flood costs at most 2 % of a core. */
+/**
+ * Signatures a second and how many may be saved up: a mint costs some 200 us, so a flood costs at most 4 % of a core.
+ */
 #define SM_TLS_MINT_PER_SECOND 200
 #define SM_TLS_MINT_BURST 200
 /** Life of a leaf and of the CA. Under the 398 days that Apple and Chromium take at most; longer than any run. */
@@ -36,7 +41,10 @@
 
 struct sm_tls_ca;
 
-/** sm_tls_ca_new() - a fresh CA. @workspace: goes into the subject ("slirp-med CA" and the name), valid as in audit/event.h. */
+/**
+ * sm_tls_ca_new() - a fresh CA. @workspace: goes into the subject ("slirp-med CA" and the name), valid as in
+ * audit/event.h.
+ */
 struct sm_tls_ca *sm_tls_ca_new(const char *workspace, int64_t wall_us, GError **error);
 /** sm_tls_ca_load() - the CA of a snapshot. */
 struct sm_tls_ca *sm_tls_ca_load(const char *cert_pem, const struct sm_secret *key_pem, GError **error);

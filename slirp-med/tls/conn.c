@@ -5,13 +5,15 @@
  *     wire.read ──► scratch.in ──► [c->in] ──► BIO ──► SSL ──► sm_tls_conn_read()
  *     wire.write ◄── scratch.out | c->out  ◄── BIO ◄── SSL ◄── sm_tls_conn_write()
  *
- * OpenSSL's own read-ahead would keep a large buffer a connection and move its rest for every record; so it asks our BIO for exactly one
- * record at a time, and the BIO reads the wire in large pieces into a buffer that all connections of a factory share. What is left in it at
- * the end of a call is moved to c->in; as a call reads no more of the wire than it has room for, that is seldom.
+ * OpenSSL's own read-ahead would keep a large buffer a connection and move its rest for every record; so it asks our
+ * BIO for exactly one record at a time, and the BIO reads the wire in large pieces into a buffer that all connections
+ * of a factory share. What is left in it at the end of a call is moved to c->in; as a call reads no more of the wire
+ * than it has room for, that is seldom.
  *
- * To OpenSSL the wire never ends: the BIO says "later", and we, who know better, say CUT. OpenSSL would take an end without close_notify for a
- * fatal error and refuse to write from then on, but a peer that shut down its sending half may still be listening. For the same reason a wire
- * that takes no more bytes only drops what is written: the alert that explains it may be waiting to be read.
+ * To OpenSSL the wire never ends: the BIO says "later", and we, who know better, say CUT. OpenSSL would take an end
+ * without close_notify for a fatal error and refuse to write from then on, but a peer that shut down its sending half
+ * may still be listening. For the same reason a wire that takes no more bytes only drops what is written: the alert
+ * that explains it may be waiting to be read.
  */
 #include "tls/conn.h"
 
@@ -55,7 +57,10 @@ size_t sm_tls_conn_unsent(const struct sm_tls_conn *c)
     return c->out.len + scratch_unsent(c);
 }
 
-/* The shared output buffer becomes free; what its owner has not sent moves to the owner's queue, whose maximum is no less. */
+/*
+ * The shared output buffer becomes free; what its owner has not sent moves to the owner's queue, whose maximum is no
+ * less.
+ */
 static void scratch_leave(struct sm_tls_scratch *s)
 {
     struct sm_tls_conn *owner = s->out_of;
@@ -126,7 +131,10 @@ static int bio_write(BIO *bio, const char *buf, int len)
     if (c->write_broken)
         return len;
     if (sm_tls_conn_unsent(c) + n > SM_TLS_OUT_MAX + SM_TLS_OUT_SLACK) {
-        /* The slack is more than a record, so this is a flight that is far too long, or a peer that has us answer and does not read. */
+        /*
+         * The slack is more than a record, so this is a flight that is far too long, or a peer that has us answer and
+         * does not read.
+         */
         BIO_set_retry_write(bio);
         return -1;
     }
@@ -250,7 +258,10 @@ void sm_tls_conn_free(struct sm_tls_conn *c)
         c->scratch->out_of = NULL;
         c->scratch->out_pos = c->scratch->out_len = 0;
     }
-    /* A connection that ends without close_notify would take its session with it (SSL_shutdown(3)); RFC 5246 7.2.1 no longer asks for that. */
+    /*
+     * A connection that ends without close_notify would take its session with it (SSL_shutdown(3)); RFC 5246 7.2.1 no
+     * longer asks for that.
+     */
     if (!c->dead)
         SSL_set_shutdown(c->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(c->ssl);
@@ -275,7 +286,7 @@ static void end(struct sm_tls_conn *c)
 {
     struct sm_tls_scratch *s = c->scratch;
     if (s->in_pos < s->in_len && !sm_buf_append(&c->in, s->in + s->in_pos, s->in_len - s->in_pos))
-        g_assert_not_reached(); /* the wire is only read when c->in is empty, and one read is no more than its maximum */
+        g_assert_not_reached(); /* the wire is only read when c->in is empty, and its maximum is one read */
     s->in_pos = s->in_len = 0;
     ERR_clear_error();
 }

@@ -1,18 +1,28 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * TLS connections as engines: OpenSSL's state machine over two functions of the caller's that move bytes. Nothing here opens, polls or waits.
+ * TLS connections as engines: OpenSSL's state machine over two functions of the caller's that move bytes. Nothing
+ * here opens, polls or waits.
  *
- * Two factories. `struct sm_tls_upstream` makes client connections to servers, verified against the roots it was given, with a cache of
- * sessions to resume. `struct sm_tls_guest` makes server connections to guests, with leaves of the workspace's CA. A connection is driven by
- * its owner: handshake until OK, then read, write, shutdown; each call does as much as the wire lets it and says what it waits for.
+ * Two factories. `struct sm_tls_upstream` makes client connections to servers, verified against the roots it was
+ * given, with a cache of sessions to resume. `struct sm_tls_guest` makes server connections to guests, with leaves of
+ * the workspace's CA. A connection is driven by its owner: handshake until OK, then read, write, shutdown; each call
+ * does as much as the wire lets it and says what it waits for.
  *
- * The wire (struct sm_tls_wire): read and write as read(2) and write(2) do, -1 with errno EAGAIN when they would block, read 0 at the end.
- * What is written is gathered (up to SM_TLS_OUT_MAX) and goes out in large writes: sm_tls_conn_flush() after a batch of writes, and whenever
- * the wire can be written again. Reads are made in pieces of up to 64 KiB, straight into OpenSSL's buffer. An idle connection holds no buffers.
+ * The wire (struct sm_tls_wire): read and write as read(2) and write(2) do, -1 with errno EAGAIN when they would
+ * block, read 0 at the end. What is written is gathered (up to SM_TLS_OUT_MAX) and goes out in large writes:
+ * sm_tls_conn_flush() after a batch of writes, and whenever the wire can be written again. Reads are made in pieces of
+ * up to 64 KiB. After a short read the wire is not asked again in the same call, so it must be watched
+ * level-triggered. The buffers belong to the factory and are lent to the connection that is being driven; an idle
+ * connection holds none (some 20 KiB of OpenSSL's state upstream, with the server's chain, and 14 KiB towards the
+ * guest). The wire's functions must not call back into this module. A factory must outlive its connections; all of a
+ * factory belongs to one thread.
  *
- * Policy of the versions: TLS 1.2 and 1.3 on both sides, no renegotiation, no compression, no early data, security level 2 upstream (SHA-1
- * signatures and RSA below 2048 bits are refused), no tickets and no session cache towards the guest (a resumption attempt becomes a full
- * handshake, so no session of one name is ever used for another).
+ * A wire that ends without close_notify is CUT, and can still be written to; a wire that takes no more bytes is ERROR
+ * for the writer, while what came before can still be read.
+ *
+ * Policy of the versions: TLS 1.2 and 1.3 on both sides, no renegotiation, no compression, no early data, security
+ * level 2 upstream (SHA-1 signatures and RSA below 2048 bits are refused), no tickets and no session cache towards the
+ * guest (a resumption attempt becomes a full handshake, so no session of one name is ever used for another).
  *
  * Sources: RFC 8446, RFC 5246, RFC 7301 (ALPN), RFC 6066 (SNI), RFC 6125/9525 (names), RFC 8701.
  */
@@ -84,8 +94,8 @@ struct sm_tls_upstream;
 struct sm_tls_upstream *sm_tls_upstream_new(GError **error);
 void sm_tls_upstream_free(struct sm_tls_upstream *u);
 /**
- * sm_tls_upstream_add_roots() - trust the certificates of a PEM bundle (text around them is skipped; a broken or repeated one is skipped too).
- * Returns how many were added.
+ * sm_tls_upstream_add_roots() - trust the certificates of a PEM bundle (text around them is skipped; a broken or
+ * repeated one is skipped too). Returns how many were added.
  */
 size_t sm_tls_upstream_add_roots(struct sm_tls_upstream *u, const char *pem, size_t len);
 
@@ -114,23 +124,27 @@ void sm_tls_guest_free(struct sm_tls_guest *g);
 
 /**
  * sm_tls_conn_new_guest() - a server connection.
- * @sni: what the judged hello said (as sent, compared without case), or NULL when it said nothing: a hello that says otherwise fails (RENAMED)
- * with the alert unrecognized_name before anything else is answered.
- * @leaf: from sm_tls_ca_leaf(); a reference is taken. @alpn: the one protocol that upstream chose, or NULL: none is chosen.
+ * @sni: what the judged hello said (as sent, compared without case), or NULL when it said nothing: a hello that says
+ * otherwise fails (RENAMED) with the alert unrecognized_name before anything else is answered.
+ * @leaf: from sm_tls_ca_leaf(); a reference is taken. @alpn: the one protocol that upstream chose, or NULL: none is
+ * chosen.
  */
 struct sm_tls_conn *sm_tls_conn_new_guest(struct sm_tls_guest *g, const char *sni, X509 *leaf, const uint8_t *alpn,
                                           size_t alpn_len, const struct sm_tls_wire *wire, GError **error);
 
 /**
- * sm_tls_alert_for() - the alert that tells a guest why its server was not acceptable, as a plaintext record that may be sent before any
- * ServerHello (RFC 8446 6): 7 bytes.
+ * sm_tls_alert_for() - the alert that tells a guest why its server was not acceptable, as a plaintext record that may
+ * be sent before any ServerHello (RFC 8446 6): 7 bytes.
  */
 void sm_tls_alert_for(enum sm_tls_failure failure, uint8_t out[7]);
 
 /* --- both --- */
 
 void sm_tls_conn_free(struct sm_tls_conn *c);
-/** sm_tls_conn_handshake() - OK once it is complete; flushes by itself. After ERROR the alert (if one is due) has been flushed as far as the wire took it. */
+/**
+ * sm_tls_conn_handshake() - OK once it is complete; flushes by itself. After ERROR the alert (if one is due) has been
+ * flushed as far as the wire took it.
+ */
 enum sm_tls_io sm_tls_conn_handshake(struct sm_tls_conn *c);
 /** sm_tls_conn_read() - up to cap bytes, over as many records as are there. OK: *ret_n > 0. */
 enum sm_tls_io sm_tls_conn_read(struct sm_tls_conn *c, void *buf, size_t cap, size_t *ret_n);
@@ -148,7 +162,10 @@ bool sm_tls_conn_readable(const struct sm_tls_conn *c);
 /** Facts, valid after the handshake. */
 const char *sm_tls_conn_version(const struct sm_tls_conn *c);                  /* "TLSv1.3" */
 const uint8_t *sm_tls_conn_alpn(const struct sm_tls_conn *c, size_t *ret_len); /* NULL: none was chosen */
-/** ... after a failure: why, which alert the peer sent (RFC 8446 6.2 name such as "unknown_ca"; NULL: none), and a text for people. */
+/**
+ * ... after a failure: why, which alert the peer sent (RFC 8446 6.2 name such as "unknown_ca"; NULL: none), and a
+ * text for people.
+ */
 enum sm_tls_failure sm_tls_conn_failure(const struct sm_tls_conn *c);
 const char *sm_tls_conn_alert(const struct sm_tls_conn *c);
 const char *sm_tls_conn_error(const struct sm_tls_conn *c);
@@ -156,7 +173,10 @@ const char *sm_tls_conn_error(const struct sm_tls_conn *c);
 const char *sm_tls_io_name(enum sm_tls_io io);
 const char *sm_tls_failure_name(enum sm_tls_failure failure);
 
-/** sm_tls_library_init() - before the sandbox closes: everything that OpenSSL would otherwise do lazily with files. Once a process. */
+/**
+ * sm_tls_library_init() - before the sandbox closes: everything that OpenSSL would otherwise do lazily with files.
+ * Once a process.
+ */
 bool sm_tls_library_init(GError **error) SM_WARN_UNUSED;
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Towards guests: a server with a leaf of the workspace's CA, which says exactly what upstream said. The hello is compared with the one that
- * was judged before anything is answered; nothing is ever resumed, so that no session of one name can come back under another.
+ * Towards guests: a server with a leaf of the workspace's CA, which says exactly what upstream said. The hello is
+ * compared with the one that was judged before anything is answered; nothing is ever resumed, so that no session of
+ * one name can come back under another.
  */
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -10,7 +11,10 @@
 #include "base/rw.h"
 #include "tls/internal.h"
 
-/** What a guest may send as early data before we stop skipping it: it belongs to a session with the real server, from before the interception. */
+/**
+ * What a guest may send as early data before we stop skipping it: it belongs to a session with the real server, from
+ * before the interception.
+ */
 #define EARLY_DATA_SKIPPED (1u << 20)
 
 struct sm_tls_guest {
@@ -105,7 +109,10 @@ static bool set_up(SSL_CTX *ctx)
     (void)SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_client_hello_cb(ctx, on_hello, NULL);
     SSL_CTX_set_alpn_select_cb(ctx, on_alpn, NULL);
-    /* AES-128-GCM is the fastest that all take; what has no AES instructions says so by preferring ChaCha. The CBC ones are for old Java. */
+    /*
+     * AES-128-GCM is the fastest that all take; what has no AES instructions says so by preferring ChaCha. The CBC
+     * ones are for old Java.
+     */
     return sm_tls_ctx_common(ctx) && SSL_CTX_set_num_tickets(ctx, 0) == 1 && SSL_CTX_set_max_early_data(ctx, 0) == 1 &&
            SSL_CTX_set_recv_max_early_data(ctx, EARLY_DATA_SKIPPED) == 1 &&
            SSL_CTX_set_ciphersuites(

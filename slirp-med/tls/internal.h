@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What the files of tls/ share and nobody else may see: the CA's signing, the connection's inside, the session cache, failures. */
+/*
+ * What the files of tls/ share and nobody else may see: the CA's signing, the connection's inside, the session cache,
+ * failures.
+ */
 #ifndef SM_TLS_INTERNAL_H
 #define SM_TLS_INTERNAL_H
 
@@ -31,7 +34,10 @@ void sm_tls_leaves_free(struct sm_tls_leaves *leaves);
 
 /* --- sessions.c --- */
 
-/** Sessions kept for one key: a browser or a package manager opens 6 to 20 connections at once, and each takes one away. */
+/**
+ * Sessions kept for one key: a browser or a package manager opens 6 to 20 connections at once, and each takes one
+ * away.
+ */
 #define SM_TLS_SESSIONS_PER_KEY 32
 
 struct sm_tls_sessions;
@@ -60,8 +66,9 @@ size_t sm_tls_sessions_count(const struct sm_tls_sessions *s);
 #define SM_TLS_OUT_SLACK (20u << 10)
 
 /**
- * Buffers of the connection that is being driven right now: one pair a factory, so that an idle connection has none and a busy one finds
- * them warm in the cache. Input that OpenSSL did not take and output that the wire did not take move into the connection's own queues.
+ * Buffers of the connection that is being driven right now: one pair a factory, so that an idle connection has none
+ * and a busy one finds them warm in the cache. Input that OpenSSL did not take and output that the wire did not take
+ * move into the connection's own queues.
  */
 struct sm_tls_scratch {
     uint8_t *in;
@@ -109,7 +116,10 @@ struct sm_tls_conn {
 struct sm_tls_conn *sm_tls_conn_new(SSL *ssl, struct sm_tls_scratch *scratch, const struct sm_tls_wire *wire);
 /** sm_tls_conn_fail() - the first failure counts. */
 void sm_tls_conn_fail(struct sm_tls_conn *c, enum sm_tls_failure failure, const char *fmt, ...) SM_PRINTF(3, 4);
-/** sm_tls_upstream_accepted() - after an upstream handshake: is what the server chose something that was offered? Notes the chain's validity. */
+/**
+ * sm_tls_upstream_accepted() - after an upstream handshake: is what the server chose something that was offered?
+ * Notes the chain's validity.
+ */
 bool sm_tls_upstream_accepted(struct sm_tls_conn *c);
 
 /* --- failure.c --- */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The table of leaves: by name, least recently used goes first, and a token bucket before every signature. The bucket is what keeps a flood
- * of new names from the others: a name that has its leaf never asks it.
+ * The table of leaves: by name, least recently used goes first, and a token bucket before every signature. The bucket
+ * is what keeps a flood of new names from the others: a name that has its leaf never asks it.
  */
 #include "tls/ca.h"
 

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * OpenSSL's start. The core opens no file once its sandbox is closed (SIGSYS), so all that OpenSSL or the C library would read on first use is
- * read, or ruled out, here:
+ * OpenSSL's start. The core opens no file once its sandbox is closed (SIGSYS), so all that OpenSSL or the C library
+ * would read on first use is read, or ruled out, here:
  *
- *   openssl.cnf        never read: what this module needs it sets itself, and a distribution's edits are not to change our policy
+ *   openssl.cnf        never read: what this module needs it sets itself, and a distribution's edits are not to
+ *                      change our policy
  *   providers          the default one, which is built in; algorithms are then fetched from memory at any time
- *   randomness         getrandom(2) alone; the first draw here shows that it works, so that no device is looked for later
- *   /etc/localtime     gmtime_r() of the C library, which every certificate's date goes through, reads it once a process
+ *   randomness         getrandom(2) alone; the first draw here shows that it works, so that no device is looked for
+ *                      later
+ *   /etc/localtime     gmtime_r() of the C library, which every certificate's date goes through, reads it once a
+ *                      process
  *   trust, tickets     no default verify paths are ever set, and session tickets to guests do not exist
  */
 #include <openssl/err.h>
@@ -37,7 +40,10 @@ bool sm_tls_library_init(GError **error)
 
 bool sm_tls_ctx_common(SSL_CTX *ctx)
 {
-    /* Not needed where a peer follows its protocol, and no gain where it does not: compression (CRIME), renegotiation, tickets. */
+    /*
+     * Not needed where a peer follows its protocol, and no gain where it does not: compression (CRIME),
+     * renegotiation, tickets.
+     */
     (void)SSL_CTX_set_options(ctx, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION);
     (void)SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
                                     SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Upstream sessions to resume. What keeps a resumption from being weaker than a handshake: a session is only ever found under the key that it
- * was verified for, an hour after its last verification it is gone (a resumption does not prolong it), it is not used at a time when a
- * certificate of its chain is not valid, and a TLS 1.3 ticket is used once (RFC 8446 C.4: a second use would let an observer link both).
+ * Upstream sessions to resume. What keeps a resumption from being weaker than a handshake: a session is only ever
+ * found under the key that it was verified for, an hour after its last verification it is gone (a resumption does not
+ * prolong it), it is not used at a time when a certificate of its chain is not valid, and a TLS 1.3 ticket is used
+ * once (RFC 8446 C.4: a second use would let an observer link both).
  *
  * The sessions of one key, and those that come out of their resumptions, share one decoded chain.
  */

@@ -2,8 +2,9 @@
 /*
  * Towards servers: the roots, what a certificate must be, and the sessions that spare a handshake.
  *
- * A server must prove the name that the guest asked for (RFC 9525: subjectAltName only, no partial wildcards), or, when there was no name, the
- * address that was dialled. The chain must end in a root that was added here; security level 2 bounds its keys and signatures.
+ * A server must prove the name that the guest asked for (RFC 9525: subjectAltName only, no partial wildcards), or,
+ * when there was no name, the address that was dialled. The chain must end in a root that was added here; security
+ * level 2 bounds its keys and signatures.
  */
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -23,7 +24,10 @@ struct sm_tls_upstream {
     struct sm_tls_scratch scratch;
 };
 
-/* A server asks for a certificate of ours: there is none, and without one the guest would talk to the server as a stranger. */
+/*
+ * A server asks for a certificate of ours: there is none, and without one the guest would talk to the server as a
+ * stranger.
+ */
 static int on_client_certificate(SSL *ssl, void *arg)
 {
     struct sm_tls_conn *c = SSL_get_app_data(ssl);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Two ends of a wire in memory, a plain OpenSSL peer over it, and certificates of every kind. Time is 2030, not the machine's. */
+/*
+ * Two ends of a wire in memory, a plain OpenSSL peer over it, and certificates of every kind. Time is 2030, not the
+ * machine's.
+ */
 #ifndef TESTS_TLS_PAIR_H
 #define TESTS_TLS_PAIR_H
 

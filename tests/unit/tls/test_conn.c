@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Connections: our two engines against each other and against plain OpenSSL, over a wire in memory that can be cut, narrowed and broken.
- * What a test expects of the peer it asks the peer.
+ * Connections: our two engines against each other and against plain OpenSSL, over a wire in memory that can be cut,
+ * narrowed and broken. What a test expects of the peer it asks the peer.
  */
 #include "pair.h"
 
@@ -193,7 +193,10 @@ static void test_every_cut(void **state)
     world_clear(&w);
 }
 
-/* Two connections of one factory by turns share its buffers; nothing is mixed up and nothing is lost under back-pressure. */
+/*
+ * Two connections of one factory by turns share its buffers; nothing is mixed up and nothing is lost under back-
+ * pressure.
+ */
 static void test_back_pressure(void **state)
 {
     struct world w, v;
@@ -785,7 +788,10 @@ static void test_sessions(void **state)
     }
 }
 
-/* Two connections at once: under TLS 1.3 each has a ticket of its own; a connection that ended without close_notify leaves its session. */
+/*
+ * Two connections at once: under TLS 1.3 each has a ticket of its own; a connection that ended without close_notify
+ * leaves its session.
+ */
 static void test_tickets_once(void **state)
 {
     struct cert leaf = cert_make(&pki.root, &(struct cert_spec){.cn = "x", .san = "DNS:www.example"});
@@ -1067,7 +1073,10 @@ static int keep_session(SSL *ssl, SSL_SESSION *session)
     return 1;
 }
 
-/* The guest resumes what it has from before the interception, early data and all: it gets a full handshake, and what it sent early is skipped. */
+/*
+ * The guest resumes what it has from before the interception, early data and all: it gets a full handshake, and what
+ * it sent early is skipped.
+ */
 static void test_guest_resumes(void **state)
 {
     static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * All of TLS with the core's sandbox closed around it: after sm_tls_library_init() OpenSSL and the C library need no file, no device and no
- * system call that is not on the core's list. A child does what the core does in a life; a call too many kills it with SIGSYS.
+ * All of TLS with the core's sandbox closed around it: after sm_tls_library_init() OpenSSL and the C library need no
+ * file, no device and no system call that is not on the core's list. A child does what the core does in a life; a call
+ * too many kills it with SIGSYS.
  */
 #include "pair.h"
 
@@ -44,7 +45,10 @@ static void all_of_it(int version)
     MUST(14, sm_tls_upstream_add_roots(u, sm_tls_ca_cert_pem(ca), strlen(sm_tls_ca_cert_pem(ca))) == 1);
     MUST(15, sm_tls_ca_leaf(ca, "www.example", NULL, 0, WALL, &leaf, &at) == SM_TLS_LEAF_OK);
 
-    /* Ours with ours: the newest version. Then a refusal: another name, an expired certificate, whose texts are looked up. */
+    /*
+     * Ours with ours: the newest version. Then a refusal: another name, an expired certificate, whose texts are
+     * looked up.
+     */
     for (unsigned i = 0; i < 3; i++) {
         link_init(&link);
         const struct sm_tls_wire cw = client_wire(&link), sw = server_wire(&link);
@@ -79,7 +83,10 @@ static void all_of_it(int version)
         link_clear(&link);
     }
 
-    /* A server of the given version with RSA, twice: the second time it is resumed. Its end is plain OpenSSL, in the same sandbox. */
+    /*
+     * A server of the given version with RSA, twice: the second time it is resumed. Its end is plain OpenSSL, in the
+     * same sandbox.
+     */
     struct cert root = cert_make(NULL, &(struct cert_spec){.cn = "root", .rsa_bits = 2048, .ca = true});
     struct cert rsa = cert_make(&root, &(struct cert_spec){.cn = "x", .san = "DNS:rsa.example", .rsa_bits = 2048});
     char *pem = cert_pem(root.x);
