@@ -127,10 +127,11 @@ static enum sm_tls_leaf_status ask(struct sm_mediation *m, int64_t *ret_at_us)
     struct sm_session *s = m->s;
     const char *name = s->asserted.kind == SM_NAME_HOST ? s->asserted.name : NULL;
 
+    const struct sm_addr *addr = name ? NULL : &s->dst.addr;
+
     if (!name && s->verdict.host[0])
-        name = s->verdict.host; /* no SNI: the name that the address was pinned for */
-    return sm_tls_ca_leaf(s->core->ca, name, &s->dst.addr, sm_loop_now(s->core->loop), sm_clock_wall_us(), &m->leaf,
-                          ret_at_us);
+        name = s->verdict.host; /* no SNI: the guest looks for the address, or for the name that it is pinned for */
+    return sm_tls_ca_leaf(s->core->ca, name, addr, sm_loop_now(s->core->loop), sm_clock_wall_us(), &m->leaf, ret_at_us);
 }
 
 /* Those who waited first come first; a flow may end when its turn comes. */

@@ -138,21 +138,26 @@ static bool add_server_auth(X509 *cert)
            X509_add1_ext_i2d(cert, NID_ext_key_usage, eku, 0, X509V3_ADD_DEFAULT) == 1;
 }
 
-static bool add_alt_name(X509 *cert, const char *name, const struct sm_addr *addr, bool critical)
+static bool add_general_name(GENERAL_NAMES *names, int type, const void *bytes, size_t len)
 {
-    g_autoptr(GENERAL_NAMES) names = GENERAL_NAMES_new();
     GENERAL_NAME *one = GENERAL_NAME_new();
-    if (!names || !one || sk_GENERAL_NAME_push(names, one) <= 0) {
+    if (!one || sk_GENERAL_NAME_push(names, one) <= 0) {
         GENERAL_NAME_free(one);
         return false;
     }
-    ASN1_STRING *value = name ? ASN1_IA5STRING_new() : ASN1_OCTET_STRING_new();
+    ASN1_STRING *value = type == GEN_DNS ? ASN1_IA5STRING_new() : ASN1_OCTET_STRING_new();
     if (!value)
         return false;
-    GENERAL_NAME_set0_value(one, name ? GEN_DNS : GEN_IPADD, value);
-    bool ok = name ? ASN1_STRING_set(value, name, (int)strlen(name)) == 1
-                   : ASN1_STRING_set(value, addr->bytes, addr->family == SM_FAMILY_V4 ? 4 : 16) == 1;
-    return ok && X509_add1_ext_i2d(cert, NID_subject_alt_name, names, critical ? 1 : 0, X509V3_ADD_DEFAULT) == 1;
+    GENERAL_NAME_set0_value(one, type, value);
+    return ASN1_STRING_set(value, bytes, (int)len) == 1;
+}
+
+static bool add_alt_name(X509 *cert, const char *name, const struct sm_addr *addr, bool critical)
+{
+    g_autoptr(GENERAL_NAMES) names = GENERAL_NAMES_new();
+    return names && (!name || add_general_name(names, GEN_DNS, name, strlen(name))) &&
+           (!addr || add_general_name(names, GEN_IPADD, addr->bytes, addr->family == SM_FAMILY_V4 ? 4 : 16)) &&
+           X509_add1_ext_i2d(cert, NID_subject_alt_name, names, critical ? 1 : 0, X509V3_ADD_DEFAULT) == 1;
 }
 
 /* sign, and let OpenSSL decode the extensions now: a certificate is shared by connections afterwards */
@@ -168,7 +173,7 @@ X509 *sm_tls_ca_sign(struct sm_tls_ca *ca, const char *name, const struct sm_add
     char text[SM_ADDR_STRLEN];
     int64_t from = SM_MAX(wall_us - DAY_US, ca->from_us),
             until = SM_MIN(wall_us + SM_TLS_LEAF_DAYS * DAY_US, ca->until_us);
-    if (!name && addr->family != SM_FAMILY_V4 && addr->family != SM_FAMILY_V6)
+    if (addr ? addr->family != SM_FAMILY_V4 && addr->family != SM_FAMILY_V6 : !name)
         return NULL;
     const char *cn = name ? name : sm_addr_format(addr, text);
     bool with_cn = strlen(cn) <= CN_MAX;

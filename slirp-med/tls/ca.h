@@ -65,8 +65,8 @@ enum sm_tls_leaf_status {
 };
 
 /**
- * sm_tls_ca_leaf() - the leaf for a name or an address, from the table or freshly signed.
- * @name: canonical DNS name, or NULL: then @addr.
+ * sm_tls_ca_leaf() - the leaf for a name, an address, or both (a guest that sent no SNI may check either), from the table or freshly signed.
+ * @name: canonical DNS name, or NULL. @addr: the address, or NULL. One of them at least.
  * @now_us: monotonic; @wall_us: CLOCK_REALTIME. A leaf with less than a day left is signed anew.
  * @ret_cert: a new reference (X509_free()).
  */

@@ -13,6 +13,9 @@
 #define DAY_US (86400 * SECOND_US)
 #define MINT_US (SECOND_US / SM_TLS_MINT_PER_SECOND) /* one token */
 
+/** A name, a blank, an address. */
+#define SM_LEAF_KEY_MAX (256 + SM_ADDR_STRLEN)
+
 struct leaf {
     char *key;
     X509 *cert;
@@ -79,9 +82,11 @@ enum sm_tls_leaf_status sm_tls_ca_leaf(struct sm_tls_ca *ca, const char *name, c
                                        int64_t now_us, int64_t wall_us, X509 **ret_cert, int64_t *ret_at_us)
 {
     struct sm_tls_leaves *t = ca->leaves;
-    char text[SM_ADDR_STRLEN];
-    /* A canonical name and an address are never the same text: no name ends in a number, and none has a colon. */
-    const char *key = name ? name : sm_addr_format(addr, text);
+    char text[SM_ADDR_STRLEN] = "", key[SM_LEAF_KEY_MAX];
+    /* A canonical name and an address are never the same text: no name ends in a number, and none has a colon or a blank. */
+    if (addr)
+        (void)sm_addr_format(addr, text);
+    g_snprintf(key, sizeof(key), "%s%s%s", name ? name : "", name && addr ? " " : "", text);
     struct leaf *leaf = g_hash_table_lookup(t->by_key, key);
 
     if (leaf && fresh(ca, leaf, wall_us)) {

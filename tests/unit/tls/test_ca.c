@@ -119,16 +119,20 @@ static void test_leaf_profile(void **state)
         {longest, {0}},
         {NULL, sm_addr_v4(203, 0, 113, 1)},
         {NULL, {.family = SM_FAMILY_V6, .bytes = {0x20, 0x01, 0x0d, 0xb8, [15] = 1}}},
+        {"both.example.com", sm_addr_v4(203, 0, 113, 2)}, /* what a guest without SNI gets */
     };
     for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
-        X509 *x = leaf(ca, cases[i].name, &cases[i].addr, 0, WALL);
+        const struct sm_addr *addr = cases[i].addr.family == SM_FAMILY_NONE ? NULL : &cases[i].addr;
+        X509 *x = leaf(ca, cases[i].name, addr, 0, WALL);
         bool empty = cases[i].name && strlen(cases[i].name) > 64;
         check_common(x, sm_tls_ca_cert(ca));
         assert_int_equal(X509_NAME_entry_count(X509_get_subject_name(x)), empty ? 0 : 1);
         assert_int_equal(critical(x, NID_subject_alt_name), empty);
         GENERAL_NAMES *names = X509_get_ext_d2i(x, NID_subject_alt_name, NULL, NULL);
-        assert_int_equal(sk_GENERAL_NAME_num(names), 1);
+        assert_int_equal(sk_GENERAL_NAME_num(names), cases[i].name && addr ? 2 : 1);
         assert_int_equal(sk_GENERAL_NAME_value(names, 0)->type, cases[i].name ? GEN_DNS : GEN_IPADD);
+        if (addr)
+            assert_int_equal(verify(ca, x, NULL, addr, WALL), X509_V_OK);
         GENERAL_NAMES_free(names);
         assert_int_equal(critical(x, NID_basic_constraints), 0);
         assert_int_equal(X509_check_ca(x), 0);
