@@ -139,8 +139,11 @@ static void make_core(struct world *w, const char *dir)
     core->sessions = g_hash_table_new(g_int64_hash, g_int64_equal);
     core->sessions_max = SESSIONS_MAX;
     assert_true(sm_names_init(core, &error));
-    if (!off(w))
+    if (!off(w)) {
         assert_true(sm_pki_init(core, -1, -1, &error));
+        core->roots_asked = true;
+        sm_pki_news(core, -1);
+    }
     assert_int_equal(sm_fd_seqpair(pair, true), 0);
     core->channel = sm_channel_new(core->loop, pair[0], true, &ops, core);
     w->front = pair[1];
@@ -213,12 +216,13 @@ static struct flow *flow_of(struct world *w, uint64_t id)
 
 /* --- what the core says */
 
-/* A denial that explains itself: the core has written a page into the pair. */
+/* A denial that explains itself: the core has written a page, or a TLS alert, into the pair. */
 static bool is_page(int fd)
 {
     char got[12] = "";
+    ssize_t n = recv(fd, got, sizeof(got), MSG_PEEK | MSG_DONTWAIT);
 
-    return recv(fd, got, sizeof(got), MSG_PEEK | MSG_DONTWAIT) == sizeof(got) && memcmp(got, "HTTP/1.1 40", 11) == 0;
+    return (n == sizeof(got) && memcmp(got, "HTTP/1.1 40", 11) == 0) || (n == 7 && memcmp(got, "\x15\x03\x03", 3) == 0);
 }
 
 static void hear_one(struct world *w, const struct sm_flow_msg *m, int fd)
@@ -362,6 +366,26 @@ static const struct {
 
 #define WHOLE_HEAD 8 /* of a listed name */
 
+/* A ClientHello for a listed name, as OpenSSL says it. */
+static uint8_t hello[2048];
+static size_t hello_len;
+
+static void make_hello(void)
+{
+    SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+    SSL *ssl = SSL_new(ctx);
+    BIO *in = BIO_new(BIO_s_mem()), *out = BIO_new(BIO_s_mem());
+
+    SSL_set_bio(ssl, in, out);
+    assert_int_equal(SSL_set_tlsext_host_name(ssl, "www.listed.test"), 1);
+    assert_true(SSL_connect(ssl) < 0);
+    int n = BIO_read(out, hello, sizeof(hello));
+    assert_true(n > 100 && (size_t)n < sizeof(hello));
+    hello_len = (size_t)n;
+    SSL_free(ssl);
+    SSL_CTX_free(ctx);
+}
+
 static const char dns_query[] = "\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03"
                                 "www\x06listed\x04test\x00\x00\x01\x00\x01";
 
@@ -385,6 +409,10 @@ static void tell_something(struct world *w)
         m.type = SM_FLOW_BYTES;
         m.data = (const uint8_t *)pieces[i].data;
         m.data_len = pieces[i].len;
+        if (below(w, 6) == 0) {
+            m.data = hello;
+            m.data_len = hello_len - (below(w, 4) ? 0 : below(w, (uint32_t)hello_len));
+        }
         if (below(w, 30) == 0) {
             memset(big, 'A', sizeof(big));
             m.data = big;
@@ -445,7 +473,7 @@ static void use_descriptor(struct world *w)
 
     if (f->fd < 0)
         return;
-    switch (below(w, 8)) {
+    switch (below(w, 12)) {
     case 0:
         sm_fd_close(&f->fd);
         break;
@@ -469,6 +497,12 @@ static void use_descriptor(struct world *w)
         memset(junk, (int)below(w, 256), sizeof(junk));
         (void)!send(f->fd, junk, below(w, sizeof(junk)), MSG_NOSIGNAL | MSG_DONTWAIT);
         break;
+    case 6: /* what the front holds comes again through a pair */
+        (void)!send(f->fd, hello, hello_len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        break;
+    case 7:
+        (void)!send(f->fd, pieces[WHOLE_HEAD].data, pieces[WHOLE_HEAD].len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        break;
     default:
         (void)!recv(f->fd, junk, sizeof(junk), MSG_DONTWAIT);
         break;
@@ -480,6 +514,7 @@ static void use_descriptor(struct world *w)
 static void server(struct world *w)
 {
     size_t i = below(w, PEERS);
+    static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     struct linger now = {.l_onoff = 1};
     char buf[4096];
 
@@ -492,7 +527,7 @@ static void server(struct world *w)
         }
         return;
     }
-    switch (below(w, 6)) {
+    switch (below(w, 8)) {
     case 0:
         (void)setsockopt(w->peers[i], SOL_SOCKET, SO_LINGER, &now, sizeof(now));
         sm_fd_close(&w->peers[i]);
@@ -505,6 +540,9 @@ static void server(struct world *w)
         break;
     case 3:
         (void)shutdown(w->peers[i], SHUT_WR);
+        break;
+    case 4:
+        (void)!send(w->peers[i], answer, sizeof(answer) - 1, MSG_NOSIGNAL);
         break;
     default:
         (void)!recv(w->peers[i], buf, sizeof(buf), 0);
@@ -660,6 +698,7 @@ static void test_model(void **state)
     char dir[] = "/tmp/sm-model-XXXXXX";
 
     assert_non_null(mkdtemp(dir));
+    make_hello();
     for (uint64_t seed = first; seed < first + n; seed++) {
         const char *mode = modes[seed % SM_ARRAY_LEN(modes)];
         if (n > 1000 || getenv("SM_MODEL_SEED"))
