@@ -1266,6 +1266,9 @@ static void h2_free(struct sm_bridge *b)
 {
     struct h2 *h = h2_of(b);
 
+    /* Who frees a living bridge does not want to hear of it; sm_bridge_eof() before it is how to be told. */
+    for (struct stream *stream = h->first; stream; stream = stream->next)
+        stream->judged = false;
     end(h, SM_BRIDGE_CUT);
     for (unsigned side = 0; side < SM_BRIDGE_SIDES; side++) {
         nghttp2_session_del(h->session[side]);

@@ -169,6 +169,10 @@ void sm_h2_block_strip_alt_svc(struct sm_h2_block *b)
         if (is(name_of(b, i), "alt-svc") && f->value_len > 0) {
             uint8_t *value = (uint8_t *)b->text + f->value;
             size_t len = sm_http_alt_svc_value(value, f->value_len, value);
+            /* In front of what stays may now stand the space that stood behind a comma: RFC 9113 8.2.1 has none there. */
+            for (; len > 0 && len < f->value_len && (*value == ' ' || *value == '\t');
+                 value++, f->value++, f->value_len--)
+                len--;
             if (len == 0)
                 continue;
             f->value_len = (uint32_t)len;

@@ -190,7 +190,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
 {
     struct h2_world *w = user_data;
     struct h2_seen *s = h2_seen(w, end_of(w, session), frame->hd.stream_id);
-    if (s->status < 200) {
+    if (session == w->end[SM_BRIDGE_GUEST] && s->status < 200) {
         g_string_append(s->interim, s->head->str);
         g_string_truncate(s->head, 0);
     }
@@ -427,6 +427,9 @@ void h2_world_init(struct h2_world *w, const struct h2_options *o)
 
 void h2_world_done(struct h2_world *w)
 {
+    sm_bridge_eof(w->b, SM_BRIDGE_GUEST, true);
+    sm_bridge_eof(w->b, SM_BRIDGE_ORIGIN, true);
+    assert_int_not_equal(sm_bridge_ended(w->b), SM_BRIDGE_LIVE);
     sm_bridge_free(w->b);
     assert_int_equal(w->requests, w->responses);
     g_string_free(w->asked, TRUE);
