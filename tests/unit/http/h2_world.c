@@ -420,6 +420,7 @@ void h2_world_init(struct h2_world *w, const struct h2_options *o)
         w->end[end] = session_new(w, end, o ? o : &none);
         w->seen[end] = g_hash_table_new_full(NULL, NULL, NULL, seen_free);
         w->wire[end] = g_byte_array_new();
+        w->got[end] = g_byte_array_new();
         w->goaway_text[end] = g_string_new(NULL);
     }
     w->b = sm_bridge_new_h2(&ops, w, &config);
@@ -439,6 +440,7 @@ void h2_world_done(struct h2_world *w)
         nghttp2_session_del(w->end[end]);
         g_hash_table_destroy(w->seen[end]);
         g_byte_array_free(w->wire[end], TRUE);
+        g_byte_array_free(w->got[end], TRUE);
         g_string_free(w->goaway_text[end], TRUE);
     }
 }

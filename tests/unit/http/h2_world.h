@@ -55,6 +55,7 @@ struct h2_world {
     nghttp2_session *end[SM_BRIDGE_SIDES]; /* client, server */
     GHashTable *seen[SM_BRIDGE_SIDES];
     GByteArray *wire[SM_BRIDGE_SIDES]; /* written by that end, not yet fed */
+    GByteArray *got[SM_BRIDGE_SIDES];  /* for tests that are an end themselves: what it was sent */
     bool deaf[SM_BRIDGE_SIDES];        /* that end takes nothing from the bridge */
     size_t cut;                        /* bytes at a time; 0: all */
     size_t wire_out[SM_BRIDGE_SIDES];  /* bytes given to that end */
