@@ -22,6 +22,7 @@
 
 bool sm_tls_library_init(GError **error)
 {
+    static OSSL_PROVIDER *provider; /* for as long as the process lives */
     uint8_t byte;
     struct tm tm;
     tzset();
@@ -30,7 +31,8 @@ bool sm_tls_library_init(GError **error)
                              OPENSSL_INIT_LOAD_CRYPTO_STRINGS | OPENSSL_INIT_ADD_ALL_CIPHERS |
                              OPENSSL_INIT_ADD_ALL_DIGESTS,
                          NULL) != 1 ||
-        !OSSL_PROVIDER_load(NULL, "default") || RAND_bytes(&byte, 1) != 1 || RAND_priv_bytes(&byte, 1) != 1) {
+        (!provider && !(provider = OSSL_PROVIDER_load(NULL, "default"))) || RAND_bytes(&byte, 1) != 1 ||
+        RAND_priv_bytes(&byte, 1) != 1) {
         sm_tls_set_error(error, SM_ERROR_SYSTEM, "OpenSSL cannot be initialised");
         return false;
     }
