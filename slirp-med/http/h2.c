@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "http/h2_head.h"
+#include "http/h2_mem.h"
 #include "http/outq.h"
 
 /*
@@ -1427,8 +1428,8 @@ static nghttp2_session *session_new(struct h2 *h, enum sm_bridge_side side)
         {side == SM_BRIDGE_GUEST ? NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS : NGHTTP2_SETTINGS_ENABLE_PUSH,
          side == SM_BRIDGE_GUEST ? SM_H2_STREAMS_MAX : 0},
     };
-    int rv = side == SM_BRIDGE_GUEST ? nghttp2_session_server_new2(&session, callbacks, h, option)
-                                     : nghttp2_session_client_new2(&session, callbacks, h, option);
+    int rv = side == SM_BRIDGE_GUEST ? nghttp2_session_server_new3(&session, callbacks, h, option, sm_h2_mem())
+                                     : nghttp2_session_client_new3(&session, callbacks, h, option, sm_h2_mem());
     if (rv != 0 || nghttp2_submit_settings(session, NGHTTP2_FLAG_NONE, settings, SM_ARRAY_LEN(settings)) != 0 ||
         nghttp2_session_set_local_window_size(session, NGHTTP2_FLAG_NONE, 0, (int32_t)SM_H2_WINDOW_CONNECTION) != 0)
         g_error("nghttp2: %s", nghttp2_strerror(rv));
