@@ -88,6 +88,7 @@ struct sm_mediate_answer {
     uint64_t req;
     uint16_t status; /* 0: pass */
     const char *reason;
+    char *host; /* that was asked for; NULL: pass */
 };
 
 struct sm_mediate_open {

@@ -91,8 +91,7 @@ static void answer(struct sm_session *s, bool ok)
         if (!say.pass) {
             struct sm_http_page p = {.status = say.status,
                                      .reason = ok ? a->reason : "not_recorded",
-                                     .host = s->asserted.kind == SM_NAME_HOST ? text_of(s->asserted.name)
-                                                                              : (struct sm_text){NULL, 0},
+                                     .host = a->host ? text_of(a->host) : (struct sm_text){NULL, 0},
                                      .workspace = s->core->config->workspace};
             say.body = page;
             say.body_len = sm_http_page_body(&p, page, sizeof(page));
@@ -102,12 +101,21 @@ static void answer(struct sm_session *s, bool ok)
     sm_mediate_pump(s);
 }
 
-static void answer_later(struct sm_mediation *m, uint64_t req, uint16_t status, const char *reason)
+static void answer_clear(void *p)
 {
-    struct sm_mediate_answer a = {.req = req, .status = status, .reason = reason};
+    g_free(((struct sm_mediate_answer *)p)->host);
+}
 
-    if (!m->answers)
+static void answer_later(struct sm_mediation *m, const struct sm_bridge_request *r, uint16_t status, const char *reason)
+{
+    struct sm_mediate_answer a = {.req = r->req, .status = status, .reason = reason};
+
+    if (reason && r->host.ptr)
+        a.host = g_strndup(r->host.ptr, SM_MIN(r->host.len, (size_t)SM_NAME_MAX));
+    if (!m->answers) {
         m->answers = g_array_new(FALSE, FALSE, sizeof(a));
+        g_array_set_clear_func(m->answers, answer_clear);
+    }
     g_array_append_val(m->answers, a);
     if (!m->s->effect)
         sm_core_effect(m->s, answer);
@@ -131,18 +139,18 @@ static void on_request(void *ctx, struct sm_bridge *b, const struct sm_bridge_re
         add_request(&line, s, r);
         sm_audit_add_uint(&line, "status", status);
         sm_session_record_denial(s, &line, reason, r->authority.ptr, r->authority.len);
-        answer_later(m, r->req, status, reason);
+        answer_later(m, r, status, reason);
         return;
     }
     sm_session_line(s, &line, SM_AUDIT_EGRESS_HTTP_REQUEST, NULL);
     add_request(&line, s, r);
     if (!sm_core_record(s->core, &line)) {
-        answer_later(m, r->req, 503, "not_recorded");
+        answer_later(m, r, 503, "not_recorded");
         return;
     }
     struct sm_mediate_open o = {.req = r->req, .began_us = sm_loop_now(s->core->loop)};
     g_array_append_val(m->open, o);
-    answer_later(m, r->req, 0, NULL);
+    answer_later(m, r, 0, NULL);
 }
 
 static void on_response(void *ctx, const struct sm_bridge_response *r)
