@@ -143,7 +143,7 @@ c = h.tls("origin.test", sni=None, alpn=["http/1.1"])
 out["cert"], out["r"] = c.cert, c.ask(h.get("/nosni", "origin.test")).status
 out["address"] = attempt("{H2}", 443, hello("a" * {len(H2)}).replace(b"a" * {len(H2)}, b"{H2}"))
 """)
-    assert r.out["cert"] == ["origin.test"] and r.out["r"] == 200, r.out
+    assert r.out["cert"] == ["origin.test", w.SITES["origin.test"]] and r.out["r"] == 200, r.out
     assert r.out["address"]["reply"] == "" and r.out["address"]["end"] == "ECONNRESET", r.out
     assert r.one("egress_deny", dst=H2)["reason"] == "tls_sni_address"
     assert [x["sni"] for x in world.hellos(mark)] == [None], "no name is made up for upstream"
