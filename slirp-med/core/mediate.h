@@ -25,6 +25,12 @@
 #define SM_MEDIATE_GUEST_US INT64_C(30000000)
 /** How long a flow that is over waits for the guest to take its last bytes and to close. */
 #define SM_MEDIATE_CLOSING_US INT64_C(3000000)
+/**
+ * What the pair's kernel queue may hold in one direction while there are at most so many flows: with the default of 208 KiB the core waits for
+ * the front every 100 KiB (a download is 14 % slower); with thousands of slow guests it would be gigabytes.
+ */
+#define SM_MEDIATE_PAIR_BYTES (1 << 20)
+#define SM_MEDIATE_PAIR_FLOWS 256
 /** First bytes inside TLS that are looked at before it is clear whether they are HTTP: a head. */
 #define SM_MEDIATE_SNIFF_MAX SM_HTTP_HEAD_MAX
 /** Rounds of the pump for one flow before others get their turn: up to 64 KiB each way a round. */
