@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * http/h2.h between a guest and an origin that are both hostile. The input is a script: an operation, a length, that many bytes.
+ * http/h2.h between a guest and an origin that are both hostile. The input is a script: an operation, a length, that
+ * many bytes.
  *
- * What must hold whatever they send: the origin sees no HEADERS that no answer let pass, and no DATA before its HEADERS; what goes to either side
- * is whole frames; every judged request is told of exactly once; the bridge takes what it says that it has room for.
+ * What must hold whatever they send: the origin sees no HEADERS that no answer let pass, and no DATA before its
+ * HEADERS; what goes to either side is whole frames; every judged request is told of exactly once; the bridge takes
+ * what it says that it has room for.
  */
 #include <stdbool.h>
 #include <stdint.h>

@@ -2,17 +2,19 @@
 /*
  * The HTTP/2 bridge. How it works:
  *
- * sm_bridge_feed() gives bytes to the session of their side. nghttp2's callbacks turn them into events of one struct stream, which is known to
- * both sessions as their stream's user data, and an event of one side becomes something submitted to the other side's session. Nothing is sent
- * from a callback. After each entry settle() runs both sessions' output into the two output queues until neither has more to say (what one sends
- * frees windows of the other), and then looks whether the connection is over. So whatever a call makes possible is in sm_bridge_out() when it
- * returns, for both sides.
+ * sm_bridge_feed() gives bytes to the session of their side. nghttp2's callbacks turn them into events of one struct
+ * stream, which is known to both sessions as their stream's user data, and an event of one side becomes something
+ * submitted to the other side's session. Nothing is sent from a callback. After each entry settle() runs both
+ * sessions' output into the two output queues until neither has more to say (what one sends frees windows of the
+ * other), and then looks whether the connection is over. So whatever a call makes possible is in sm_bridge_out() when
+ * it returns, for both sides.
  *
- * A body's bytes wait in the stream's queue (`up` to the origin, `down` to the guest) from their arrival until a DATA frame with them is put into
- * the output queue, which is when they count as consumed. An output queue over SM_BRIDGE_OUT_MAX stops its session from sending, so bodies stay
- * in their queues, so windows close.
+ * A body's bytes wait in the stream's queue (body[], by the side that they come from) from their arrival until a DATA
+ * frame with them is put into the output queue, which is when they count as consumed. An output queue over
+ * SM_BRIDGE_OUT_MAX stops its session from sending, so bodies stay in their queues, so windows close.
  *
- * A stream is freed when the guest's side is closed and nothing of it is owed to the origin; only then ops->response is told.
+ * A stream is freed when the guest's side is closed and nothing of it is owed to the origin; only then ops->response
+ * is told.
  */
 #include "http/h2.h"
 
@@ -24,16 +26,17 @@
 #include "http/outq.h"
 
 /*
- * Frames that cost us something and carry nothing are counted against useful work, because there is no clock here. Each kind has so many free;
- * work gives `back` of them.
- * - PING: an idle connection that is kept alive every 10 s takes a day to use up 10,000; acknowledgements that are not fetched stop at 1,000 in
- *   nghttp2.
+ * Frames that cost us something and carry nothing are counted against useful work, because there is no clock here.
+ * Each kind has so many free; work gives `back` of them.
+ * - PING: an idle connection that is kept alive every 10 s takes a day to use up 10,000; acknowledgements that are not
+ *   fetched stop at 1,000 in nghttp2.
  * - SETTINGS: clients that follow the bandwidth with their window send one now and then, always with data.
  * - WINDOW_UPDATE: two for each read of a client that reads 512 bytes at a time from a full DATA frame.
  * - PRIORITY: browsers send a few for each stream.
  * - Empty DATA: some libraries send one to flush.
- * - RESET (and requests that break a rule): streams that ended before the origin answered, CVE-2023-44487. Five rounds of all streams timing out
- *   at a dead origin are no attack; every response gives one back. nghttp2 counts 1,000 and 33 a second on its own.
+ * - RESET (and requests that break a rule): streams that ended before the origin answered, CVE-2023-44487. Five rounds
+ *   of all streams timing out at a dead origin are no attack; every response gives one back. nghttp2 counts 1,000 and
+ *   33 a second on its own.
  */
 enum sm_h2_flood { FLOOD_PING, FLOOD_SETTINGS, FLOOD_WINDOW, FLOOD_PRIORITY, FLOOD_EMPTY, FLOOD_RESET, FLOODS };
 
@@ -51,7 +54,9 @@ static const struct {
 };
 _Static_assert(SM_ARRAY_LEN(floods) == FLOODS, "each flood has its bounds");
 
-/** Frames that a session may have queued behind a full output queue before the side that causes them is no longer read. */
+/**
+ * Frames that a session may have queued behind a full output queue before the side that causes them is no longer read.
+ */
 #define BACKLOG_MAX 256u
 /** CONTINUATION frames of one block: 64 KiB fit in four. (nghttp2 from 1.61 on, and Debian's, has 8.) */
 #define CONTINUATIONS_MAX 64u
@@ -298,7 +303,10 @@ static void earn(struct h2 *h)
 
 /* ---- bodies and windows ---- */
 
-/* Bytes of a body have left us: its sender may send as many more. Held back while the sender does not even read what we have for it already. */
+/*
+ * Bytes of a body have left us: its sender may send as many more. Held back while the sender does not even read what we
+ * have for it already.
+ */
 static void consume(struct h2 *h, struct stream *s, enum sm_bridge_side from, size_t n)
 {
     if (h->dead[from])
@@ -850,7 +858,9 @@ static void on_response(struct h2 *h, struct stream *s, bool ended)
         s->heads_queued++;
 }
 
-/* The origin takes its leave, and so do we. The streams that it will not process have been or will be reset one by one. */
+/*
+ * The origin takes its leave, and so do we. The streams that it will not process have been or will be reset one by one.
+ */
 static void submit_goaway(struct h2 *h, uint32_t code, const uint8_t *debug, size_t debug_len)
 {
     nghttp2_session *guest = h->session[SM_BRIDGE_GUEST];
@@ -949,7 +959,10 @@ static int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame
         h->hint[side] = SM_H2_BROKEN_MESSAGE;
     else if (error == NGHTTP2_ERR_REFUSED_STREAM)
         return spend(h, side, FLOOD_RESET); /* more streams at once than we offer */
-    /* nghttp2 resets the stream with PROTOCOL_ERROR or ends the connection; on_frame_send() sees which. The word would be gone by then. */
+    /*
+     * nghttp2 resets the stream with PROTOCOL_ERROR or ends the connection; on_frame_send() sees which. The word would
+     * be gone by then.
+     */
     struct stream *s = frame->hd.stream_id ? nghttp2_session_get_stream_user_data(session, frame->hd.stream_id) : NULL;
     if (s && h->hint[side] != SM_H2_BROKEN_NONE && !s->broken) {
         s->broken = true;
@@ -1032,7 +1045,10 @@ static int on_frame_not_send(nghttp2_session *session, const nghttp2_frame *fram
     return 0;
 }
 
-/* The guest's side is over. Either all was said, and only a rest of the request may still be owed to the origin; or nobody wants the rest. */
+/*
+ * The guest's side is over. Either all was said, and only a rest of the request may still be owed to the origin; or
+ * nobody wants the rest.
+ */
 static int guest_closed(struct h2 *h, struct stream *s, uint32_t code)
 {
     bool whole = s->answer_ended && s->ended[SM_BRIDGE_GUEST] && code == NGHTTP2_NO_ERROR;
@@ -1182,7 +1198,10 @@ static void origin_gone(struct h2 *h, enum sm_h2_broken broken)
             draining++;
     }
     if (broken == SM_H2_BROKEN_NONE && orphans > 0 && draining == 0) {
-        /* A direct client would lose its connection now, and some act on exactly that: give it what came, and then the same. */
+        /*
+         * A direct client would lose its connection now, and some act on exactly that: give it what came, and then the
+         * same.
+         */
         pump_both(h);
         put_goaway(h, SM_BRIDGE_GUEST, NGHTTP2_NO_ERROR);
         end(h, h->cut ? SM_BRIDGE_CUT : SM_BRIDGE_FINISHED);

@@ -1,30 +1,36 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The HTTP/2 bridge: sm_bridge_new_h2() of bridge.h. This header has its bounds, each with its reason, and the words for broken rules.
+ * The HTTP/2 bridge: sm_bridge_new_h2() of bridge.h. This header has its bounds, each with its reason, and the words
+ * for broken rules.
  *
- * Two nghttp2 sessions stand back to back: we are the server of the guest's connection and the client of the origin's. Frames are not relayed
- * but their meaning is, stream by stream: heads, bodies, trailers, resets, GOAWAY. What belongs to one hop stays on it: SETTINGS, PING,
- * WINDOW_UPDATE, PRIORITY, padding, HPACK; ALTSVC, ORIGIN and unknown frames end here. Server push is off and a PUSH_PROMISE ends the
- * connection; extended CONNECT (RFC 8441) is not offered, CONNECT is refused with a page.
+ * Two nghttp2 sessions stand back to back: we are the server of the guest's connection and the client of the
+ * origin's. Frames are not relayed but their meaning is, stream by stream: heads, bodies, trailers, resets, GOAWAY.
+ * What belongs to one hop stays on it: SETTINGS, PING, WINDOW_UPDATE, PRIORITY, padding, HPACK; ALTSVC, ORIGIN and
+ * unknown frames end here. Server push is off and a PUSH_PROMISE ends the connection; extended CONNECT (RFC 8441) is
+ * not offered, CONNECT is refused with a page.
  *
  * The life of a stream, guest side first:
- *   head complete -> judged by sm_h2_head_request(), a broken one is answered 400 (431: too large) with a page; nothing else is told of it
+ *   head complete -> judged by sm_h2_head_request(); a broken one is answered 400 (431: too large) with a page, and
+ *        ops->broken is all that is told of it
  *   -> ops->request -> sm_bridge_answer()
  *        refuse: the page on this stream, then RST_STREAM NO_ERROR if the guest is still sending
- *        pass:   HEADERS to the origin with the same fields in the same order; while the origin permits no more streams, it waits
+ *        pass:   HEADERS to the origin with the same fields in the same order, when it permits one more stream
  *   -> bodies, trailers, interim responses both ways -> both sides closed -> ops->response.
- * A reset of one side becomes a reset of the other with the same code; what the origin sent before it is delivered first. Streams that the origin
- * will surely not process (its GOAWAY, its connection's end before they were sent) are reset with REFUSED_STREAM, so that a client may try again.
- * An origin that goes away without that leaves the guest what a direct client would have: an ended connection.
+ * A reset of one side becomes a reset of the other with the same code; what the origin sent before it is delivered
+ * first. Streams that the origin will surely not process (its GOAWAY, its connection's end before they were sent) are
+ * reset with REFUSED_STREAM, so that a client may try again. An origin that goes away without that leaves the guest
+ * what a direct client would have: an ended connection.
  *
- * Flow control: bytes count as consumed (WINDOW_UPDATE) only when the other side's output has taken them, so a slow reader closes the window of
- * the writer. Memory of one direction of a connection: SM_H2_STREAMS_MAX x SM_H2_WINDOW_MIN + SM_H2_WINDOW_POOL at the very worst, of one stream
- * SM_H2_WINDOW_MAX; and nothing while nobody is slow.
+ * Flow control: bytes count as consumed (WINDOW_UPDATE) only when the other side's output has taken them, so a slow
+ * reader closes the window of the writer. Memory of one direction of a connection: SM_H2_STREAMS_MAX x
+ * SM_H2_WINDOW_MIN + SM_H2_WINDOW_POOL at the very worst, of one stream SM_H2_WINDOW_MAX; and nothing while nobody is
+ * slow.
  *
- * Floods (no clock here, so all is counted against useful work): see enum sm_h2_flood in h2.c. A flood ends the connection with GOAWAY
- * ENHANCE_YOUR_CALM.
+ * Floods (no clock here, so all is counted against useful work): see enum sm_h2_flood in h2.c. A flood ends the
+ * connection with GOAWAY ENHANCE_YOUR_CALM.
  *
- * Sources: RFC 9113, RFC 9110, RFC 7541; the attacks of 2019 (CVE-2019-9511 ff.), of 2023 (CVE-2023-44487) and of 2024 (VU#421644).
+ * Sources: RFC 9113, RFC 9110, RFC 7541; the attacks of 2019 (CVE-2019-9511 ff.), of 2023 (CVE-2023-44487) and of
+ * 2024 (VU#421644).
  */
 #ifndef SM_HTTP_H2_H
 #define SM_HTTP_H2_H
@@ -34,18 +40,26 @@
 
 /** Streams that a guest may have open, and that we open at an origin: what servers offer. */
 #define SM_H2_STREAMS_MAX 100u
-/** Streams in memory: a closed one of the guest's may still have its body on the way to the origin. Above it new ones get REFUSED_STREAM. */
+/**
+ * Streams in memory: a closed one of the guest's may still have its body on the way to the origin. Above it new ones
+ * get REFUSED_STREAM.
+ */
 #define SM_H2_STREAMS_HELD_MAX (2u * SM_H2_STREAMS_MAX)
-/** Bytes of request heads that wait for an answer or for the origin; above it new ones get REFUSED_STREAM. 100 heads of a browser are 100 KiB. */
+/**
+ * Bytes of request heads that wait for an answer or for the origin; above it new ones get REFUSED_STREAM. 100 heads of
+ * a browser are 100 KiB.
+ */
 #define SM_H2_WAITING_MAX (1u << 20)
 
 /**
- * Receive window of a new stream: the protocol's own default, so that it also holds before the SETTINGS are seen. All streams stuck at once must
- * not close the connection's window, or one slow reader would stop every other stream; so this times the streams is what a connection can cost.
+ * Receive window of a new stream: the protocol's own default, so that it also holds before the SETTINGS are seen. All
+ * streams stuck at once must not close the connection's window, or one slow reader would stop every other stream; so
+ * this times the streams is what a connection can cost.
  */
 #define SM_H2_WINDOW_MIN 65535u
 /**
- * A stream whose reader keeps up gets twice the window each time it was the limit, up to this. 2 MiB in flight are 300 Mbit/s at 50 ms.
+ * A stream whose reader keeps up gets twice the window each time it was the limit, up to this. 2 MiB in flight are
+ * 300 Mbit/s at 50 ms.
  */
 #define SM_H2_WINDOW_MAX (2u << 20)
 /** What all streams of a connection together may have above SM_H2_WINDOW_MIN. */

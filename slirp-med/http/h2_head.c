@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * HTTP/2 field blocks: kept in one text with offsets, so that a head costs two allocations that the next one uses again; judged field by field
- * with one table of the names that mean something. See h2_head.h.
+ * HTTP/2 field blocks: kept in one text with offsets, so that a head costs two allocations that the next one uses
+ * again; judged field by field with one table of the names that mean something. See h2_head.h.
  */
 #include "http/h2_head.h"
 
@@ -169,7 +169,9 @@ void sm_h2_block_strip_alt_svc(struct sm_h2_block *b)
         if (is(name_of(b, i), "alt-svc") && f->value_len > 0) {
             uint8_t *value = (uint8_t *)b->text + f->value;
             size_t len = sm_http_alt_svc_value(value, f->value_len, value);
-            /* In front of what stays may now stand the space that stood behind a comma: RFC 9113 8.2.1 has none there. */
+            /*
+             * In front of what stays may now stand the space that stood behind a comma: RFC 9113 8.2.1 has none there.
+             */
             for (; len > 0 && len < f->value_len && (*value == ' ' || *value == '\t');
                  value++, f->value++, f->value_len--)
                 len--;
@@ -263,7 +265,10 @@ static bool length_valid(struct sm_text value)
     return true;
 }
 
-/* What holds for every field of every block. A request is read strictly; white space around a response's value harms nobody but its reader. */
+/*
+ * What holds for every field of every block. A request is read strictly; white space around a response's value harms
+ * nobody but its reader.
+ */
 static enum sm_h2_broken judge_field(struct sm_text name, struct sm_text value, enum meaning meaning, bool strict)
 {
     if (!name_valid(name) || !value_valid(value, strict))
@@ -282,8 +287,8 @@ struct authority {
 };
 
 /*
- * head.c is the one place that knows what an authority looks like, and it reads request heads; so it is given one. (Longer than a host and a
- * port can be is never needed.)
+ * head.c is the one place that knows what an authority looks like, and it reads request heads; so it is given one.
+ * (Longer than a host and a port can be is never needed.)
  */
 static bool read_authority(struct sm_text text, struct authority *ret)
 {

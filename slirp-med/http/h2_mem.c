@@ -7,7 +7,10 @@
 
 #include "base/defs.h"
 
-/* nghttp2's frame buffer is 16,384 bytes and a little; nothing else that it allocates for an idle connection comes near. */
+/*
+ * nghttp2's frame buffer is 16,384 bytes and a little; nothing else that it allocates for an idle connection comes
+ * near.
+ */
 #define SPARSE_MIN 16384u
 #define SPARSE_MAX 20480u
 #define PAGE 4096u /* where pages are larger this only saves less */

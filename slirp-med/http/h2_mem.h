@@ -2,9 +2,10 @@
 /*
  * The allocator that nghttp2 is given, so that an idle connection costs little.
  *
- * A session allocates one buffer of 16 KiB for the frame that it is sending. Heads are a few hundred bytes and DATA never goes through it
- * (h2.c sends bodies from its own queues), so of the four pages three are never written; but memory that malloc hands out again is resident.
- * This one gives such a buffer pages of its own and tells the kernel that nothing is in them: two sessions of an idle connection, 51 -> 27 KiB.
+ * A session allocates one buffer of 16 KiB for the frame that it is sending. Heads are a few hundred bytes and DATA
+ * never goes through it (h2.c sends bodies from its own queues), so of the four pages three are never written; but
+ * memory that malloc hands out again is resident. This one gives such a buffer pages of its own and tells the kernel
+ * that nothing is in them: two sessions of an idle connection, 51 -> 27 KiB.
  */
 #ifndef SM_HTTP_H2_MEM_H
 #define SM_HTTP_H2_MEM_H

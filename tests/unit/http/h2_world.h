@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * An nghttp2 client and an nghttp2 server with the bridge between them, all in memory. h2_run() moves bytes until nobody has any more; what each
- * side was told is kept for the test to look at.
+ * An nghttp2 client and an nghttp2 server with the bridge between them, all in memory. h2_run() moves bytes until
+ * nobody has any more; what each side was told is kept for the test to look at.
  *
  * The server does what the path says:
  *   /size/N     200 and N bytes           /echo        200, and each byte back as it comes

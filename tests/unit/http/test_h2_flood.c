@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What a hostile client or server does to the HTTP/2 bridge with frames of its own making: each flood ends its connection, with its word. */
+/*
+ * What a hostile client or server does to the HTTP/2 bridge with frames of its own making: each flood ends its
+ * connection, with its word.
+ */
 #include "h2_world.h"
 
 #define PREFACE "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

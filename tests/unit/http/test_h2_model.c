@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Random interleavings of what clients, servers, judges and networks do, over the HTTP/2 bridge. The model is what HTTP promises: a stream that
- * nobody gave up comes to its end on both sides with every byte, one that was given up ends too, and nobody has to hold more than the bounds.
+ * Random interleavings of what clients, servers, judges and networks do, over the HTTP/2 bridge. The model is what
+ * HTTP promises: a stream that nobody gave up comes to its end on both sides with every byte, one that was given up
+ * ends too, and nobody has to hold more than the bounds.
  */
 #include "h2_world.h"
 
