@@ -899,6 +899,10 @@ void sm_mediate_pump(struct sm_session *s)
         if (!sm_timer_armed(&s->timer))
             limit(s, SM_MEDIATE_GUEST_US); /* a side that does not take its last bytes */
     }
+    /* Nothing more will be said to either side: what the guest still sends (the body of a refused request) is dropped, but not for ever. */
+    if (end == SM_BRIDGE_LIVE && m->end[SM_BRIDGE_GUEST].shut && m->end[SM_BRIDGE_ORIGIN].shut &&
+        !sm_timer_armed(&s->timer))
+        limit(s, SM_MEDIATE_GUEST_US);
     watch_relay(m, SM_BRIDGE_GUEST);
     watch_relay(m, SM_BRIDGE_ORIGIN);
     if (moved && !sm_timer_armed(&m->again))
