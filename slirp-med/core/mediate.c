@@ -570,6 +570,8 @@ static void raw_recorded(struct sm_session *s, bool ok)
         return;
     }
     m->phase = SM_MEDIATE_RELAY;
+    if (s->gone)
+        limit(s, SM_MEDIATE_CLOSING_US);
     sm_mediate_pump(s);
 }
 
@@ -595,8 +597,11 @@ static void sniff(struct sm_session *s, bool give_up)
     struct sm_mediation *m = s->mediation;
     struct sm_mediate_end *guest = &m->end[SM_BRIDGE_GUEST], *origin = &m->end[SM_BRIDGE_ORIGIN];
     enum sm_tls_io io = SM_TLS_IO_WANT_READ;
+    bool stuck; /* a read that waits for what TLS has to answer */
     size_t n;
 
+    (void)sm_tls_conn_flush(guest->tls);
+    (void)sm_tls_conn_flush(origin->tls);
     while (!guest->eof && sm_buf_room(&m->sniff) > 0) {
         size_t room = SM_MIN(sm_buf_room(&m->sniff), sizeof(scratch));
         io = end_read(guest, scratch, room, &n);
@@ -608,6 +613,7 @@ static void sniff(struct sm_session *s, bool give_up)
         guest->eof = true;
         guest->cut = io != SM_TLS_IO_EOF;
     }
+    stuck = io == SM_TLS_IO_WANT_WRITE;
     enum sm_http_status http = sm_http_head_feed(&m->head, sm_buf_peek(&m->sniff), m->sniff.len);
     if (http == SM_HTTP_HTTP1 || http == SM_HTTP_REJECT || http == SM_HTTP_HTTP2 ||
         m->head.maybe == SM_HTTP_MAYBE_LINE) {
@@ -647,8 +653,8 @@ static void sniff(struct sm_session *s, bool give_up)
     /* A word of a few letters may be all that the guest says before it is answered. */
     if (m->head.maybe == SM_HTTP_MAYBE_TOKEN && !sm_timer_armed(&s->timer))
         limit(s, SM_CORE_RELEASE_US);
-    watch_end(s, guest, true, end_unsent(guest) > 0);
-    watch_end(s, origin, true, end_unsent(origin) > 0);
+    watch_end(s, guest, !stuck, end_unsent(guest) > 0);
+    watch_end(s, origin, io != SM_TLS_IO_WANT_WRITE, end_unsent(origin) > 0);
 }
 
 static bool alpn_is(const uint8_t *alpn, size_t len, const char *name)
@@ -784,7 +790,7 @@ static bool pull(struct sm_mediation *m, enum sm_bridge_side side)
         feed_sniffed(m);
         return m->sniff.len == 0;
     }
-    if (room == 0 || (!e->readable && !(e->tls && sm_tls_conn_readable(e->tls))))
+    if (room == 0 || e->stuck || (!e->readable && !(e->tls && sm_tls_conn_readable(e->tls))))
         return false;
     enum sm_tls_io io = end_read(e, scratch, room, &n);
     switch (io) {
@@ -793,8 +799,10 @@ static bool pull(struct sm_mediation *m, enum sm_bridge_side side)
             e->readable = false; /* it took all there was; more, or the end, is a new event */
         sm_bridge_feed(m->bridge, side, scratch, n);
         return true;
-    case SM_TLS_IO_WANT_READ:
     case SM_TLS_IO_WANT_WRITE:
+        e->stuck = true; /* what TLS has to answer goes first */
+        return false;
+    case SM_TLS_IO_WANT_READ:
         e->readable = false;
         return false;
     case SM_TLS_IO_EOF:
@@ -841,6 +849,10 @@ static bool push(struct sm_mediation *m, enum sm_bridge_side side)
     }
     if (e->tls && !e->dead && sm_tls_conn_flush(e->tls) == SM_TLS_IO_ERROR)
         e->dead = true;
+    if (e->stuck && (e->dead || end_unsent(e) == 0)) {
+        e->stuck = false;
+        moved = true;
+    }
     if (!e->shut && !e->dead && sm_bridge_ended(m->bridge) != SM_BRIDGE_CUT && sm_bridge_out_closed(m->bridge, side) &&
         sm_bridge_out(m->bridge, side, &p) == 0 && end_unsent(e) == 0) {
         if (e->tls)
@@ -865,7 +877,7 @@ static void watch_relay(struct sm_mediation *m, enum sm_bridge_side side)
     struct sm_mediate_end *e = &m->end[side];
     const uint8_t *p;
     /* An end that says something and cannot be read is left alone until it can; one that says nothing stays watched, which costs no call. */
-    bool in = !e->eof && !(e->readable && room_for(m, side) == 0);
+    bool in = !e->eof && !(e->readable && (e->stuck || room_for(m, side) == 0));
     bool out = !e->dead && (end_unsent(e) > 0 || sm_bridge_out(m->bridge, side, &p) > 0);
 
     watch_end(m->s, e, in, out);

@@ -61,6 +61,7 @@ struct sm_mediate_end {
     struct sm_watch *watch;
     struct sm_tls_conn *tls; /* NULL: cleartext */
     bool readable;           /* there may be bytes: epoll said so, and no read has come back empty since */
+    bool stuck;              /* reading waits until what TLS has to answer is taken */
     bool eof;                /* nothing more will be read */
     bool cut;                /* ... and it was no orderly end */
     bool told;               /* ... and the bridge knows */

@@ -49,6 +49,9 @@ static const char *judge(struct sm_session *s, const struct sm_bridge_request *r
         return sm_addr_equal(&host.addr, &s->dst.addr) ? NULL : "authority_mismatch";
     if (s->asserted.kind != SM_NAME_BAD)
         return "authority_mismatch"; /* it asserted an address */
+    /* Inside TLS the origin has proven who it is: the name that it was verified for, or its address alone. */
+    if (s->mediation->tls && strcmp(host.name, s->verdict.host) != 0)
+        return "authority_mismatch";
     struct sm_verdict v;
     sm_session_ask_host(s, &host, &v);
     switch (v.action) {

@@ -92,7 +92,9 @@ static bool fill_from_wire(struct sm_tls_conn *c)
     }
     s->in_pos = 0;
     s->in_len = (size_t)n;
-    c->drained = (size_t)n < want; /* asking again would only hear EAGAIN */
+    c->taken += (size_t)n;
+    /* Asking again would only hear EAGAIN; and a peer that sends records without data for ever must not hold the caller. */
+    c->drained = (size_t)n < want || c->taken >= 2 * SM_TLS_IN_MAX;
     return true;
 }
 
@@ -278,6 +280,7 @@ static void begin(struct sm_tls_conn *c, size_t want)
 {
     ERR_clear_error(); /* what others left behind would be taken for ours */
     c->drained = false;
+    c->taken = 0;
     c->want = want;
 }
 

@@ -90,7 +90,8 @@ struct sm_tls_conn {
     size_t want;       /* how much of the wire the running call can use */
     enum sm_tls_failure failure;
     int read_errno;    /* the wire's reading end failed */
-    bool drained;      /* the running call has read all that the wire has for now */
+    bool drained;      /* the running call has read all that the wire has for now, or as much as one call may */
+    size_t taken;      /* bytes of the wire that the running call has read */
     bool wire_eof;     /* the wire has ended */
     bool write_broken; /* the wire takes nothing more: what is written is dropped */
     bool dead;         /* OpenSSL's state machine has failed */

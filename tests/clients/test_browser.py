@@ -6,7 +6,6 @@ import re
 import time
 
 import pytest
-import worldlib as w
 from conftest import DIRECT, need
 
 OK, H2, ALT = "ok.test", "h2.test", "tls12.test"
@@ -34,12 +33,12 @@ PAGE = """<meta charset="utf-8"><title>matrix</title><link rel="stylesheet" href
 GIF = bytes.fromhex("47494638396101000100800000ff0000ffffff21f90401000000002c00000000010001000002024401003b")
 
 
-def chromium(client, url, allow, *more):
+def chromium(client, url, allow):
     need("chromium")
     profile = os.path.join(client.tmp, "profile")
     t = time.monotonic()
     r = client.run("chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
-                   "--disable-component-update", "--disable-sync", "--no-first-run", f"--user-data-dir={profile}", "--timeout=30000", *more,
+                   "--disable-component-update", "--disable-sync", "--no-first-run", f"--user-data-dir={profile}", "--timeout=30000",
                    "--dump-dom", url, allow=allow, env={"XDG_CONFIG_HOME": os.path.join(client.home, "config"), "XDG_CACHE_HOME": os.path.join(client.home, "cache")})
     return r, time.monotonic() - t
 
@@ -80,7 +79,7 @@ def test_http3_is_advertised_and_not_missed(client, world, mark):
     r.intercepted(H2, "h2", ("GET", "/echo/by-record", 200))
     request = next(x for x in r.result.audit if x["event"] == "egress_http_request")
     query = next(x for x in r.result.audit if x["event"] == "egress_dns_query" and x["host"] == H2)
-    assert seconds(request["ts"]) - seconds(query["ts"]) < 2, "from the first question to the request: no time-out lies between"
+    assert seconds(request["ts"]) - seconds(query["ts"]) < 4, "from the first question to the request: no time-out lies between"
 
 
 def seconds(ts):
@@ -90,10 +89,10 @@ def seconds(ts):
 
 def test_alt_svc_h3_is_not_followed(client, world, mark, served):
     """A response that advertises h3: the next request to that origin goes over TCP all the same, without a wait."""
-    again = f"if (!window.n) {{ window.n = 1; this.src = 'https://{ALT}/echo/after' }}"
-    served.put("index.html", f'<iframe src="https://{ALT}/altsvc" onload="{again}"></iframe>')
-    r, _ = chromium(client, f"https://{OK}{served.path}/index.html", [OK, ALT], "--virtual-time-budget=5000")
-    w.wait_for("the second request", lambda: [x for x in world.requests(mark) if x["path"] == "/echo/after"])
+    # Requests that block the page, so that it is complete only after both; that their answers are withheld from the script is no matter.
+    served.put("index.html", "<script>for (const p of ['altsvc', 'echo/after']) { const q = new XMLHttpRequest();"
+                             f"q.open('GET', 'https://{ALT}/' + p, false); try {{ q.send(); }} catch (e) {{ }} }}</script>")
+    r, _ = chromium(client, f"https://{OK}{served.path}/index.html", [OK, ALT])
     got = [(x["path"], x["proto"]) for x in world.requests(mark) if x["path"] != "/favicon.ico"]
     assert got == [("/altsvc", "h2"), ("/echo/after", "h2")], got
     udp = [p for p in world.wire(mark, port=443) if p["proto"] == "udp"]

@@ -371,3 +371,17 @@ took.sort()
 out["n"], out["median"], out["worst"] = len(took), took[len(took) // 2], took[-1]
 """, timeout=60)
     assert r.out["n"] > 20 and r.out["median"] < 0.25, r.out
+
+
+def test_without_sni_only_the_name_that_was_verified_is_served(sm, world, mark):
+    """Two listed names at one address: the certificate was looked at for one of them, and requests for the other are misdirected."""
+    r = sm.guest("""
+import httplib as h
+dns("origin.test"); dns("alias.test")
+for host in ("origin.test", "alias.test"):
+    out[host] = h.tls("origin.test", sni=None, alpn=["http/1.1"]).ask(h.get("/which", host)).status
+""", "--egress", "strict", "--egress-allow", "origin.test", "--egress-allow", "alias.test")
+    assert sorted(r.out.values()) == [200, 421], r.out
+    served = next(k for k, v in r.out.items() if v == 200)
+    assert {x["host"] for x in world.requests(mark)} == {served}
+    r.one("egress_deny", reason="authority_mismatch")

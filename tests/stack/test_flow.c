@@ -706,7 +706,8 @@ static void closed_waits_for_held_bytes(void **state)
         st_advance(st, 60000);
         assert_int_equal(conn->closed, 0);
         assert_int_equal(conn->eof, 0);
-        if (first == 0) /* a guest that is done has no socket any more, and answers what comes late with RST (RFC 1337) */
+        if (first ==
+            0) /* a guest that is done has no socket any more, and answers what comes late with RST (RFC 1337) */
             st_peer_at(&peer, 0, FR_RST, NULL, 0);
         assert_int_equal(conn->closed, 0);
         conn->quota = 3;
