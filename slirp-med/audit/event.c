@@ -37,6 +37,7 @@ static const char *const event_names[] = {
     [SM_AUDIT_EGRESS_HTTP_RESPONSE] = "egress_http_response",
     [SM_AUDIT_EGRESS_SWAP] = "egress_swap",
     [SM_AUDIT_EGRESS_SWAP_ERROR] = "egress_swap_error",
+    [SM_AUDIT_EGRESS_SWAP_FETCH] = "egress_swap_fetch",
     [SM_AUDIT_EGRESS_OTHER_DENY] = "egress_other_deny",
     [SM_AUDIT_INGRESS_ACCEPT] = "ingress_accept",
     [SM_AUDIT_INGRESS_CLOSE] = "ingress_close",

@@ -13,8 +13,11 @@
  *   EXIT n            guest -> sup   CMD's exit status
  *   SIGNAL n          sup -> guest   pass signal n to CMD
  *   WANT role         core -> sup    open the file of that role ("audit": rotate; "resolv": resolv.conf; "roots": the certificates that
- *                                    the host trusts, PEM)
- *   GIVE role  +fd    sup -> core    the answer, or news (resolv.conf changed); without a descriptor: it could not be had
+ *                                    the host trusts, PEM; "fetchroots": the same with what the operator adds, for the
+ *                                    fetch helper; "ref:N": the credential that reference N names)
+ *   GIVE role  +fd    sup -> core    the answer, or news (resolv.conf changed); without a descriptor: it could not be had (for a
+ *                                    reference: "ref:N why")
+ *   FETCH      +fd    core -> sup    start a fetch helper with this descriptor (core/fetchmsg.h)
  *   STATUS            sup -> child   report;  STATUS json  child -> sup  the report
  *   STOP              sup -> child   end in order
  */
@@ -32,6 +35,7 @@ enum sm_link_verb {
     SM_LINK_SIGNAL,
     SM_LINK_WANT,
     SM_LINK_GIVE,
+    SM_LINK_FETCH,
     SM_LINK_STATUS,
     SM_LINK_STOP,
     SM_LINK_VERBS

@@ -172,6 +172,9 @@ struct sm_core {
     bool roots_asked, roots_loaded;
     GQueue roots_wait, mint_wait; /* of struct sm_mediation */
     struct sm_timer mint_timer;
+    GQueue fetch_wait, fetch_running; /* of struct sm_fetch */
+    int fetch_roots;                  /* PEM, for the fetch helper; -1: not asked for yet */
+    bool fetch_roots_asked;
     struct sm_watch link;
     struct sm_watch netlink;
     struct sm_watch ghost; /* sockets that the front should have closed; see tcp.c */

@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "base/link.h"
 #include "base/log.h"
+#include "core/fetch.h"
 #include "sandbox/sandbox.h"
 
 static void record_start(struct sm_core *core, struct sm_audit_record *r)
@@ -159,6 +160,8 @@ static bool take_link(struct sm_core *core)
             sm_names_news(core, text, len);
     } else if (m.verb == SM_LINK_GIVE && strcmp(m.text, "roots") == 0) {
         sm_pki_news(core, m.fd);
+    } else if (m.verb == SM_LINK_GIVE && strcmp(m.text, "fetchroots") == 0) {
+        sm_fetch_news(core, sm_steal_fd(&m.fd));
     }
     sm_fd_close(&m.fd);
     return true;
@@ -186,6 +189,7 @@ static bool core_init(struct sm_core *core, GError **error)
     if (!core->audit || !(core->loop = sm_loop_new(error)))
         return false;
     sm_watch_init(&core->ghost, -1, sm_tcp_ghost);
+    core->fetch_roots = -1;
     core->repeats = sm_audit_repeats_new();
     core->pins = sm_pins_new(SM_PINS_MAX);
     core->sessions = g_hash_table_new(g_int64_hash, g_int64_equal);
@@ -249,6 +253,7 @@ int sm_core_main(int argc, char **argv)
     int status = sm_loop_run(core.loop);
 
     sm_channel_free(core.channel); /* the front sees the end of the channel and ends too */
+    sm_fetch_free_all(&core);
     sm_pki_free(&core);
     sm_dnsserve_free(core.dns);
     sm_resolver_free(core.resolver);

@@ -33,6 +33,7 @@
 static const char *const role_names[] = {
     [SM_ROLE_FRONT] = "front",
     [SM_ROLE_CORE] = "core",
+    [SM_ROLE_FETCH] = "fetch",
     [SM_ROLE_SUPERVISOR] = "supervisor",
 };
 SM_NAME_TABLE_COVERS(role_names, SM_ROLES);

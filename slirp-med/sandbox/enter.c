@@ -175,11 +175,12 @@ int sm_sandbox_enter(enum sm_role role, const struct sm_sandbox_spec *spec, GErr
     if (sm_sandbox_user_ns(INNER_ID, INNER_ID, error) < 0)
         return -1;
     int spaces = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS;
-    if (role == SM_ROLE_FRONT)
+    bool no_network = role == SM_ROLE_FRONT || role == SM_ROLE_FETCH;
+    if (no_network)
         spaces |= CLONE_NEWNET;
     if (unshare(spaces) < 0) {
         sm_error_set_errno(error, errno, "sandbox: unshare %s",
-                           role == SM_ROLE_FRONT ? "network, mount, IPC and UTS" : "mount, IPC and UTS");
+                           no_network ? "network, mount, IPC and UTS" : "mount, IPC and UTS");
         return -1;
     }
     int pivoted = empty_root(error);

@@ -12,6 +12,9 @@
  * accept, socket.
  *   - It cannot make a descriptor and cannot send one.
  *
+ * The fetch helper holds a connected socket too, and its list follows the same two rules, but for what libcurl and OpenSSL call on that
+ * socket. What it calls beyond the list fails with EPERM.
+ *
  * Memory: mmap only anonymous and never executable, mprotect never executable. Calls without a condition on an argument
  * cost next to nothing (the kernel caches "always allowed" per call number), so conditions are put only where they mean
  * something.
@@ -106,6 +109,23 @@ static const struct call core_calls[] = {
     CALL(munlock),
 };
 
+static const struct call fetch_calls[] = {
+    /* libcurl's transfer over the socket that it was given; its wake-up pair was made before */
+    CALL(poll),
+    CALL(ppoll),
+    CALL(getsockopt),
+    CALL(getsockname),
+    CALL(getpeername),
+    CALL(recvfrom),
+    /* the roots' memfd */
+    CALL(fstat),
+    CALL(lseek),
+    CALL(pread64),
+    /* secrets: pages that stay out of swap */
+    CALL(mlock),
+    CALL(munlock),
+};
+
 #if SM_SANDBOX_SANITIZED
 /* What AddressSanitizer's run time needs after its start: stack of handlers, thread registry, printing a report. */
 static const struct call sanitizer_calls[] = {
@@ -157,6 +177,9 @@ static const struct sockopt core_sockopts[] = {
     {IPPROTO_IPV6, IPV6_TCLASS},
 };
 
+/* Not an address: what is said goes where the socket is connected to, and nowhere else. */
+static const struct sockopt fetch_sockopts[] = {{IPPROTO_TCP, TCP_NODELAY}, {SOL_SOCKET, SO_KEEPALIVE}};
+
 /* One rule; the first failure sticks in *rc. */
 static void rule(scmp_filter_ctx ctx, int *rc, uint32_t action, int nr, unsigned n, const struct scmp_arg_cmp *cmp)
 {
@@ -204,6 +227,17 @@ static void rules_abort(scmp_filter_ctx ctx, int *rc)
     rule(ctx, rc, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, cmp);
 }
 
+static void rules_sockopts(scmp_filter_ctx ctx, int *rc, const struct sockopt *options, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct scmp_arg_cmp cmp[] = {
+            SCMP_A1(SCMP_CMP_MASKED_EQ, INT_MASK, (scmp_datum_t)options[i].level),
+            SCMP_A2(SCMP_CMP_MASKED_EQ, INT_MASK, (scmp_datum_t)options[i].name),
+        };
+        rule(ctx, rc, SCMP_ACT_ALLOW, SCMP_SYS(setsockopt), SM_ARRAY_LEN(cmp), cmp);
+    }
+}
+
 static void rules_core_sockets(scmp_filter_ctx ctx, int *rc)
 {
     static const int families[] = {AF_INET, AF_INET6};
@@ -221,21 +255,32 @@ static void rules_core_sockets(scmp_filter_ctx ctx, int *rc)
     const struct scmp_arg_cmp pair[] = {SCMP_A0(SCMP_CMP_MASKED_EQ, INT_MASK, AF_UNIX)};
     rule(ctx, rc, SCMP_ACT_ALLOW, SCMP_SYS(socketpair), 1,
          pair); /* mediated flows and all UDP: one end goes to the front */
-    for (size_t i = 0; i < SM_ARRAY_LEN(core_sockopts); i++) {
-        const struct scmp_arg_cmp cmp[] = {
-            SCMP_A1(SCMP_CMP_MASKED_EQ, INT_MASK, (scmp_datum_t)core_sockopts[i].level),
-            SCMP_A2(SCMP_CMP_MASKED_EQ, INT_MASK, (scmp_datum_t)core_sockopts[i].name),
-        };
-        rule(ctx, rc, SCMP_ACT_ALLOW, SCMP_SYS(setsockopt), SM_ARRAY_LEN(cmp), cmp);
-    }
+    rules_sockopts(ctx, rc, core_sockopts, SM_ARRAY_LEN(core_sockopts));
     /* fstat() of glibc 2.33-2.38 is newfstatat(fd, "", AT_EMPTY_PATH); a path in its place finds an empty root. */
     const struct scmp_arg_cmp empty[] = {SCMP_A3(SCMP_CMP_MASKED_EQ, INT_MASK, AT_EMPTY_PATH)};
     rule(ctx, rc, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1, empty);
 }
 
+static void rules_fetch(scmp_filter_ctx ctx, int *rc)
+{
+    /* send(2) is sendto(2) without an address and without MSG_FASTOPEN. */
+    const struct scmp_arg_cmp send[] = {
+        SCMP_A3(SCMP_CMP_MASKED_EQ, INT_MASK & ~(scmp_datum_t)(MSG_NOSIGNAL | MSG_DONTWAIT), 0),
+        SCMP_A4(SCMP_CMP_EQ, 0),
+    };
+    const struct scmp_arg_cmp empty[] = {SCMP_A3(SCMP_CMP_MASKED_EQ, INT_MASK, AT_EMPTY_PATH)};
+
+    rules(ctx, rc, SCMP_ACT_ALLOW, fetch_calls, SM_ARRAY_LEN(fetch_calls));
+    rule(ctx, rc, SCMP_ACT_ALLOW, SCMP_SYS(sendto), SM_ARRAY_LEN(send), send);
+    rule(ctx, rc, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1, empty); /* fstat() of glibc 2.33-2.38 */
+    rules_sockopts(ctx, rc, fetch_sockopts, SM_ARRAY_LEN(fetch_sockopts));
+    /* libcurl 7.88 connects although it was told that the socket is connected. It is not let; it then waits for what is there already. */
+    rule(ctx, rc, SCMP_ACT_ERRNO(EINPROGRESS), SCMP_SYS(connect), 0, NULL);
+}
+
 int sm_sandbox_filter(enum sm_role role, GError **error)
 {
-    scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
+    scmp_filter_ctx ctx = seccomp_init(role == SM_ROLE_FETCH ? SCMP_ACT_ERRNO(EPERM) : SCMP_ACT_KILL_PROCESS);
     int rc = 0;
 
     if (!ctx) {
@@ -257,6 +302,8 @@ int sm_sandbox_filter(enum sm_role role, GError **error)
         rules(ctx, &rc, SCMP_ACT_ALLOW, core_calls, SM_ARRAY_LEN(core_calls));
         rules_core_sockets(ctx, &rc);
     }
+    if (role == SM_ROLE_FETCH)
+        rules_fetch(ctx, &rc);
 #if SM_SANDBOX_SANITIZED
     rules(ctx, &rc, SCMP_ACT_ALLOW, sanitizer_calls, SM_ARRAY_LEN(sanitizer_calls));
     for (size_t i = 0; i < SM_ARRAY_LEN(sanitizer_refused); i++)

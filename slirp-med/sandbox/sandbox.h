@@ -21,6 +21,9 @@
  *   new processes   none                none                             our own subcommands
  *   system calls    filter.c, both      filter.c, both + core            not filtered: CMD would inherit the filter
  *
+ * The fetch helper (core/fetcher.h) is like the front: own and empty network, no file. Its list (filter.c) holds no call that makes or
+ * connects a socket; what is not on it fails with EPERM instead of killing, since libcurl's needs change with its version.
+ *
  * The user namespace maps one id only (no subuid ranges): ours to 65534. Where user namespaces are refused (a chroot, a
  * sysctl) but we hold CAP_SYS_ADMIN, the other namespaces are made without one; where we hold neither, `enter` fails:
  * there is no silent lesser sandbox. Where pivot_root(2) is refused (a chroot), an empty chroot and Landlock take its
@@ -44,11 +47,12 @@
 enum sm_role {
     SM_ROLE_FRONT,
     SM_ROLE_CORE,
+    SM_ROLE_FETCH,
     SM_ROLE_SUPERVISOR,
     SM_ROLES,
 };
 
-/** sm_role_name() - "front", "core", "supervisor". */
+/** sm_role_name() - "front", "core", "fetch", "supervisor". */
 const char *sm_role_name(enum sm_role role);
 
 struct sm_sandbox_spec {
@@ -60,7 +64,7 @@ struct sm_sandbox_spec {
 /**
  * sm_sandbox_early() - the first thing that a subcommand does.
  *
- * front and core: parent-death signal SIGKILL (and an error if the parent is gone already: parent_fd hangs up), not
+ * front, core and fetch: parent-death signal SIGKILL (and an error if the parent is gone already: parent_fd hangs up), not
  * dumpable, RLIMIT_CORE 0, no_new_privs, every descriptor outside keep_fds closed, 0 and 1 put on /dev/null, SIGPIPE
  * ignored, signal mask and dispositions reset, environment wiped (strings from getenv() die here; SLIRP_MED_LOG stays),
  * RLIMIT_NOFILE soft = hard, umask 077, cwd "/". supervisor: not dumpable, no_new_privs, SIGPIPE ignored, RLIMIT_NOFILE

@@ -15,13 +15,17 @@ static const char *const state_names[] = {
 SM_NAME_TABLE_COVERS(state_names, SM_CHILD_STATES);
 
 static const char *const op_names[] = {
-    [SM_REQUEST_READY] = "ready", [SM_REQUEST_TAP] = "tap",       [SM_REQUEST_EXIT] = "exit",
-    [SM_REQUEST_WANT] = "want",   [SM_REQUEST_STATUS] = "status", [SM_REQUEST_FAIL] = "fail",
+    [SM_REQUEST_READY] = "ready", [SM_REQUEST_TAP] = "tap",     [SM_REQUEST_EXIT] = "exit",
+    [SM_REQUEST_WANT] = "want",   [SM_REQUEST_FETCH] = "fetch", [SM_REQUEST_STATUS] = "status",
+    [SM_REQUEST_FAIL] = "fail",
 };
 SM_NAME_TABLE_COVERS(op_names, SM_REQUEST_OPS);
 
-static const char *const open_names[] = {
-    [SM_OPEN_AUDIT] = "audit", [SM_OPEN_RESOLV] = "resolv", [SM_OPEN_ROOTS] = "roots"};
+static const char *const open_names[] = {[SM_OPEN_AUDIT] = "audit",
+                                         [SM_OPEN_RESOLV] = "resolv",
+                                         [SM_OPEN_ROOTS] = "roots",
+                                         [SM_OPEN_FETCHROOTS] = "fetchroots",
+                                         [SM_OPEN_REF] = "ref"};
 SM_NAME_TABLE_COVERS(open_names, SM_OPEN_ROLES);
 
 /** What may come with a message. */
@@ -47,6 +51,7 @@ static const struct request {
     {SM_LINK_TAP, GUEST, STARTED | STOPPING, NEED_NONE, NEED_EITHER, false, SM_REQUEST_TAP},
     {SM_LINK_EXIT, GUEST, RUNNING | STOPPING, NEED_ONE, NEED_NONE, false, SM_REQUEST_EXIT},
     {SM_LINK_WANT, CORE, SERVING | STOPPING, NEED_ONE, NEED_NONE, false, SM_REQUEST_WANT},
+    {SM_LINK_FETCH, CORE, SERVING | STOPPING, NEED_NONE, NEED_ONE, false, SM_REQUEST_FETCH},
     {SM_LINK_STATUS, CORE | FRONT, SERVING | STOPPING, NEED_ONE, NEED_NONE, true, SM_REQUEST_STATUS},
     {SM_LINK_FAIL, CORE | FRONT | GUEST, STARTED | SERVING | RUNNING | STOPPING, NEED_EITHER, NEED_NONE, false,
      SM_REQUEST_FAIL},
@@ -72,29 +77,46 @@ const char *sm_open_role_name(enum sm_open_role role)
     return (unsigned)role < SM_OPEN_ROLES ? open_names[role] : "invalid";
 }
 
-bool sm_open_role_parse(const char *text, enum sm_open_role *ret)
+/* Decimal, at most @digits of them, nothing around it. */
+static bool parse_number(const char *text, size_t digits, unsigned *ret)
 {
+    size_t n = strspn(text, "0123456789");
+    unsigned value = 0;
+
+    if (n == 0 || n > digits || text[n] != '\0')
+        return false;
+    for (size_t i = 0; i < n; i++)
+        value = value * 10 + (unsigned)(text[i] - '0');
+    *ret = value;
+    return true;
+}
+
+bool sm_open_role_parse(const char *text, enum sm_open_role *ret, unsigned *ret_index)
+{
+    const char *colon = strchr(text, ':');
+    unsigned index = 0;
+
     for (unsigned i = 0; i < SM_OPEN_ROLES; i++) {
-        if (strcmp(text, open_names[i]) == 0) {
-            *ret = (enum sm_open_role)i;
-            return true;
-        }
+        bool numbered = i == SM_OPEN_REF;
+        size_t len = strlen(open_names[i]);
+        if (strncmp(text, open_names[i], len) != 0 || text + len != (numbered ? colon : text + strlen(text)))
+            continue;
+        if (numbered && (!parse_number(colon + 1, 4, &index) || index >= SM_OPEN_REFS_MAX))
+            return false;
+        *ret = (enum sm_open_role)i;
+        *ret_index = index;
+        return true;
     }
     return false;
 }
 
 bool sm_request_exit_status(const char *text, int *ret)
 {
-    size_t n = strspn(text, "0123456789");
-    int value = 0;
+    unsigned value;
 
-    if (n == 0 || n > 3 || text[n] != '\0')
+    if (!parse_number(text, 3, &value) || value > 255)
         return false;
-    for (size_t i = 0; i < n; i++)
-        value = value * 10 + (text[i] - '0');
-    if (value > 255)
-        return false;
-    *ret = value;
+    *ret = (int)value;
     return true;
 }
 

@@ -7,7 +7,9 @@
  *   READY    core, front        STARTED, STOPPING                 none        none           sandboxed and serving
  *   TAP      guest              STARTED, STOPPING                 none        one, or none   the tap (none: network isolated)
  *   EXIT     guest              RUNNING, STOPPING                 a number    none           CMD's status
- *   WANT     core               SERVING, STOPPING                 a role      none           open by role: "audit", "resolv", "roots"
+ *   WANT     core               SERVING, STOPPING                 a role      none           open by role: "audit", "resolv", "roots",
+ *                                                                                            "fetchroots", "ref:N"
+ *   FETCH    core               SERVING, STOPPING                 none        one            start a fetch helper that has it
  *   STATUS   core, front        SERVING, STOPPING, when asked     a report    none           for the control socket, passed on unread
  *   FAIL     core, front, guest STARTED to STOPPING               a message   none           for the operator; the child exits
  *
@@ -38,20 +40,23 @@ enum sm_request_op {
     SM_REQUEST_TAP,
     SM_REQUEST_EXIT,
     SM_REQUEST_WANT,
+    SM_REQUEST_FETCH,
     SM_REQUEST_STATUS,
     SM_REQUEST_FAIL,
     SM_REQUEST_OPS
 };
 
 /** What a child may ask to have opened. The supervisor knows the paths; a child names only the role. */
-enum sm_open_role { SM_OPEN_AUDIT, SM_OPEN_RESOLV, SM_OPEN_ROOTS, SM_OPEN_ROLES };
+enum sm_open_role { SM_OPEN_AUDIT, SM_OPEN_RESOLV, SM_OPEN_ROOTS, SM_OPEN_FETCHROOTS, SM_OPEN_REF, SM_OPEN_ROLES };
+/** References of one workspace, "ref:0" to "ref:1023". */
+#define SM_OPEN_REFS_MAX 1024
 
 const char *sm_child_role_name(enum sm_child_role role);
 const char *sm_child_state_name(enum sm_child_state state);
 const char *sm_request_op_name(enum sm_request_op op);
 const char *sm_open_role_name(enum sm_open_role role);
-/** sm_open_role_parse() - false when text is no role. */
-bool sm_open_role_parse(const char *text, enum sm_open_role *ret) SM_WARN_UNUSED;
+/** sm_open_role_parse() - false when text is no role. *ret_index: the N of "ref:N", below SM_OPEN_REFS_MAX; else 0. */
+bool sm_open_role_parse(const char *text, enum sm_open_role *ret, unsigned *ret_index) SM_WARN_UNUSED;
 
 /** sm_request_exit_status() - EXIT's text: 0 to 255 in decimal, nothing around it. */
 bool sm_request_exit_status(const char *text, int *ret) SM_WARN_UNUSED;

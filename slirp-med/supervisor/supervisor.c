@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "supervisor/control.h"
+#include "supervisor/fetchers.h"
 #include "supervisor/resolv.h"
 #include "supervisor/roots.h"
 #include "supervisor/spawn.h"
@@ -62,6 +63,7 @@ struct sm_supervisor {
     struct child children[SM_CHILDREN];
     struct sm_control *control;
     struct sm_resolv_watch *resolv;
+    struct sm_fetchers *fetchers;
     int audit_fd; /* the file that the core writes to now; ours */
     int tap;
     struct sm_timer deadline; /* of the phase */
@@ -292,6 +294,7 @@ static void begin_stop(struct sm_supervisor *s)
         return;
     s->phase = PHASE_STOPPING;
     arm_deadline(s, ms_or(s->spec.stop_ms, SM_SUPERVISOR_STOP_MS));
+    sm_fetchers_end(s->fetchers);
     if (is_alive(guest) && guest->state != SM_CHILD_STOPPING) {
         guest->state = SM_CHILD_STOPPING;
         signal_guest(s, SIGTERM);
@@ -512,6 +515,40 @@ static void open_roots(struct child *c)
     give(c, SM_OPEN_ROOTS, fd);
 }
 
+/* The same, and behind it what the operator adds: for the fetch helper, which gets one file. */
+static void open_fetchroots(struct child *c)
+{
+    static char *const none[] = {NULL};
+    const struct sm_supervisor_spec *spec = &c->sup->spec;
+    g_autoptr(GError) error = NULL;
+    sm_autofd host = sm_roots_open(spec->roots_paths ? spec->roots_paths : none, NULL, &error);
+    g_autoptr(GString) all = g_string_new(NULL);
+    size_t len;
+
+    if (host >= 0) {
+        g_autofree char *text = sm_fd_read_all(host, SM_ROOTS_MAX, &len, NULL);
+        if (text)
+            g_string_append_len(all, text, (gssize)len);
+    } else {
+        sm_log_warning("%s", error->message);
+    }
+    g_string_append_printf(all, "\n%s", spec->extra_roots ? spec->extra_roots : "");
+    sm_autofd fd = sm_fd_memfd("roots", all->str, all->len, NULL);
+    give(c, SM_OPEN_FETCHROOTS, fd);
+}
+
+static void open_ref(struct child *c, unsigned index)
+{
+    const struct sm_supervisor_spec *spec = &c->sup->spec;
+    const char *why = "ref_missing";
+    sm_autofd fd = index < spec->n_refs ? sm_ref_open(&spec->refs[index], &why) : -1;
+    g_autofree char *text =
+        g_strdup_printf("%s:%u%s%s", sm_open_role_name(SM_OPEN_REF), index, fd < 0 ? " " : "", fd < 0 ? why : "");
+
+    if (sm_link_send(c->link, SM_LINK_GIVE, text, fd) < 0)
+        sm_log_warning("the core does not take a reference: %s", strerror(errno));
+}
+
 static void on_resolv_changed(void *data, int given)
 {
     struct sm_supervisor *s = data;
@@ -544,6 +581,7 @@ static void handle(struct child *c, enum sm_request_op op, struct sm_link_msg *m
 {
     struct sm_supervisor *s = c->sup;
     enum sm_open_role role;
+    unsigned index;
 
     switch (op) {
     case SM_REQUEST_READY:
@@ -573,7 +611,7 @@ static void handle(struct child *c, enum sm_request_op op, struct sm_link_msg *m
         begin_stop(s);
         return;
     case SM_REQUEST_WANT:
-        if (!sm_open_role_parse(msg->text, &role)) {
+        if (!sm_open_role_parse(msg->text, &role, &index)) {
             break_off(c, "WANT of something that there is not");
             return;
         }
@@ -587,9 +625,19 @@ static void handle(struct child *c, enum sm_request_op op, struct sm_link_msg *m
         case SM_OPEN_ROOTS:
             open_roots(c);
             return;
+        case SM_OPEN_FETCHROOTS:
+            open_fetchroots(c);
+            return;
+        case SM_OPEN_REF:
+            open_ref(c, index);
+            return;
         case SM_OPEN_ROLES:
             return;
         }
+        return;
+    case SM_REQUEST_FETCH:
+        if (s->phase != PHASE_STOPPING && s->phase != PHASE_DONE)
+            sm_fetchers_start(s->fetchers, msg->fd);
         return;
     case SM_REQUEST_STATUS:
         c->asked--;
@@ -825,6 +873,7 @@ struct sm_supervisor *sm_supervisor_new(const struct sm_supervisor_spec *spec, G
     s->loop = loop;
     s->audit_fd = s->tap = s->signal_fd = -1;
     s->status = -1;
+    s->fetchers = sm_fetchers_new(loop, spec->exe, spec->children[SM_CHILD_CORE].envp);
     s->started_at = g_date_time_format(now, "%Y-%m-%dT%H:%M:%SZ");
     (void)sigprocmask(SIG_SETMASK, NULL, &s->old_mask);
     sm_timer_init(&s->deadline, on_deadline);
@@ -905,6 +954,7 @@ void sm_supervisor_free(struct sm_supervisor *s)
         sm_words_free(c->words);
         g_free(c->report);
     }
+    sm_fetchers_free(s->fetchers);
     sm_resolv_watch_free(s->resolv);
     sm_control_free(s->control);
     if (s->signal_fd >= 0) {

@@ -28,6 +28,7 @@
 #include <glib.h>
 #include <jansson.h>
 
+#include "supervisor/refs.h"
 #include "supervisor/requests.h"
 
 /** Exit status of `run` when the fault is ours and not CMD's. */
@@ -57,9 +58,12 @@ struct sm_supervisor_spec {
     int audit_fd;             /* the core's descriptor 6; stays the caller's; -1 without a core */
     uint64_t audit_max_bytes; /* a rotation asked for far below this is refused (it would wipe the record) */
     struct sm_child_spec children[SM_CHILDREN]; /* guest alone (isolated), or all three */
-    int ca_key_fd, ca_cert_fd;       /* the core's 7 and 8, the empty files; -1 both: nothing is intercepted */
-    int ca_guest_fd;                 /* the guest's 7, the same ca.pem for reading; stay the caller's, all three */
-    char *const *roots_paths;        /* for WANT roots (roots.h); NULL: there are none */
+    int ca_key_fd, ca_cert_fd;        /* the core's 7 and 8, the empty files; -1 both: nothing is intercepted */
+    int ca_guest_fd;                  /* the guest's 7, the same ca.pem for reading; stay the caller's, all three */
+    char *const *roots_paths;         /* for WANT roots (roots.h); NULL: there are none */
+    const char *extra_roots;          /* PEM: for WANT fetchroots, behind those of roots_paths; NULL: none */
+    const struct sm_ref_source *refs; /* for WANT ref:N */
+    size_t n_refs;
     const char *resolv_path;         /* followed for the core; NULL: not followed */
     const char *resolv_text;         /* what the core's configuration holds of it */
     json_t *facts;                   /* object; merged into the answer to `status`; borrowed */

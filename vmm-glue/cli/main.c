@@ -9,6 +9,7 @@
 #include "cli/doctor.h"
 #include "cli/egress.h"
 #include "core/core.h"
+#include "core/fetcher.h"
 #include "launch/options.h"
 #include "nat/front.h"
 #include "paths/guest_init.h"
@@ -30,6 +31,7 @@ static const struct command commands[] = {
     {"doctor", sm_cli_doctor, "check what this machine has of what slirp-med needs", NULL},
     {"help", help_main, "print this, or the help of a command", NULL},
     {"core", sm_core_main, NULL, "slirp-med-core"},
+    {"fetch", sm_fetcher_main, NULL, "slirp-med-fetch"},
     {"nat", sm_nat_main, NULL, "slirp-med-front"},
     {"guest-init", sm_guest_init_main, NULL, "slirp-med-guest"},
 };

@@ -644,6 +644,62 @@ static void test_works_nested(void **state)
     works(NESTED, SM_ROLE_CORE, core_works);
 }
 
+/* The fetch helper's list refuses instead of killing; what it was given works, and leads nowhere else. */
+static bool refused(long rc)
+{
+    return rc < 0 && (errno == EPERM || errno == EACCES);
+}
+
+static long fetch_refused(struct given *g)
+{
+    const struct sockaddr *other = (const struct sockaddr *)&g->other, none = {.sa_family = AF_UNSPEC};
+    char x[] = "x", *const argv[] = {x, NULL};
+    struct iovec iov = {x, 1};
+    struct msghdr to = {.msg_name = &g->other, .msg_namelen = sizeof(g->other), .msg_iov = &iov, .msg_iovlen = 1};
+    int pair[2], on = 1;
+
+    if (send(g->udp, "hello", 5, MSG_NOSIGNAL) != 5)
+        return -1;
+    if (!refused(sendto(g->udp, "x", 1, 0, other, sizeof(g->other))) || !refused(sendmsg(g->udp, &to, 0)) ||
+        !refused(send(g->udp, "x", 1, MSG_FASTOPEN)))
+        return -2;
+    /* It says "in progress", and nothing is: still connected to where it was. */
+    if (connect(g->udp, &none, sizeof(none)) != -1 || errno != EINPROGRESS ||
+        connect(g->udp, other, sizeof(g->other)) != -1 || errno != EINPROGRESS || send(g->udp, "again", 5, 0) != 5)
+        return -3;
+    if (!refused(socket(AF_INET, SOCK_STREAM, 0)) || !refused(socketpair(AF_UNIX, SOCK_STREAM, 0, pair)) ||
+        !refused(accept(g->listener, NULL, NULL)) || !refused(listen(g->tcp, 1)) ||
+        !refused(setsockopt(g->tcp, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on))) || !refused(dup(g->udp)) ||
+        !refused(fcntl(g->udp, F_DUPFD_CLOEXEC, 0)))
+        return -4;
+    if (!refused(open("/", O_RDONLY | O_DIRECTORY)) || !refused(execve("/proc/self/exe", argv, argv)) ||
+        !refused(syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL)) || !refused(kill(getppid(), 0)) ||
+        !refused(syscall(SYS_io_uring_setup, 1, NULL)) || !refused(syscall(SYS_memfd_create, "x", 0)))
+        return -5;
+    return 0;
+}
+
+static void test_fetch_refused(void **state)
+{
+    for (enum how how = AS_IS; how <= NESTED; how++) {
+        char buf[16];
+        if (how == AS_NOBODY && geteuid() != 0)
+            continue;
+        struct child c = start(how, SM_ROLE_FETCH, fetch_refused);
+        int status;
+        assert_int_equal(waitpid(c.pid, &status, 0), c.pid);
+        if (status != 0)
+            print_error("%s: wait status %#x\n", how_names[how], status);
+        assert_int_equal(status, 0);
+        for (int i = 0; i < 2; i++)
+            assert_int_equal(recv(c.udp_peer, buf, sizeof(buf), MSG_DONTWAIT), 5);
+        assert_int_equal(recv(c.udp_peer, buf, sizeof(buf), MSG_DONTWAIT), -1);
+        sm_fd_close(&c.link);
+        sm_fd_close(&c.udp_peer);
+        sm_fd_close(&c.listener);
+    }
+}
+
 static long act_abort(struct given *g)
 {
     abort();
@@ -931,6 +987,7 @@ int main(void)
         cmocka_unit_test(test_works),
         cmocka_unit_test(test_works_nobody),
         cmocka_unit_test(test_works_nested),
+        cmocka_unit_test(test_fetch_refused),
         cmocka_unit_test(test_abort_is_sigabrt),
         cmocka_unit_test(test_proc),
         cmocka_unit_test(test_forbidden),

@@ -11,16 +11,17 @@
 
 /** "role state verb attachments": t a text, f a descriptor, - nothing; q: only when a report is owed. Everything else is refused. */
 static const char *const allowed[] = {
-    "core started READY -",   "core stopping READY -",   "front started READY -",   "front stopping READY -",
-    "guest started TAP -",    "guest started TAP f",     "guest stopping TAP -",    "guest stopping TAP f",
-    "guest running EXIT t",   "guest stopping EXIT t",   "core serving WANT t",     "core stopping WANT t",
-    "core serving STATUS tq", "core stopping STATUS tq", "front serving STATUS tq", "front stopping STATUS tq",
-    "core started FAIL -",    "core serving FAIL -",     "core running FAIL -",     "core stopping FAIL -",
-    "core started FAIL t",    "core serving FAIL t",     "core running FAIL t",     "core stopping FAIL t",
-    "front started FAIL -",   "front serving FAIL -",    "front running FAIL -",    "front stopping FAIL -",
-    "front started FAIL t",   "front serving FAIL t",    "front running FAIL t",    "front stopping FAIL t",
-    "guest started FAIL -",   "guest serving FAIL -",    "guest running FAIL -",    "guest stopping FAIL -",
-    "guest started FAIL t",   "guest serving FAIL t",    "guest running FAIL t",    "guest stopping FAIL t",
+    "core started READY -",    "core stopping READY -",    "front started READY -",  "front stopping READY -",
+    "guest started TAP -",     "guest started TAP f",      "guest stopping TAP -",   "guest stopping TAP f",
+    "guest running EXIT t",    "guest stopping EXIT t",    "core serving WANT t",    "core stopping WANT t",
+    "core serving FETCH f",    "core stopping FETCH f",    "core serving STATUS tq", "core stopping STATUS tq",
+    "front serving STATUS tq", "front stopping STATUS tq", "core started FAIL -",    "core serving FAIL -",
+    "core running FAIL -",     "core stopping FAIL -",     "core started FAIL t",    "core serving FAIL t",
+    "core running FAIL t",     "core stopping FAIL t",     "front started FAIL -",   "front serving FAIL -",
+    "front running FAIL -",    "front stopping FAIL -",    "front started FAIL t",   "front serving FAIL t",
+    "front running FAIL t",    "front stopping FAIL t",    "guest started FAIL -",   "guest serving FAIL -",
+    "guest running FAIL -",    "guest stopping FAIL -",    "guest started FAIL t",   "guest serving FAIL t",
+    "guest running FAIL t",    "guest stopping FAIL t",
 };
 
 static bool is_allowed(const char *role, const char *state, const char *verb, const char *attached, bool owed)
@@ -113,15 +114,27 @@ static void test_exit_status(void **state)
 
 static void test_open_roles(void **state)
 {
-    static const char *const wrong[] = {"", "Audit", "audit ", " audit", "/etc/passwd", "audit/../x", "policy"};
+    static const char *const wrong[] = {"",           "Audit",   "audit ",   " audit",    "/etc/passwd",
+                                        "audit/../x", "policy",  "ref",      "ref:",      "ref:x",
+                                        "ref: 1",     "ref:-1",  "ref:1024", "ref:00001", "ref:1x",
+                                        "refs:1",     "audit:1", "roots:0",  "ref:1:2"};
     enum sm_open_role role;
+    unsigned index;
 
     for (unsigned i = 0; i < SM_OPEN_ROLES; i++) {
-        assert_true(sm_open_role_parse(sm_open_role_name((enum sm_open_role)i), &role));
+        if (i == SM_OPEN_REF)
+            continue;
+        assert_true(sm_open_role_parse(sm_open_role_name((enum sm_open_role)i), &role, &index));
         assert_int_equal(role, i);
+        assert_int_equal(index, 0);
     }
     for (size_t i = 0; i < SM_ARRAY_LEN(wrong); i++)
-        assert_false(sm_open_role_parse(wrong[i], &role));
+        assert_false(sm_open_role_parse(wrong[i], &role, &index));
+    assert_true(sm_open_role_parse("ref:0", &role, &index));
+    assert_int_equal(role, SM_OPEN_REF);
+    assert_int_equal(index, 0);
+    assert_true(sm_open_role_parse("ref:1023", &role, &index));
+    assert_int_equal(index, 1023);
 }
 
 int main(void)
