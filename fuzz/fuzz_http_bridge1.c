@@ -2,8 +2,9 @@
 /*
  * http/h1.c as a whole: the input is a script of what both sides send, take and end, and of the judge's answers.
  *
- * What must hold whatever they do: what the origin gets is the beginning of what the guest sent, byte for byte; it does not grow while a
- * request is at the judge, nor ever again after a refusal; a second, plain reader finds in it no more requests than were passed. What the guest
+ * What must hold whatever they do: what the origin gets is the beginning of what the guest sent, byte for byte, but for edited heads (edit.h);
+ * it does not grow while a request is at the judge, nor ever again after a refusal; a second, plain reader finds in it no more requests than
+ * were passed, and no offer of h2c. What the guest
  * gets is the beginning of what the origin sent, and a page of ours at most at its end. What waits is bounded, and every request is told of
  * exactly once.
  */
@@ -14,6 +15,7 @@
 
 #include "http/body.h"
 #include "http/bridge.h"
+#include "http/edit.h"
 #include "http/head.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -108,12 +110,56 @@ static size_t on_page(void *ctx, uint16_t status, const char *reason, char *out,
 
 static const struct sm_bridge_ops ops = {on_request, on_response, on_broken, on_page};
 
+/* The message at p, of which the head is whole: what there is of it. True: its end is there. */
+static bool message(const struct sm_http_head *head, const uint8_t *p, size_t left, size_t *ret_len)
+{
+    struct sm_http_body body;
+    enum sm_http_body_status status = SM_HTTP_BODY_DONE;
+    size_t used = 0;
+
+    if (head->framing.chunked || head->framing.content_length > 0) {
+        sm_http_body_init(&body, head->framing.chunked ? SM_HTTP_BODY_CHUNKED : SM_HTTP_BODY_LENGTH,
+                          head->framing.content_length);
+        status = sm_http_body_feed(&body, p + head->consumed, left - head->consumed, &used);
+    }
+    *ret_len = head->consumed + used;
+    return status == SM_HTTP_BODY_DONE;
+}
+
+/* What the guest sent, with its heads edited: the origin has a beginning of it. */
+static GByteArray *wanted(const GByteArray *sent)
+{
+    GByteArray *want = g_byte_array_new();
+    const uint8_t *p = sent->data;
+    size_t left = sent->len, len;
+    struct sm_http_head head;
+
+    while (left > 0) {
+        sm_http_head_init(&head);
+        if (sm_http_head_feed(&head, p, left) != SM_HTTP_HTTP1 || head.upgrade)
+            break;
+        struct sm_http_edit edit = {.drop_h2c = head.h2c};
+        bool whole = message(&head, p, left, &len);
+        g_autofree uint8_t *out = g_malloc(head.consumed);
+        g_byte_array_append(want, out, (guint)sm_http_edit_head(&edit, p, head.consumed, out));
+        g_byte_array_append(want, p + head.consumed, (guint)(len - head.consumed));
+        p += len;
+        left -= len;
+        if (!whole)
+            break;
+    }
+    g_byte_array_append(want, p, (guint)left);
+    return want;
+}
+
 static void check(struct world *w)
 {
+    g_autoptr(GByteArray) want = wanted(w->sent[SM_BRIDGE_GUEST]);
+
     for (unsigned side = 0; side < SM_BRIDGE_SIDES; side++) {
         size_t before = w->got[side]->len;
         size_t got = waiting(w, side);
-        const GByteArray *sent = w->sent[side == SM_BRIDGE_GUEST ? SM_BRIDGE_ORIGIN : SM_BRIDGE_GUEST];
+        const GByteArray *sent = side == SM_BRIDGE_GUEST ? w->sent[SM_BRIDGE_ORIGIN] : want;
         require(got - before <= SM_BRIDGE_OUT_MAX + PAGE_MAX);
         size_t same = 0;
         while (same < got && same < sent->len && w->got[side]->data[same] == sent->data[same])
@@ -139,24 +185,16 @@ static uint64_t heads_in(const GByteArray *bytes)
 
     while (left > 0) {
         struct sm_http_head head;
-        struct sm_http_body body;
-        size_t used;
+        size_t len;
         sm_http_head_init(&head);
         if (sm_http_head_feed(&head, p, left) != SM_HTTP_HTTP1)
             break;
+        require(!head.h2c); /* and so no HTTP2-Settings either: alone they are refused */
         n++;
-        p += head.consumed;
-        left -= head.consumed;
-        if (head.upgrade)
+        if (head.upgrade || !message(&head, p, left, &len))
             break;
-        if (!head.framing.chunked && head.framing.content_length == 0)
-            continue;
-        sm_http_body_init(&body, head.framing.chunked ? SM_HTTP_BODY_CHUNKED : SM_HTTP_BODY_LENGTH,
-                          head.framing.content_length);
-        if (sm_http_body_feed(&body, p, left, &used) != SM_HTTP_BODY_DONE)
-            break;
-        p += used;
-        left -= used;
+        p += len;
+        left -= len;
     }
     return n;
 }

@@ -150,6 +150,17 @@ bool sm_http_upgrade_ok(const uint8_t *value, size_t len)
     return true;
 }
 
+bool sm_http_upgrade_h2c(const uint8_t *value, size_t len)
+{
+    const uint8_t *protocol;
+    size_t at = 0, n;
+
+    while (sm_http_list_next(value, len, &at, &protocol, &n))
+        if (!sm_http_same_nocase(protocol, n, "h2c"))
+            return false;
+    return len > 0;
+}
+
 bool sm_http_trailer_ok(const struct sm_http_field *field)
 {
     for (size_t i = 0; i < SM_ARRAY_LEN(not_in_trailers); i++)

@@ -59,6 +59,8 @@ enum sm_http_reject sm_http_framing_field(struct sm_http_framing *f, uint8_t min
 bool sm_http_framing_persists(const struct sm_http_framing *f, uint8_t minor);
 /** sm_http_upgrade_ok() - may this Upgrade value lead to another protocol? Not to HTTP of any kind and not to TLS: these would go on unjudged. */
 bool sm_http_upgrade_ok(const uint8_t *value, size_t len);
+/** sm_http_upgrade_h2c() - does this Upgrade value offer h2c, in any case, and nothing else? */
+bool sm_http_upgrade_h2c(const uint8_t *value, size_t len);
 /** sm_http_trailer_ok() - may a field of this name come after the body? Not what frames, routes or authorises (RFC 9110 6.5.1). */
 bool sm_http_trailer_ok(const struct sm_http_field *field);
 

@@ -3,8 +3,9 @@
  * The HTTP/1 bridge: a queue of exchanges between two readers.
  *
  * The guest's reader turns bytes into exchanges: a head is read (head.h), shown to the judge, and nothing behind it is looked at before the
- * answer. What passes goes into the origin's queue byte for byte, head and body as they came. The origin's reader fills the first exchange of
- * the queue: it reads response heads (response.h) and bodies (body.h) and puts them into the guest's queue.
+ * answer. What passes goes into the origin's queue byte for byte, head and body as they came, but for what edit.h changes in a head. The
+ * origin's reader fills the first exchange of the queue: it reads response heads (response.h) and bodies (body.h) and puts them into the
+ * guest's queue.
  *
  *   guest:   HEAD -> JUDGED -> BODY -> HEAD ...         origin:  HEAD -> [1xx: HEAD] -> BODY -> HEAD ...
  *                      |         \-> HOLD (upgrade asked) -> RAW (101) or HEAD (any other answer)
@@ -35,6 +36,7 @@
 #include "base/buf.h"
 #include "http/altsvc.h"
 #include "http/bridge.h"
+#include "http/edit.h"
 #include "http/field.h"
 #include "http/head.h"
 #include "http/outq.h"
@@ -346,12 +348,26 @@ static void guest_request_sent(struct h1 *h)
     settle(h);
 }
 
+static void put_request_head(struct h1 *h, const uint8_t *data)
+{
+    const struct sm_http_edit edit = {.drop_h2c = h->head.h2c};
+    size_t len = h->head.consumed;
+
+    if (sm_http_edit_any(&edit)) {
+        g_autofree uint8_t *copy = g_malloc(len);
+        len = sm_http_edit_head(&edit, data, len, copy);
+        put(h, SM_BRIDGE_ORIGIN, copy, len);
+    } else {
+        put(h, SM_BRIDGE_ORIGIN, data, len);
+    }
+}
+
 /* The judge has said that it may pass. */
 static void guest_pass(struct h1 *h, const uint8_t *data)
 {
     const struct sm_http_framing *f = &h->head.framing;
 
-    put(h, SM_BRIDGE_ORIGIN, data, h->head.consumed);
+    put_request_head(h, data);
     if (f->chunked || (f->has_length && f->content_length > 0)) {
         sm_http_body_init(&h->up, f->chunked ? SM_HTTP_BODY_CHUNKED : SM_HTTP_BODY_LENGTH, f->content_length);
         h->guest = GUEST_BODY;

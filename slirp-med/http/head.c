@@ -306,6 +306,17 @@ static void judge_host(struct sm_http_head *h, const uint8_t *data, size_t off, 
         refuse(h, SM_HTTP_REJECT_HOST_INVALID);
 }
 
+/* RFC 9110 11.2, what an HTTP2-Settings line holds (RFC 7540 3.2.1). */
+static bool is_token68(const uint8_t *p, size_t len)
+{
+    while (len > 0 && p[len - 1] == '=')
+        len--;
+    for (size_t i = 0; i < len; i++)
+        if (!sm_http_is(p[i], SM_HTTP_ALPHA | SM_HTTP_DIGIT) && !memchr("-._~+/", p[i], 6))
+            return false;
+    return len > 0;
+}
+
 /* One header line without its CRLF. */
 static void judge_field(struct sm_http_head *h, const uint8_t *data, size_t off, size_t len)
 {
@@ -323,17 +334,27 @@ static void judge_field(struct sm_http_head *h, const uint8_t *data, size_t off,
     if (sm_http_field_is(&f, "Host")) {
         judge_host(h, data, (size_t)(f.value - data), f.value_len);
     } else if (sm_http_field_is(&f, "Upgrade")) {
-        h->upgrade = true;
-        if (!sm_http_upgrade_ok(f.value, f.value_len))
+        if (sm_http_upgrade_h2c(f.value, f.value_len))
+            h->h2c = true;
+        else if (sm_http_upgrade_ok(f.value, f.value_len))
+            h->upgrade = true;
+        else
             refuse(h, SM_HTTP_REJECT_UPGRADE);
     } else if (sm_http_field_is(&f, "HTTP2-Settings")) {
-        refuse(h, SM_HTTP_REJECT_UPGRADE);
+        if (h->h2_settings || !is_token68(f.value, f.value_len))
+            refuse(h, SM_HTTP_REJECT_UPGRADE);
+        h->h2_settings = true;
     }
 }
 
 /* The empty line has come: what can only be judged over the whole head. */
 static void judge_head(struct sm_http_head *h, const uint8_t *data, size_t len)
 {
+    /* An offer of h2c is whole and alone, or it is none of what we know. */
+    if (h->h2c ? h->upgrade : h->h2_settings) {
+        refuse(h, SM_HTTP_REJECT_UPGRADE);
+        return;
+    }
     if (h->framing.has_length && h->framing.chunked) {
         refuse(h, SM_HTTP_REJECT_LENGTH_AND_CODING);
         return;

@@ -14,7 +14,8 @@
  * somebody else's. The names of the reasons say what is rejected; in short: anything but CRLF as line end, empty lines
  * before the request, a folded line, white space around a field name, control characters, Host missing (1.1), repeated,
  * empty, or not a plain host[:port], a target with an authority other than Host's, CONNECT, framing given twice or in
- * two ways, upgrades that change the protocol under us (h2c, TLS), over-size heads.
+ * two ways, upgrades that change the protocol under us (TLS, HTTP by any name but h2c alone), over-size heads. A head
+ * that offers h2c and nothing else is read (`h2c`); who passes it on takes the offer out (edit.h).
  *
  * NOT_HTTP is said as early as the bytes permit: a first byte that no method may begin with, a byte in the method that
  * is no token character, a method over SM_HTTP_METHOD_MAX, a line whose method is followed by CR or LF, a complete
@@ -84,7 +85,7 @@ enum sm_http_reject {
     SM_HTTP_REJECT_LENGTH_INVALID,    /* not 1 to 18 digits */
     SM_HTTP_REJECT_LENGTH_AND_CODING, /* Content-Length and Transfer-Encoding */
     SM_HTTP_REJECT_CODING,            /* Transfer-Encoding other than exactly one `chunked`, or in HTTP/1.0 */
-    SM_HTTP_REJECT_UPGRADE,           /* Upgrade to h2c or TLS, or HTTP2-Settings */
+    SM_HTTP_REJECT_UPGRADE,           /* Upgrade to TLS, to HTTP, to h2c among others; HTTP2-Settings without h2c */
     /* Not of request heads: response.h, body.h. */
     SM_HTTP_REJECT_STATUS_LINE, /* not `HTTP/1.x SP 3DIGIT [SP reason] CRLF` */
     SM_HTTP_REJECT_CHUNK,       /* chunk size, extension or line end */
@@ -140,13 +141,15 @@ struct sm_http_head {
     struct sm_http_span authority; /* the Host line's value; empty without */
     struct sm_http_framing framing;
     bool upgrade; /* an Upgrade line that is allowed (websocket): what follows a 101 is not HTTP */
+    bool h2c;     /* offers h2c and nothing else: must not go on as it is */
 
     /* Private. */
     uint8_t state;
     bool not_preface; /* the bytes are not the beginning of the HTTP/2 preface */
     bool known;       /* the method is one that servers act on */
     bool seen_host;
-    bool abs_https; /* the authority in an absolute-form target */
+    bool h2_settings; /* has an HTTP2-Settings line */
+    bool abs_https;   /* the authority in an absolute-form target */
     uint16_t fields;
     uint16_t abs_port;
     enum sm_http_host_kind abs_kind;

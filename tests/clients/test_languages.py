@@ -188,6 +188,24 @@ def test_java(client, world, mark, version, host):
     r.quiet()
 
 
+def test_java_in_clear(client, world, mark):
+    """Out of the box it offers h2c on http:// and goes on with HTTP/1.1 when nobody takes it up; the origin does not see the offer."""
+    need("java", package="openjdk-17-jdk-headless")
+    r = client.run("java", os.path.join(PROGRAMS, "Clear.java"), "origin.test", allow=["origin.test"])
+    o = r.json()
+    assert o == {"status": [200, 200], "version": "HTTP_1_1", "path": True, "up": True}, o
+    got = world.requests(mark, srv="http")
+    assert [x["target"] for x in got] == ["/echo/java", "/echo/put"] and {x["proto"] for x in got} == {"h1"}
+    raw = world.received(mark, "http").lower()
+    assert b"user-agent: java-http-client/" in raw and raw.count(b" http/1.1\r\n") == 2, raw
+    if DIRECT:
+        assert b"upgrade: h2c" in raw, "the program still offers it; otherwise this test says nothing"
+        return
+    assert b"h2c" not in raw and b"upgrade" not in raw and b"http2-settings" not in raw, raw
+    assert [x["protocol"] for x in r.result.events("egress_http_request")] == ["HTTP/1.1"] * 2, repr(r)
+    r.quiet()
+
+
 # --- Rust ---
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,26 @@ def test_curl(client, world, mark, version, alpn, host):
     r.quiet()
 
 
+def test_curl_in_clear_offers_h2c(client, world, mark):
+    """--http2 on http:// offers an upgrade; nobody takes it up, the origin does not see it, and the rest of the head is as curl wrote it."""
+    need("curl")
+    show = ["-w", "%{stderr}%{http_code} %{http_version} %{num_connects}\\n"]
+    common = ["-sSv", "--http2", *show, "-A", "Matrix/1", "-H", "X-Mixed-Case: One  Two"]
+    r = client.run("curl", *common, "http://origin.test/echo/one?q=1", "--next", *common, "-d", "hello", "http://origin.test/echo/two",
+                   allow=["origin.test"])
+    assert "> Upgrade: h2c" in r.err, "curl offers it; otherwise this test says nothing"
+    assert [x for x in r.err.splitlines() if x.startswith("200 ")] == ["200 1.1 1", "200 1.1 0"], repr(r)
+    one, two = world.requests(mark, srv="http")
+    assert (one["target"], two["target"], two["method"], two["body"]) == ("/echo/one?q=1", "/echo/two", "POST", 5)
+    raw = world.received(mark, "http")
+    if DIRECT:
+        assert b"Upgrade: h2c" in raw
+        return
+    head = b"GET /echo/one?q=1 HTTP/1.1\r\nHost: origin.test\r\nUser-Agent: Matrix/1\r\nAccept: */*\r\nX-Mixed-Case: One  Two\r\n\r\n"
+    assert raw.startswith(head) and not [x for x in (b"h2c", b"upgrade", b"http2-settings") if x in raw.lower()], raw
+    r.quiet()
+
+
 def test_curl_is_shown_the_workspaces_ca(client, world):
     r = client.run("curl", "-sSv", "https://ok.test/hello", allow=["ok.test"])
     issuer = re.search(r"issuer: (.*)", r.err).group(1)

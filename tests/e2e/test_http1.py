@@ -352,7 +352,7 @@ out["after"] = c.rest().decode("latin-1")
 
 
 @pytest.mark.core
-def test_connect_and_h2c_inside_are_refused(sm, world, mark):
+def test_connect_and_mixed_h2c_inside_are_refused(sm, world, mark):
     r = both(sm, """
 def one(raw):
     c = go()
@@ -367,7 +367,7 @@ def second(raw):
     r = c.ask(raw)
     return [r.status, r.json()["reason"], c.rest().decode(), c.end]
 connect = b"CONNECT origin.test:%d HTTP/1.1\\r\\nHost: origin.test:%d\\r\\n\\r\\nGET /smuggled HTTP/1.1\\r\\nHost: origin.test\\r\\n\\r\\n" % (port, port)
-h2c = h.get("/smuggled", "origin.test", "Connection: Upgrade, HTTP2-Settings\\r\\nUpgrade: h2c\\r\\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\\r\\n")
+h2c = h.get("/smuggled", "origin.test", "Connection: Upgrade, HTTP2-Settings\\r\\nUpgrade: h2c, websocket\\r\\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\\r\\n")
 out["connect"], out["h2c"] = second(connect), second(h2c)
 out["connect1"], out["h2c1"] = one(connect), one(h2c)
 """)
@@ -376,6 +376,27 @@ out["connect1"], out["h2c1"] = one(connect), one(h2c)
         for k, why in (("connect", "http_connect"), ("h2c", "http_upgrade"), ("connect1", "http_connect"), ("h2c1", "http_upgrade")):
             assert o[k][:3] == [400, why, ""] and o[k][3] in ("notify", "fin"), (how, k, o)
     assert b"smuggled" not in world.received(mark) and b"CONNECT" not in world.received(mark)
+
+
+@pytest.mark.core
+def test_an_offer_of_h2c_ends_at_us_and_nothing_else_changes(sm, world, mark):
+    """curl and Java offer it by default; the origin must not see it, because what it would then speak is not judged."""
+    r = both(sm, """
+c = go()
+c.send(b"POST /one HTTP/1.1\\r\\nHoSt: origin.test\\r\\nX-a:  two  spaces \\r\\nConnection: Upgrade, X-Hop ,HTTP2-Settings\\r\\nUpgrade: h2c\\r\\n"
+       b"HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\\r\\nX-Hop: 1\\r\\nContent-Length: 2\\r\\n\\r\\nhi")
+a = c.answer()
+b = c.ask(h.get("/two", "origin.test", "connection:upgrade\\r\\nUPGRADE: H2C\\r\\n"))
+out["r"] = [a.status, a.json()["path"], b.status, b.json()["path"]]
+c.close()
+""")
+    world.origin_closed(mark, 2)
+    for how, srv in (("tls", "tls"), ("clear", "http")):
+        assert r.out[how]["r"] == [200, "/one", 200, "/two"], r.out
+        got = world.received(mark, srv)
+        head, rest = got.split(b"\r\n\r\nhi", 1)
+        assert head == b"POST /one HTTP/1.1\r\nHoSt: origin.test\r\nX-a:  two  spaces \r\nConnection: X-Hop \r\nX-Hop: 1\r\nContent-Length: 2", head
+        assert rest.startswith(b"GET /two HTTP/1.1\r\nHost: origin.test\r\n") and b"upgrade" not in rest.lower(), rest
 
 
 @pytest.mark.core

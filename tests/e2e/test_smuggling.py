@@ -38,6 +38,7 @@ def test_nothing_is_smuggled(sm, world, mark, script):
     assert not wrong, wrong
     got = world.received(mark)
     assert b"smuggled" not in got and b"evil.test" not in got, got[:3000]
+    assert not [x for x in (b"h2c", b"http2-settings", b"pri * http/2") if x in got.lower().replace(b"/fine-h2c", b"")], got[:3000]
     assert {p["dst"] for p in world.wire(mark)} <= {w.SITES["origin.test"]}
     whole = [(x["chunks"], x["trailers"]) for x in world.requests(mark) if x["path"].startswith("/fine-cut")]
     assert not whole, f"a request whose body broke a rule never becomes whole: {whole}"

@@ -33,6 +33,9 @@
     "GET " path " HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"                           \
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 #define SWITCH "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+#define GH2C                                                                                                           \
+    "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"                        \
+    "HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
 #define ASK(n, method, path) "?" n " " method " a.test " path "\n"
 
 /* g, o: bytes from guest and origin. G, O: their orderly ends; x, X: cut. y, n: the answer to a "/later" request. */
@@ -483,6 +486,77 @@ static const struct script good[] = {
      "finished"},
 };
 
+/* The offer of HTTP/2 in clear: of the lines `in` the origin gets `out`. */
+#define H2C(name, in, out)                                                                                             \
+    {                                                                                                                  \
+        name, {{'g', "GET /u HTTP/1.1\r\n" in "\r\n"}, {'o', OK("", "0")}}, "GET /u HTTP/1.1\r\n" out "\r\n",          \
+            OK("", "0"), ASK("1", "GET", "/u") "!1 200 0 0 done\n", "live"                                             \
+    }
+#define HA "Host: a.test\r\n"
+#define OFFER "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+
+static const struct script h2c[] = {
+    H2C("as curl has it", HA "User-Agent: curl/8\r\nAccept: */*\r\nConnection: Upgrade, HTTP2-Settings\r\n" OFFER,
+        HA "User-Agent: curl/8\r\nAccept: */*\r\n"),
+    H2C("as Java has it",
+        "Connection: Upgrade, HTTP2-Settings\r\nContent-Length: 0\r\n" HA
+        "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nUpgrade: h2c\r\nUser-Agent: Java\r\n",
+        "Content-Length: 0\r\n" HA "User-Agent: Java\r\n"),
+    H2C("odd case, no white space, no Connection", HA "uPGRADE:H2C\r\nhttp2-SETTINGS:AA==\r\nX:y\r\n", HA "X:y\r\n"),
+    H2C("no settings", "Upgrade: h2c\r\nConnection: upgrade\r\n" HA, HA),
+    H2C("white space, twice in a line, two lines",
+        HA "Upgrade: \t h2c,h2c \t\r\nUpgrade: H2c\r\nConnection:\tUPGRADE \r\n", HA),
+    H2C("what else Connection says stays as it was",
+        HA "cOnnection:  keep-alive ,Upgrade,\tX-Hop , http2-settings,,close2\r\nX-Hop: 1\r\n" OFFER,
+        HA "cOnnection:  keep-alive ,\tX-Hop ,,close2\r\nX-Hop: 1\r\n"),
+    H2C("an empty member first", HA "Connection:,Upgrade,TE\r\n" OFFER, HA "Connection:,TE\r\n"),
+    H2C("several Connection lines",
+        HA "Connection: TE\r\nConnection: Upgrade\r\nTE: trailers\r\nConnection: Upgrade, Upgrade , HTTP2-Settings\r\n"
+           "Connection:\r\nConnection: upgrades, xUpgrade, HTTP2\r\nConnection: Upgrade ,, \t\r\n" OFFER,
+        HA "Connection: TE\r\nTE: trailers\r\nConnection:\r\nConnection: upgrades, xUpgrade, HTTP2\r\n"),
+    H2C("names that only look like it",
+        HA "Upgrade-Insecure-Requests: 1\r\nX-Upgrade: h2c\r\nHTTP2-Settings-X: AA\r\n" OFFER,
+        HA "Upgrade-Insecure-Requests: 1\r\nX-Upgrade: h2c\r\nHTTP2-Settings-X: AA\r\n"),
+    {"with a body, and the next behind it",
+     {{'g', POST("/1") "Connection: Upgrade, HTTP2-Settings\r\n" OFFER CHUNKED CHUNKS GET("/2")},
+      {'o', OK("a", "1") OK("b", "1")}},
+     POST("/1") CHUNKED CHUNKS GET("/2"),
+     OK("a", "1") OK("b", "1"),
+     ASK("1", "POST", "/1") ASK("2", "GET", "/2") "!1 200 14 1 done\n!2 200 0 1 done\n",
+     "live"},
+    {"and it closes",
+     {{'g', POST("/1") "Connection: close, Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nhi"},
+      {'o', OK("a", "1")}},
+     POST("/1") "Connection: close\r\nContent-Length: 2\r\n\r\nhi",
+     OK("a", "1"),
+     ASK("1", "POST", "/1") "!1 200 2 1 done\n",
+     "finished"},
+    {"HTTP/1.0",
+     {{'g', "GET / HTTP/1.0\r\nConnection: keep-alive, Upgrade\r\n" OFFER "\r\n"}, {'o', OK("", "0")}},
+     "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+     OK("", "0"),
+     "?1 GET  / 1.0\n!1 200 0 0 done\n",
+     "live"},
+    {"an origin that takes it up all the same",
+     {{'g', GH2C}, {'o', "HTTP/1.1 101 x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"}},
+     GET("/"),
+     P502,
+     ASK("1", "GET", "/") "#1 origin http_upgrade_unasked\n!1 502 0 4 broken\n",
+     "finished"},
+    {"nothing is held behind it: the preface is a request like any other",
+     {{'g', GH2C "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"}, {'o', OK("", "0")}},
+     GET("/"),
+     OK("", "0") P400,
+     ASK("1", "GET", "/") "#0 guest http_preface\n!1 200 0 0 done\n",
+     "live-guest-origin"},
+    {"refused as any other",
+     {{'g', "GET /deny HTTP/1.1\r\n" HA "Connection: Upgrade\r\n" OFFER "\r\n"}, {'G', NULL}},
+     "",
+     P403,
+     ASK("1", "GET", "/deny") "!1 403 0 4 refused\n",
+     "finished"},
+};
+
 static const struct script upgrades[] = {
     {"101, then raw both ways",
      {{'g', WS("/ws")},
@@ -672,8 +746,14 @@ static const struct script smuggling[] = {
     BAD("another host in the target", "GET http://b.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n", "http_host_mismatch"),
     BAD("authority-form", "GET a.test:80 HTTP/1.1\r\nHost: a.test\r\n\r\n", "http_target"),
     BAD("CONNECT", "CONNECT b.test:443 HTTP/1.1\r\nHost: b.test:443\r\n\r\n", "http_connect"),
-    BAD("h2c upgrade",
-        G1 "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
+    BAD("h2c among others",
+        G1 "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: websocket, h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
+        "http_upgrade"),
+    BAD("h2c among other lines", G1 "Connection: Upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n\r\n",
+        "http_upgrade"),
+    BAD("h2c over TLS", G1 "Connection: Upgrade\r\nUpgrade: h2\r\n\r\n", "http_upgrade"),
+    BAD("the settings of h2c alone", G1 "Connection: HTTP2-Settings\r\nHTTP2-Settings: AA\r\n\r\n", "http_upgrade"),
+    BAD("the settings of h2c twice", G1 "Upgrade: h2c\r\nHTTP2-Settings: AA\r\nHTTP2-Settings: AA\r\n\r\n",
         "http_upgrade"),
     BAD("the HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "http_preface"),
     BAD("no HTTP", "\x16\x03\x01\x02", "http_request_line"),
@@ -906,6 +986,13 @@ static void test_upgrades(void **state)
         replay_all(&upgrades[i]);
 }
 
+static void test_h2c(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < SM_ARRAY_LEN(h2c); i++)
+        replay_all(&h2c[i]);
+}
+
 static void test_refusals(void **state)
 {
     (void)state;
@@ -937,8 +1024,9 @@ static void test_alt_svc(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good),      cmocka_unit_test(test_upgrades),  cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_smuggling), cmocka_unit_test(test_responses), cmocka_unit_test(test_alt_svc),
+        cmocka_unit_test(test_good),    cmocka_unit_test(test_upgrades),  cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_h2c),     cmocka_unit_test(test_smuggling), cmocka_unit_test(test_responses),
+        cmocka_unit_test(test_alt_svc),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -106,6 +106,10 @@ static const struct sample samples[] = {
     OK("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n", "a", 0),
     OK("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n", "a", 0),
     OK(GH "Connection: upgrade\r\nUpgrade: websocket\r\n\r\n", "ok.test", 0),
+    OK(GH "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n", "ok.test",
+       0),
+    OK(GH "UPGRADE:H2C\r\n\r\n", "ok.test", 0),
+    OK(GH "Upgrade: h2c , \th2C\r\nhttp2-settings: -_+/~.09aZ==\r\nupgrade: \t h2c \r\n\r\n", "ok.test", 0),
 
     /* The first line. */
     BAD("\r\nGET / HTTP/1.1\r\n", LEADING_CRLF),
@@ -215,11 +219,32 @@ static const struct sample samples[] = {
     BAD(GH "Transfer-Encoding: xchunked\r\n", CODING),
     BAD(GH "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", CODING),
     BAD("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n", CODING),
-    BAD(GH "Upgrade: h2c\r\n", UPGRADE),
+
+    /* Upgrades: h2c stands alone and is whole, or it is refused. */
     BAD(GH "Upgrade: websocket, H2C\r\n", UPGRADE),
+    BAD(GH "Upgrade: h2c, websocket\r\n", UPGRADE),
+    BAD(GH "Upgrade: h2c,\r\n", UPGRADE),
+    BAD(GH "Upgrade: ,h2c\r\n", UPGRADE),
+    BAD(GH "Upgrade: h2c h2c\r\n", UPGRADE),
+    BAD(GH "Upgrade: \"h2c\", h2c\r\nUpgrade: h2\r\n", UPGRADE),
+    BAD(GH "Upgrade: h2\r\n", UPGRADE),
+    BAD(GH "Upgrade: h2c/1\r\n", UPGRADE),
+    BAD(GH "Upgrade: h2c-14\r\n", UPGRADE),
+    BAD(GH "Upgrade: h2c; q=1\r\n", UPGRADE),
+    BAD(GH "Upgrade: h2c\r\nUpgrade: websocket\r\n\r\n", UPGRADE),
+    BAD(GH "Upgrade: websocket\r\nX: y\r\nupgrade: h2c\r\n\r\n", UPGRADE),
+    BAD(GH "Upgrade: h2c\r\nUpgrade:\r\n\r\n", UPGRADE),
     BAD(GH "Upgrade: TLS/1.2\r\n", UPGRADE),
     BAD(GH "Upgrade: HTTP/2.0\r\n", UPGRADE),
-    BAD(GH "HTTP2-Settings: AAMAAABkAAQAAP__\r\n", UPGRADE),
+    BAD(GH "HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n", UPGRADE),
+    BAD(GH "Upgrade: websocket\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n", UPGRADE),
+    BAD(GH "Upgrade: h2c\r\nHTTP2-Settings: AA\r\nhttp2-settings: AA\r\n", UPGRADE),
+    BAD(GH "Upgrade: h2c\r\nHTTP2-Settings:\r\n", UPGRADE),
+    BAD(GH "Upgrade: h2c\r\nHTTP2-Settings: =\r\n", UPGRADE),
+    BAD(GH "Upgrade: h2c\r\nHTTP2-Settings: AA, AA\r\n", UPGRADE),
+    BAD(GH "Upgrade : h2c\r\n", SPACE_BEFORE_COLON),
+    BAD(GH "Upgrade:\r\n h2c\r\n", FOLDED_LINE),
+    BAD(GH "Upgrade: \x0bh2c\r\n", CONTROL),
 };
 
 static void check(const struct sample *s, const struct sm_http_head *h, const uint8_t *data)
@@ -339,7 +364,7 @@ static void test_fields_of_the_result(void **state)
     assert_true(h.framing.has_length);
     assert_int_equal(h.framing.content_length, 123);
     assert_false(h.framing.chunked);
-    assert_true(h.upgrade);
+    assert_true(h.upgrade && !h.h2c);
 
     text = "GET /x?y HTTP/1.0\r\nHost: [::ffff:1.2.3.4]\r\n\r\n";
     sm_http_head_init(&h);
@@ -354,6 +379,11 @@ static void test_fields_of_the_result(void **state)
     assert_int_equal(sm_http_head_feed(&h, (const uint8_t *)text, strlen(text)), SM_HTTP_HTTP1);
     assert_int_equal(h.host_kind, SM_HTTP_HOST_V4);
     assert_true(h.framing.chunked);
+
+    text = "GET / HTTP/1.1\r\nHost: a\r\nHTTP2-Settings: AA\r\nUpgrade: H2C\r\n\r\n";
+    sm_http_head_init(&h);
+    assert_int_equal(sm_http_head_feed(&h, (const uint8_t *)text, strlen(text)), SM_HTTP_HTTP1);
+    assert_true(h.h2c && !h.upgrade);
 }
 
 /* A head of exactly the maximum passes, one byte more does not, and neither is read twice. */
