@@ -91,6 +91,7 @@ void sm_core_config_free(struct sm_core_config *c)
     g_free(c->workspace);
     g_free(c->extra_roots);
     sm_lists_free(c->lists);
+    sm_swaps_free(c->swaps);
     sm_ground_free(c->ground);
     g_free(c);
 }
@@ -105,7 +106,7 @@ struct sm_core_config *sm_core_config_load(const char *text, size_t len, GError 
     json_error_t at;
     json_auto_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &at);
     const char *workspace, *mode, *extra_roots, *resolv_conf, *guest, *gateway, *resolver;
-    json_t *allow, *passthrough, *deny, *inside, *dns;
+    json_t *allow, *passthrough, *deny, *swaps, *inside, *dns;
     json_int_t qps, max_bytes, seq_floor;
     int opaque, log_query, sync, prefix_len;
 
@@ -113,14 +114,15 @@ struct sm_core_config *sm_core_config_load(const char *text, size_t len, GError 
         sm_error_set(error, SM_ERROR_INVALID, "core configuration: line %d: %s", at.line, at.text);
         return NULL;
     }
-    if (json_unpack_ex(root, &at, JSON_STRICT,
-                       "{s:s, s:s, s:b, s:b, s:s, s:o, s:o, s:o, s:o, s:o, s:s, s:I, s:{s:s, s:i, s:s, s:s !}, s:{s:b, "
-                       "s:I, s:I !}}",
-                       "workspace", &workspace, "mode", &mode, "opaque", &opaque, "log_query", &log_query,
-                       "extra_roots", &extra_roots, "allow", &allow, "passthrough", &passthrough, "deny", &deny,
-                       "inside", &inside, "dns", &dns, "resolv_conf", &resolv_conf, "dns_qps", &qps, "network", "guest",
-                       &guest, "prefix_len", &prefix_len, "gateway", &gateway, "resolver", &resolver, "audit", "sync",
-                       &sync, "max_bytes", &max_bytes, "seq_floor", &seq_floor) < 0) {
+    if (json_unpack_ex(
+            root, &at, JSON_STRICT,
+            "{s:s, s:s, s:b, s:b, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:I, s:{s:s, s:i, s:s, s:s !}, s:{s:b, "
+            "s:I, s:I !}}",
+            "workspace", &workspace, "mode", &mode, "opaque", &opaque, "log_query", &log_query, "extra_roots",
+            &extra_roots, "allow", &allow, "passthrough", &passthrough, "deny", &deny, "swaps", &swaps, "inside",
+            &inside, "dns", &dns, "resolv_conf", &resolv_conf, "dns_qps", &qps, "network", "guest", &guest,
+            "prefix_len", &prefix_len, "gateway", &gateway, "resolver", &resolver, "audit", "sync", &sync, "max_bytes",
+            &max_bytes, "seq_floor", &seq_floor) < 0) {
         sm_error_set(error, SM_ERROR_INVALID, "core configuration: %s", at.text);
         return NULL;
     }
@@ -143,6 +145,10 @@ struct sm_core_config *sm_core_config_load(const char *text, size_t len, GError 
     }
     c->audit_max_bytes = (uint64_t)max_bytes;
     c->audit_seq_floor = (uint64_t)seq_floor;
+    if (!(c->swaps = sm_swaps_from_json(swaps, error))) {
+        g_prefix_error(error, "core configuration: ");
+        return NULL;
+    }
     if (!sm_mode_parse(mode, &c->mode, error) || !load_entries(allow, "allow", SM_LIST_ALLOW, c->lists, error) ||
         !load_entries(passthrough, "passthrough", SM_LIST_PASSTHROUGH, c->lists, error) ||
         !load_entries(deny, "deny", SM_LIST_DENY, c->lists, error) || !load_inside(inside, c->ground, error) ||

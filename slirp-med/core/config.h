@@ -9,6 +9,7 @@
  *   log_query      bool               --egress-log-query: request lines keep the query
  *   extra_roots    string             PEM certificates of --egress-ca-file, one after the other; "" when there are none
  *   allow, passthrough, deny          arrays of entries (spec section 2), files already merged in
+ *   swaps          {refs, entries}    credential swap: cred/swap.h, sm_swaps_to_json(); no secret is in it
  *   inside         array of CIDR      --egress-inside
  *   dns            array of "ADDR[:PORT]"; empty: from resolv_conf
  *   resolv_conf    string             the host's resolv.conf as it was at start
@@ -24,6 +25,7 @@
 #include <glib.h>
 
 #include "core/resolver.h"
+#include "cred/swap.h"
 #include "policy/decide.h"
 
 /** Largest configuration: 100k list entries of 300 bytes. */
@@ -36,6 +38,7 @@ struct sm_core_config {
     bool log_query;
     char *extra_roots; /* never NULL */
     struct sm_lists *lists;
+    struct sm_swaps *swaps; /* never NULL */
     struct sm_ground
         *ground; /* extra ranges and the virtual network; the host's own addresses are added by ownaddr.c */
     struct sm_endpoint dns[SM_RESOLVER_SERVERS_MAX];

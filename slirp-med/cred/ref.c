@@ -69,6 +69,9 @@ static bool parse_file(const char *rest, const char *folder, struct sm_ref *ref,
         return refuse(error, "file: wants a path behind it");
     if (!g_utf8_validate(rest, -1, NULL))
         return refuse(error, "file: wants a path that is UTF-8");
+    for (const char *p = rest; *p; p = g_utf8_next_char(p))
+        if (g_unichar_iscntrl(g_utf8_get_char(p))) /* those beyond ASCII: the path is shown on terminals */
+            return refuse(error, "file: wants a path without control characters");
     if (rest[0] == '~')
         return refuse(error, "file: does not know '~': write the folder out");
     if (rest[len - 1] == '/')

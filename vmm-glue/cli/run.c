@@ -3,10 +3,12 @@
 #include "launch/run.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "launch/dryrun.h"
 #include "supervisor/supervisor.h"
 
 static void print_help(void)
@@ -25,8 +27,24 @@ static void print_help(void)
            "\n"
            "Exit status: CMD's; 128+n when signal n ended it; 125 when slirp-med itself failed; 126 when CMD could not "
            "be executed;\n"
-           "127 when CMD was not found; 2 when a flag, a policy file or the state folder is wrong.\n",
+           "127 when CMD was not found; 2 when a flag, a policy or swap file or the state folder is wrong.\n",
            flags);
+}
+
+static int show_dry_run(const struct sm_run_options *o)
+{
+    json_t *dry_run = sm_dry_run(o);
+
+    if (o->json) {
+        char *text = json_dumps(dry_run, JSON_INDENT(2));
+        puts(text ? text : "null");
+        free(text);
+    } else {
+        g_autofree char *text = sm_dry_run_text(dry_run);
+        fputs(text, stdout);
+    }
+    json_decref(dry_run);
+    return 0;
 }
 
 int sm_cli_run(int argc, char **argv)
@@ -46,6 +64,8 @@ int sm_cli_run(int argc, char **argv)
         print_help();
         return 0;
     }
+    if (o.dry_run)
+        return show_dry_run(&o);
     for (guint i = 0; i < o.warnings->len; i++)
         fprintf(stderr, "slirp-med: warning: %s\n", (const char *)g_ptr_array_index(o.warnings, i));
     return sm_launch_run(&o);

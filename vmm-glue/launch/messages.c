@@ -79,6 +79,7 @@ char *sm_message_core(const struct sm_run_options *o, const struct sm_launch_gro
     put(m, &ok, "allow", entries(o->lists, SM_LIST_ALLOW));
     put(m, &ok, "passthrough", entries(o->lists, SM_LIST_PASSTHROUGH));
     put(m, &ok, "deny", entries(o->lists, SM_LIST_DENY));
+    put(m, &ok, "swaps", sm_swaps_to_json(o->swaps));
     put(m, &ok, "inside", strings(o->inside));
     put(m, &ok, "dns", dns_servers(o));
     put(m, &ok, "resolv_conf", json_string(g->resolv_conf));
@@ -116,6 +117,14 @@ char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace
     if (g->default_base && strcmp(g->default_base, ws->base) != 0)
         ok = json_array_append_new(masks, json_string(g->default_base)) == 0 && ok;
 
+    /* What a reference names is for the host alone. */
+    g_auto(GStrv) files = sm_swaps_hidden_files(o->swaps), variables = sm_swaps_hidden_variables(o->swaps);
+    json_t *unset = json_array();
+    for (size_t i = 0; files[i]; i++)
+        ok = json_array_append_new(masks, json_string(files[i])) == 0 && ok;
+    for (size_t i = 0; variables[i]; i++)
+        ok = json_array_append_new(unset, json_string(variables[i])) == 0 && ok;
+
     put(m, &ok, "name", json_string(o->name));
     put(m, &ok, "argv", argv);
     put(m, &ok, "cwd", json_string(g->cwd));
@@ -134,6 +143,7 @@ char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace
     put(m, &ok, "core", json_integer(g->core));
     put(m, &ok, "state_dir", json_string(ws->base));
     put(m, &ok, "masks", masks);
+    put(m, &ok, "unset_env", unset);
     put(m, &ok, "ro", json_boolean(o->ro));
     if (o->rootfs)
         put(m, &ok, "rootfs", json_string(o->rootfs));

@@ -3,16 +3,15 @@
 #include "launch/options.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "audit/writer.h"
 #include "base/error.h"
-#include "base/fd.h"
 #include "launch/cafile.h"
 #include "launch/state.h"
+#include "launch/swaps.h"
 #include "policy/file.h"
 #include "ports/tap.h"
 
@@ -28,6 +27,8 @@ const char *sm_network_mode_name(enum sm_network_mode mode)
 struct parse {
     struct sm_run_options o;
     const char *policy_file; /* the first one, for the check against mode off */
+    const char *swap_file;   /* or NULL */
+    GPtrArray *cred_swaps;   /* const char *: values of --cred-swap */
     char *name_text;
 };
 
@@ -92,17 +93,8 @@ static bool take_deny(struct parse *p, const struct flag *f, const char *v, GErr
 
 static bool take_policy(struct parse *p, const struct flag *f, const char *v, GError **error)
 {
-    struct stat st;
     size_t len;
-    sm_autofd fd = open(v, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-
-    if (fd < 0 || fstat(fd, &st) < 0) {
-        sm_error_set(error, SM_ERROR_INVALID, "cannot be read: %s", strerror(errno));
-        return prefix(f, v, error);
-    }
-    if (!S_ISREG(st.st_mode))
-        return bad(f, v, error, "not a regular file");
-    g_autofree char *data = sm_fd_read_all(fd, SM_POLICY_FILE_MAX, &len, error);
+    g_autofree char *data = sm_option_read_file(v, SM_POLICY_FILE_MAX, &len, error);
     if (!data)
         return prefix(f, v, error);
     if (!sm_policy_file_parse(v, data, len, p->o.lists, error)) {
@@ -111,6 +103,31 @@ static bool take_policy(struct parse *p, const struct flag *f, const char *v, GE
     }
     if (!p->policy_file)
         p->policy_file = v;
+    return true;
+}
+
+/* Both are looked at when all flags are known: names must differ, and a host must be listed, between them. */
+static bool take_swap_config(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    p->swap_file = v;
+    return true;
+}
+
+static bool take_cred_swap(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    g_ptr_array_add(p->cred_swaps, (gpointer)(uintptr_t)v);
+    return true;
+}
+
+static bool take_dry_run(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    p->o.dry_run = true;
+    return true;
+}
+
+static bool take_json(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    p->o.json = true;
     return true;
 }
 
@@ -289,6 +306,12 @@ static const struct flag flags[] = {
     {"egress-deny", "ENTRY", true, take_deny, "refuse it, whatever else allows it; repeatable"},
     {"egress-policy", "FILE", true, take_policy,
      "entries from a .yaml, .yml or .json file with the keys allow and passthrough; repeatable"},
+    {"egress-swap-config", "FILE", false, take_swap_config,
+     "put credentials that CMD never holds into its requests: the swaps in a .yaml, .yml or .json file; each host must "
+     "be listed"},
+    {"cred-swap", "PROVIDER[=REF]", true, take_cred_swap,
+     "the same for anthropic, openai, gemini, groq, openrouter or deepseek, whose host is listed by it; REF says where "
+     "the key is: env:NAME (default: PROVIDER_API_KEY), file:PATH or vault:PATH#FIELD; repeatable"},
     {"egress-inside", "CIDR", true, take_inside, "one more range that counts as inside; repeatable"},
     {"egress-opaque", NULL, false, take_opaque, "do not intercept TLS, and give CMD no CA; names are still policed"},
     {"egress-ca-file", "FILE", true, take_ca_file,
@@ -310,8 +333,9 @@ static const struct flag flags[] = {
     {"rootfs", "DIR", false, take_rootfs, "DIR is CMD's root folder"},
     {"bind", "SRC[:DST]", true, take_bind,
      "SRC stays visible (at DST) and as writable as it is, also with --ro and --rootfs; repeatable"},
-    {"egress-swap-config", "FILE", true, NULL, NULL},
-    {"cred-swap", "PROVIDER", true, NULL, NULL},
+    {"dry-run", NULL, false, take_dry_run,
+     "start nothing and make nothing: print what would be judged how, and what would be swapped where"},
+    {"json", NULL, false, take_json, "with --dry-run: as JSON"},
     {"publish", "SPEC", true, NULL, NULL},
     {"egress-max-bps", "N", false, NULL, NULL},
     {"egress-max-total-bytes", "N", false, NULL, NULL},
@@ -388,6 +412,7 @@ static void parse_clear(struct parse *p)
 {
     sm_run_options_clear(&p->o);
     g_free(p->name_text);
+    g_ptr_array_unref(p->cred_swaps);
 }
 
 /** The name is wanted by an error message of another flag, wherever it stands. */
@@ -408,6 +433,24 @@ static char *name_for_messages(int argc, char **argv)
     return NULL;
 }
 
+/** What was given and will do nothing. Returns true. */
+static bool warn_whole(struct sm_run_options *o)
+{
+    size_t listed = sm_lists_count(o->lists, SM_LIST_ALLOW) + sm_lists_count(o->lists, SM_LIST_PASSTHROUGH);
+    size_t denied = sm_lists_count(o->lists, SM_LIST_DENY);
+    if (o->mode == SM_MODE_OFF && (listed || denied || o->inside->len || o->opaque))
+        g_ptr_array_add(o->warnings, g_strdup("--egress off: nothing is judged, so the lists do nothing"));
+    if (o->mode == SM_MODE_STRICT && !listed && o->network == SM_NETWORK_USER)
+        g_ptr_array_add(
+            o->warnings,
+            g_strdup("--egress strict with nothing listed: nothing can be reached (list hosts with --egress-allow)"));
+    if (o->ca_files->len && !sm_run_options_intercepts(o))
+        g_ptr_array_add(o->warnings, g_strdup("--egress-ca-file: TLS is not intercepted, so it does nothing"));
+    if (o->log_query && (o->mode == SM_MODE_OFF || o->network == SM_NETWORK_ISOLATED))
+        g_ptr_array_add(o->warnings, g_strdup("--egress-log-query: no request is recorded, so it does nothing"));
+    return true;
+}
+
 /** What can only be said when all flags are known. */
 static bool check_whole(struct parse *p, GError **error)
 {
@@ -420,6 +463,14 @@ static bool check_whole(struct parse *p, GError **error)
                      p->policy_file);
         return false;
     }
+    if (!sm_option_swaps(o, p->swap_file, p->cred_swaps, error))
+        return false;
+    if (o->json && !o->dry_run) {
+        sm_error_set(error, SM_ERROR_INVALID, "--json: shows a dry run: add --dry-run, or leave it out");
+        return false;
+    }
+    if (o->dry_run && !o->argv)
+        return warn_whole(o);
     if (!o->argv || !o->argv[0]) {
         sm_error_set(error, SM_ERROR_INVALID,
                      "no command: write it behind the flags, as in 'slirp-med run --egress strict -- curl "
@@ -437,19 +488,7 @@ static bool check_whole(struct parse *p, GError **error)
             return false;
         }
     }
-    size_t listed = sm_lists_count(o->lists, SM_LIST_ALLOW) + sm_lists_count(o->lists, SM_LIST_PASSTHROUGH);
-    size_t denied = sm_lists_count(o->lists, SM_LIST_DENY);
-    if (o->mode == SM_MODE_OFF && (listed || denied || o->inside->len || o->opaque))
-        g_ptr_array_add(o->warnings, g_strdup("--egress off: nothing is judged, so the lists do nothing"));
-    if (o->mode == SM_MODE_STRICT && !listed && o->network == SM_NETWORK_USER)
-        g_ptr_array_add(
-            o->warnings,
-            g_strdup("--egress strict with nothing listed: nothing can be reached (list hosts with --egress-allow)"));
-    if (o->ca_files->len && !sm_run_options_intercepts(o))
-        g_ptr_array_add(o->warnings, g_strdup("--egress-ca-file: TLS is not intercepted, so it does nothing"));
-    if (o->log_query && (o->mode == SM_MODE_OFF || o->network == SM_NETWORK_ISOLATED))
-        g_ptr_array_add(o->warnings, g_strdup("--egress-log-query: no request is recorded, so it does nothing"));
-    return true;
+    return warn_whole(o);
 }
 
 bool sm_run_options_intercepts(const struct sm_run_options *o)
@@ -469,6 +508,8 @@ int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GErr
 
     p.o.name = sm_state_name_new();
     p.o.lists = sm_lists_new();
+    p.o.swaps = sm_swaps_new();
+    p.cred_swaps = g_ptr_array_new();
     p.o.inside = g_ptr_array_new_with_free_func(g_free);
     p.o.ca_files = g_ptr_array_new_with_free_func(g_free);
     p.o.extra_roots = g_string_new(NULL);
@@ -544,6 +585,7 @@ void sm_run_options_clear(struct sm_run_options *o)
     g_clear_pointer(&o->name, g_free);
     g_clear_pointer(&o->state_dir, g_free);
     g_clear_pointer(&o->lists, sm_lists_free);
+    g_clear_pointer(&o->swaps, sm_swaps_free);
     g_clear_pointer(&o->inside, g_ptr_array_unref);
     g_clear_pointer(&o->ca_files, g_ptr_array_unref);
     if (o->extra_roots)

@@ -14,6 +14,7 @@
 #include <glib.h>
 
 #include "base/addr.h"
+#include "cred/swap.h"
 #include "policy/decide.h"
 #include "policy/list.h"
 
@@ -33,6 +34,7 @@ struct sm_run_options {
     enum sm_mode mode;
     bool opaque;
     struct sm_lists *lists; /* flags and files */
+    struct sm_swaps *swaps; /* --egress-swap-config and --cred-swap; each could apply (swaps.h) */
     GPtrArray *inside;      /* char *: canonical CIDRs */
     GPtrArray *ca_files;    /* char *: --egress-ca-file, absolute */
     GString *extra_roots;   /* the certificates in them, PEM */
@@ -49,10 +51,13 @@ struct sm_run_options {
     GPtrArray *binds;    /* char *: "SRC:DST", absolute */
     char **argv;         /* CMD, NULL-terminated; points into the caller's argv */
     bool help;           /* --help was given: nothing else was looked at */
+    bool dry_run;        /* show what would be done (dryrun.h); argv may be NULL then */
+    bool json;           /* with dry_run */
     GPtrArray *warnings; /* char *: what was given and will do nothing */
 };
 
-/** sm_run_options_parse() - argv[0] is "run". Returns 0 and *ret, or -1 with error set and *ret untouched. Reads policy files. */
+/** sm_run_options_parse() - argv[0] is "run". Returns 0 and *ret, or -1 with error set and *ret untouched. Reads policy and swap
+ * files, and the variables that the latter's claims name. */
 int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GError **error);
 void sm_run_options_clear(struct sm_run_options *o);
 

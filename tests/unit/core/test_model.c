@@ -122,7 +122,8 @@ static void make_core(struct world *w, const char *dir)
     g_autofree char *text = g_strdup_printf(
         "{\"workspace\":\"test\",\"mode\":\"%s\",\"opaque\":false,\"log_query\":false,\"extra_roots\":\"\",\"allow\":["
         "\"127.0.0.1\",\".listed.test\"],"
-        "\"passthrough\":[],\"deny\":[\"denied.test\"],\"inside\":[],\"dns\":[\"127.0.0.1:%u\"],\"resolv_conf\":\"\","
+        "\"passthrough\":[],\"deny\":[\"denied.test\"],\"swaps\":{\"refs\":[],\"entries\":{}},\"inside\":[],\"dns\":["
+        "\"127.0.0.1:%u\"],\"resolv_conf\":\"\","
         "\"dns_qps\":50,\"network\":{\"guest\":\"10.0.2.15\",\"prefix_len\":24,\"gateway\":\"10.0.2.2\","
         "\"resolver\":\"10.0.2.3\"},\"audit\":{\"sync\":false,\"max_bytes\":0,\"seq_floor\":0}}",
         w->mode, dns_port);

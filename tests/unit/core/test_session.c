@@ -48,14 +48,15 @@ static int setup_with(void **state, const char *mode, const char *allow)
     int pair[2];
     char path[128];
     g_autoptr(GError) error = NULL;
-    g_autofree char *config = g_strdup_printf("{\"workspace\":\"test\",\"mode\":\"%s\",\"opaque\":false,\"log_query\":"
-                                              "false,\"extra_roots\":\"\",\"allow\":[%s],"
-                                              "\"passthrough\":[],\"deny\":[],\"inside\":[],"
-                                              "\"dns\":[\"127.0.0.1:9\"],\"resolv_conf\":\"\",\"dns_qps\":100,"
-                                              "\"network\":{\"guest\":\"10.0.2.15\",\"prefix_len\":24,"
-                                              "\"gateway\":\"10.0.2.2\",\"resolver\":\"10.0.2.3\"},\"audit\":{\"sync\":"
-                                              "false,\"max_bytes\":0,\"seq_floor\":0}}",
-                                              mode, allow);
+    g_autofree char *config =
+        g_strdup_printf("{\"workspace\":\"test\",\"mode\":\"%s\",\"opaque\":false,\"log_query\":"
+                        "false,\"extra_roots\":\"\",\"allow\":[%s],"
+                        "\"passthrough\":[],\"deny\":[],\"swaps\":{\"refs\":[],\"entries\":{}},\"inside\":[],"
+                        "\"dns\":[\"127.0.0.1:9\"],\"resolv_conf\":\"\",\"dns_qps\":100,"
+                        "\"network\":{\"guest\":\"10.0.2.15\",\"prefix_len\":24,"
+                        "\"gateway\":\"10.0.2.2\",\"resolver\":\"10.0.2.3\"},\"audit\":{\"sync\":"
+                        "false,\"max_bytes\":0,\"seq_floor\":0}}",
+                        mode, allow);
 
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);

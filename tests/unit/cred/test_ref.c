@@ -96,6 +96,7 @@ static void bad(void **state)
          "zw99",
          NULL, "UTF-8"},
         {"file:/qx71\tzw99", NULL, "control character"},
+        {"file:/qx71\xc2\x9bzw99", NULL, "control character"},
         {"vault:", NULL, "PATH#FIELD"},
         {"vault:qx71/zw99", NULL, "PATH#FIELD"},
         {"vault:qx71/zw99#", NULL, "PATH#FIELD"},

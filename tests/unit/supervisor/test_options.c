@@ -17,6 +17,8 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "core/config.h"
+#include "launch/dryrun.h"
 #include "launch/messages.h"
 #include "launch/options.h"
 #include "launch/state.h"
@@ -181,9 +183,9 @@ static void test_refused(void **state)
         {"--nmae y z", {"--nmae: unknown flag", "did you mean --name?"}, SM_ERROR_INVALID},
         {"--no-such-thing y", {"--no-such-thing: unknown flag", "run --help"}, SM_ERROR_INVALID},
         {"-e y", {"-e: unknown flag"}, SM_ERROR_INVALID},
-        {"--cred-swap openai y", {"--cred-swap: not available in this version"}, SM_ERROR_INVALID},
+        {"--json y", {"--json: ", "--dry-run"}, SM_ERROR_INVALID},
         {"--publish :80:80/tcp y", {"--publish: not available in this version"}, SM_ERROR_INVALID},
-        {"--egress-swap-config=f y", {"--egress-swap-config: not available in this version"}, SM_ERROR_INVALID},
+        {"--egress-swap-config=f y", {"--egress-swap-config=f: cannot be read"}, SM_ERROR_INVALID},
         {"--egress-max-conns 5 y", {"--egress-max-conns: not available in this version"}, SM_ERROR_INVALID},
         {"", {"no command"}, SM_ERROR_INVALID},
         {"--egress strict --", {"no command"}, SM_ERROR_INVALID},
@@ -356,6 +358,297 @@ static void test_ca_files(void **state)
     (void)unlink(b);
 }
 
+static char *swap_file(const char *name, const char *text)
+{
+    char *path = g_build_filename(dir, name, NULL);
+    assert_true(g_file_set_contents(path, text, -1, NULL));
+    return path;
+}
+
+static void test_swaps(void **state)
+{
+    g_autofree char *path = swap_file("s.yaml", "swaps:\n"
+                                                "  corp:\n"
+                                                "    type: jwt-bearer\n"
+                                                "    domains: [api.corp.test, .eu.corp.test]\n"
+                                                "    signing_key_ref: file:keys/corp\n"
+                                                "    algorithm: ES256\n"
+                                                "    claims: {iss: '${SM_TEST_TEAM}'}\n");
+    g_autofree char *args =
+        g_strdup_printf("--cred-swap openai --egress strict --egress-allow .corp.test --egress-swap-config %s "
+                        "--cred-swap=gemini=file:gem/../key --cred-swap groq=vault:kv/groq#key x",
+                        path);
+    struct sm_launch_ground ground = {.resolv_conf = "", .cwd = "/", .nofile = -1, .core = -1};
+    char base[] = "/state";
+    struct sm_workspace ws = {.base = base, .base_fd = -1, .dirfd = -1, .lock_fd = -1};
+    struct sm_run_options o;
+    g_auto(GStrv) argv = NULL;
+    g_autoptr(GError) error = NULL;
+
+    g_setenv("SM_TEST_TEAM", "red", TRUE);
+    good(args, &o, &argv);
+    assert_int_equal(sm_swaps_count(o.swaps), 4);
+    assert_string_equal(sm_swaps_match(o.swaps, "x.eu.corp.test")->name, "corp");
+    assert_string_equal(sm_swaps_match(o.swaps, "api.openai.com")->key_ref->text, "env:OPENAI_API_KEY");
+    assert_int_equal(sm_lists_count(o.lists, SM_LIST_ALLOW), 4); /* three of them by --cred-swap */
+
+    /* Relative paths: of a file from its folder, of a flag from where we are. */
+    g_autofree char *of_file = g_build_filename(dir, "keys/corp", NULL);
+    g_autofree char *of_flag = g_canonicalize_filename("key", NULL);
+    g_autofree char *guest = sm_message_guest(&o, &ws, &ground, &error);
+    json_t *j = json_loads(guest, 0, NULL);
+    const char *masks[2], *unset[3];
+    assert_int_equal(json_unpack(j, "{s:[s,s!] s:[s,s,s!]}", "masks", &masks[0], &masks[1], "unset_env", &unset[0],
+                                 &unset[1], &unset[2]),
+                     0);
+    assert_string_equal(masks[0], of_file);
+    assert_string_equal(masks[1], of_flag);
+    assert_string_equal(unset[0], "OPENAI_API_KEY");
+    assert_string_equal(unset[1], "VAULT_TOKEN");
+    assert_string_equal(unset[2], "SM_TEST_TEAM");
+    json_decref(j);
+
+    /* The core takes what the launcher writes, and numbers references as the launcher does. */
+    g_autofree char *core = sm_message_core(&o, &ground, &error);
+    struct sm_core_config *config = sm_core_config_load(core, strlen(core), &error);
+    if (!config)
+        fail_msg("%s", error->message);
+    assert_int_equal(sm_swaps_count(config->swaps), 4);
+    for (size_t i = 0; i < sm_swaps_ref_count(o.swaps); i++)
+        assert_string_equal(sm_swaps_ref(config->swaps, i)->text, sm_swaps_ref(o.swaps, i)->text);
+    assert_string_equal(
+        json_string_value(json_object_get(sm_swaps_match(config->swaps, "api.corp.test")->claims, "iss")), "red");
+    sm_core_config_free(config);
+    g_autofree char *settings = sm_message_settings(&o, NULL);
+    assert_null(strstr(settings, "red"));
+    sm_run_options_clear(&o);
+    g_unsetenv("SM_TEST_TEAM");
+    {
+        g_auto(GStrv) again = NULL;
+        g_autofree char *place =
+            g_strconcat(path, ":7: swap 'corp': claims: iss: the variable SM_TEST_TEAM is not set", NULL);
+        assert_int_equal(parse(args, &o, &error, &again), -1);
+        assert_true(g_str_has_prefix(error->message, "--egress-swap-config: "));
+        assert_non_null(strstr(error->message, place));
+    }
+    (void)unlink(path);
+}
+
+/** A domain that a credential could not go to, and values that are none, among them secrets in the wrong place. */
+static void test_swaps_refused(void **state)
+{
+    g_autofree char *path = swap_file(
+        "s.yaml",
+        "swaps:\n  one:\n    type: static\n    domains:\n      - a.test\n      - .b.test\n    key_ref: env:K\n");
+    g_autofree char *openai =
+        swap_file("o.yaml", "swaps:\n  openai:\n    type: static\n    domains: [o.test]\n    key_ref: env:K\n");
+    g_autofree char *host = swap_file(
+        "h.json", "{\"swaps\": {\"h\": {\"type\": \"static\", \"domains\":\n[\"api.openai.com\"], \"key_ref\": "
+                  "\"env:K\"}}}");
+    g_autofree char *literal =
+        swap_file("l.yaml", "swaps:\n  l:\n    type: static\n    domains: [o.test]\n    key_ref: sk-CANARY\n");
+    const struct {
+        const char *flags, *file, *says; /* says NULL: it is taken */
+    } cases[] = {
+        {"--egress-allow a.test --egress-allow .b.test", path, NULL},
+        {"--egress-allow .a.test --egress-allow .b.test", path, NULL},
+        {"--egress-allow a.test:443 --egress-allow .b.test:8443", path, NULL},
+        {"--egress-allow a.test:8443 --egress-allow .b.test", path, NULL},
+        {"--egress strict --egress-allow a.test --egress-allow .b.test --egress-passthrough x.b.test", path, NULL},
+        {"--egress-allow a.test --egress-allow .b.test --egress-passthrough .a.test --egress-passthrough .c.b.test",
+         path, NULL},
+        {"--egress-allow a.test --egress-allow .b.test --egress-passthrough a.test:22", path, NULL},
+        {"--egress-allow a.test --egress-allow .b.test --egress-deny x.b.test", path, NULL},
+        {"", path, "s.yaml:5: swap 'one': 'a.test' is not listed: add --egress-allow a.test"},
+        {"--egress-allow 203.0.113.0/24", path, "'a.test' is not listed"},
+        {"--egress-allow a.test", path, "s.yaml:6: swap 'one': '.b.test' is not listed as a whole: add --egress-allow"},
+        {"--egress-allow a.test --egress-allow b.test --egress-allow .x.b.test", path,
+         "'.b.test' is not listed as a whole"},
+        {"--egress-passthrough a.test --egress-allow .b.test", path, "'a.test' is passthrough by 'a.test'"},
+        {"--egress-allow a.test --egress-passthrough a.test --egress-allow .b.test", path,
+         "is passthrough by 'a.test'"},
+        {"--egress-allow a.test --egress-passthrough a.test:443 --egress-allow .b.test", path, "by 'a.test:443'"},
+        {"--egress-allow .a.test --egress-passthrough a.test --egress-allow .b.test", path,
+         "is passthrough by 'a.test'"},
+        {"--egress-allow a.test --egress-passthrough .b.test", path, "'.b.test' is not listed as a whole"},
+        {"--egress-allow a.test --egress-allow .b.test --egress-passthrough .b.test", path, "passthrough by '.b.test'"},
+        {"--egress-allow a.test --egress-allow .b.test --egress-deny a.test", path, "'a.test' is denied by 'a.test'"},
+        {"--egress-allow a.test --egress-allow .b.test --egress-deny .b.test", path,
+         "'.b.test' is denied by '.b.test'"},
+        {"--egress off --egress-allow a.test --egress-allow .b.test", path, "--egress-swap-config: nothing is judged"},
+        {"--egress-opaque --egress-allow a.test --egress-allow .b.test", path, "--egress-opaque"},
+        {"--network isolated --egress-allow a.test --egress-allow .b.test", path, "--network isolated"},
+        {"--egress-swap-config x.yaml", path, "given twice"},
+        {"--egress-allow o.test --cred-swap openai", openai, "--cred-swap=openai: a swap 'openai' is there already"},
+        {"--cred-swap openai", host,
+         "--cred-swap=openai: domain 'api.openai.com' of swap 'openai' is there already, in 'h'"},
+        {"--egress-allow o.test", literal, "l.yaml:5: swap 'l': key_ref: not a reference"},
+        {"--cred-swap openai", NULL, NULL},
+        {"--cred-swap openai --cred-swap openai=env:X", NULL, "--cred-swap=openai: a swap 'openai' is there already"},
+        {"--cred-swap openai --egress-passthrough api.openai.com", NULL, "is passthrough"},
+        {"--cred-swap openai --egress-deny .openai.com", NULL, "is denied by '.openai.com'"},
+        {"--cred-swap openai --egress off", NULL, "--cred-swap: nothing is judged with --egress off"},
+        {"--cred-swap openai --egress-opaque", NULL, "--cred-swap: no TLS is intercepted"},
+        {"--cred-swap openai --network isolated", NULL, "--cred-swap: there are no requests"},
+        {"--cred-swap opneai", NULL, "did you mean openai?"},
+        {"--cred-swap OpenAI", NULL, "no such provider"},
+        {"--cred-swap ''", NULL, "no such provider"},
+        {"--cred-swap sk-ant-CANARY", NULL, "no such provider: write PROVIDER or PROVIDER=REF"},
+        {"--cred-swap sk-ant-CANARY=env:X", NULL, "no such provider"},
+        {"--cred-swap openai=", NULL, "--cred-swap=openai: empty"},
+        {"--cred-swap openai=sk-CANARY", NULL, "--cred-swap=openai: not a reference"},
+        {"--cred-swap=openai=env:sk-CANARY", NULL, "--cred-swap=openai: env:"},
+        {"--cred-swap openai=vault:CANARY", NULL, "--cred-swap=openai: vault:"},
+        {"--cred-swap", NULL, "lacks its value"},
+        {"--dry-run=yes", NULL, "takes no value"},
+    };
+    for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
+        struct sm_run_options o;
+        g_auto(GStrv) argv = NULL;
+        g_autoptr(GError) error = NULL;
+        bool bare = g_str_has_suffix(cases[i].flags, "--cred-swap");
+        g_autofree char *args =
+            g_strconcat(cases[i].file ? "--egress-swap-config=" : "", cases[i].file ? cases[i].file : "",
+                        cases[i].file && cases[i].flags[0] ? " " : "", cases[i].flags, bare ? "" : " x", NULL);
+        int r = parse(args, &o, &error, &argv);
+        if (r == 0 && cases[i].says)
+            fail_msg("'%s' was taken", args);
+        if (r < 0 && (!cases[i].says || !strstr(error->message, cases[i].says)))
+            fail_msg("'%s': %s", args, error->message);
+        if (r < 0) {
+            assert_null(strstr(error->message, "CANARY"));
+            assert_true(g_error_matches(error, SM_ERROR, SM_ERROR_INVALID));
+            assert_true(g_str_has_prefix(error->message, "--"));
+            assert_null(o.name); /* untouched */
+        } else {
+            sm_run_options_clear(&o);
+        }
+    }
+    const char *const files[] = {path, openai, host, literal};
+    for (size_t i = 0; i < SM_ARRAY_LEN(files); i++)
+        (void)unlink(files[i]);
+}
+
+static void test_dry_run(void **state)
+{
+    g_autofree char *key = swap_file("key", "CANARY-in-a-file");
+    g_autofree char *path = swap_file("d.yaml", "swaps:\n"
+                                                "  corp:\n"
+                                                "    type: oauth2-cc\n"
+                                                "    domains: [api.corp.test, x.corp.test, y.corp.test]\n"
+                                                "    header: X-Token\n"
+                                                "    placeholder: CANARY-placeholder\n"
+                                                "    token_url: https://id.corp.test/t?key=CANARY\n"
+                                                "    client_id_ref: env:SM_TEST_ID\n"
+                                                "    client_secret_ref: file:key\n"
+                                                "  gh:\n"
+                                                "    type: jwt-bearer\n"
+                                                "    domains: [gh.test]\n"
+                                                "    signing_key_ref: vault:kv/gh#pem\n"
+                                                "    algorithm: RS256\n"
+                                                "    claims: {iss: '${SM_TEST_TEAM}'}\n");
+    g_autofree char *args =
+        g_strdup_printf("--egress strict --egress-allow .corp.test --egress-allow gh.test "
+                        "--egress-swap-config %s --cred-swap openai=env:SM_TEST_KEY --dry-run --json",
+                        path);
+    g_autofree char *with_command = g_strconcat(args, " echo CANARY-argument", NULL);
+    static const struct {
+        const char *id;
+        mode_t mode;
+        const char *id_problem, *file_problem;
+        bool id_present;
+    } cases[] = {
+        {NULL, 0600, "not set", NULL, false},
+        {"", 0640, "empty", "mode 0640", false},
+        {"CANARY-id", 0400, NULL, NULL, true},
+    };
+    g_setenv("SM_TEST_TEAM", "CANARY-team", TRUE);
+    g_setenv("SM_TEST_KEY", "CANARY-key", TRUE);
+    for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
+        struct sm_run_options o;
+        g_auto(GStrv) argv = NULL;
+        const char *present_problem;
+        int id, file, openai;
+        g_unsetenv("SM_TEST_ID");
+        if (cases[i].id)
+            g_setenv("SM_TEST_ID", cases[i].id, TRUE);
+        assert_int_equal(chmod(key, cases[i].mode), 0);
+        good(i ? args : with_command, &o, &argv);
+        assert_true(o.dry_run && o.json);
+        assert_int_equal(o.argv != NULL, i == 0); /* a dry run needs no command */
+        json_t *d = sm_dry_run(&o);
+        json_t *id_problem, *file_problem, *vault, *name;
+        assert_non_null(d);
+        assert_int_equal(json_unpack(d, "{s:[{s:[{s:b,s:o},{s:b,s:o}]},{s:[{s:o,s:s}]},{s:[{s:b}]}], s:o}", "swaps",
+                                     "refs", "present", &id, "problem", &id_problem, "present", &file, "problem",
+                                     &file_problem, "refs", "present", &vault, "problem", &present_problem, "refs",
+                                     "present", &openai, "workspace", &name),
+                         0);
+        assert_int_equal(id, cases[i].id_present);
+        assert_int_equal(g_strcmp0(json_string_value(id_problem), cases[i].id_problem), 0);
+        assert_true(file);
+        assert_int_equal(json_is_null(file_problem), !cases[i].file_problem);
+        if (cases[i].file_problem)
+            assert_true(g_str_has_prefix(json_string_value(file_problem), cases[i].file_problem));
+        assert_true(json_is_false(vault));
+        assert_string_equal(present_problem, "VAULT_ADDR is not set");
+        assert_true(openai);
+        assert_true(json_is_null(name));
+        char *json = json_dumps(d, JSON_INDENT(2));
+        g_autofree char *text = sm_dry_run_text(d);
+        assert_null(strstr(json, "CANARY"));
+        assert_null(strstr(text, "CANARY"));
+        static const char *const shown[] = {"corp",
+                                            "oauth2-cc",
+                                            "api.corp.test",
+                                            "y.corp.test",
+                                            "X-Token",
+                                            "{token}",
+                                            "client_id_ref env:SM_TEST_ID",
+                                            "gh.test",
+                                            "vault:kv/gh#pem",
+                                            "SM_TEST_TEAM",
+                                            "openai",
+                                            "Bearer {key}",
+                                            "env:SM_TEST_KEY",
+                                            "strict",
+                                            "intercepted",
+                                            "3 allowed"};
+        for (size_t k = 0; k < SM_ARRAY_LEN(shown); k++)
+            if (!strstr(text, shown[k]))
+                fail_msg("'%s' is not in:\n%s", shown[k], text);
+        free(json);
+        json_decref(d);
+        sm_run_options_clear(&o);
+    }
+    /* What is there instead of a file. */
+    assert_int_equal(chmod(key, 0600), 0);
+    static const struct {
+        const char *ref, *problem;
+    } files[] = {
+        {"/nonexistent/key", "no such file"}, {"/proc", "not a regular file"}, {"/proc/self/setgroups", "empty"}};
+    for (size_t i = 0; i < SM_ARRAY_LEN(files); i++) {
+        struct sm_run_options o;
+        g_auto(GStrv) argv = NULL;
+        g_autofree char *one = g_strdup_printf("--dry-run --cred-swap openai=file:%s", files[i].ref);
+        int present;
+        const char *problem;
+        good(one, &o, &argv);
+        json_t *d = sm_dry_run(&o);
+        assert_int_equal(
+            json_unpack(d, "{s:[{s:[{s:b,s:s}]}]}", "swaps", "refs", "present", &present, "problem", &problem), 0);
+        assert_false(present);
+        assert_string_equal(problem, files[i].problem);
+        json_decref(d);
+        sm_run_options_clear(&o);
+    }
+    g_unsetenv("SM_TEST_TEAM");
+    g_unsetenv("SM_TEST_KEY");
+    g_unsetenv("SM_TEST_ID");
+    (void)unlink(key);
+    (void)unlink(path);
+}
+
 static void test_warnings_and_help(void **state)
 {
     struct sm_run_options o;
@@ -478,9 +771,10 @@ static void test_messages(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything),  cmocka_unit_test(test_modes),
-        cmocka_unit_test(test_refused),  cmocka_unit_test(test_policy_file), cmocka_unit_test(test_warnings_and_help),
-        cmocka_unit_test(test_ca_files), cmocka_unit_test(test_suggest),     cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything),    cmocka_unit_test(test_modes),
+        cmocka_unit_test(test_refused),  cmocka_unit_test(test_policy_file),   cmocka_unit_test(test_warnings_and_help),
+        cmocka_unit_test(test_ca_files), cmocka_unit_test(test_suggest),       cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_swaps),    cmocka_unit_test(test_swaps_refused), cmocka_unit_test(test_dry_run),
     };
     g_strlcpy(dir, "/tmp/sm-test-options-XXXXXX", sizeof(dir));
     if (!mkdtemp(dir))
