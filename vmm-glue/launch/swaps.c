@@ -70,7 +70,7 @@ static bool add_provider(struct sm_run_options *o, const char *value, GError **e
     g_autofree char *cwd = g_get_current_dir();
 
     if (!provider) {
-        const char **words = g_newa(const char *, sm_n_providers);
+        g_autofree const char **words = g_new(const char *, sm_n_providers);
         g_autoptr(GString) all = g_string_new(NULL);
         for (size_t i = 0; i < sm_n_providers; i++) {
             words[i] = sm_providers[i].name;
