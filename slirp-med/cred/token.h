@@ -34,8 +34,8 @@
  * and the rest.
  */
 #define SM_TOKEN_FORM_MAX (640u << 10)
-/** Scopes and audience in text: the longest lists in use are some hundred bytes. */
-#define SM_TOKEN_PARAM_MAX 4096
+/** All scopes, and the audience, in text: room for 64 scopes of 256 bytes; the longest lists in use are some hundred. */
+#define SM_TOKEN_PARAM_MAX 20480
 
 /** How the client says who it is (RFC 6749 2.3.1). */
 enum sm_token_auth {

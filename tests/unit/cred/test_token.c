@@ -116,7 +116,11 @@ static void test_params(void **state)
     /* The longest secrets fit, whatever is in them. */
     sm_cleanup(sm_cred_request_clear) struct sm_cred_request r = {0};
     char *worst = g_strnfill(SM_CRED_SECRET_MAX, '%');
-    client_request((struct sm_token_client){.auth = SM_TOKEN_AUTH_BODY}, worst, worst, &r);
+    char *most = g_strnfill(SM_TOKEN_PARAM_MAX - 1, '%');
+    const char *const longest[] = {most, NULL};
+    client_request((struct sm_token_client){.auth = SM_TOKEN_AUTH_BODY, .scopes = longest, .audience = most}, worst,
+                   worst, &r);
+    g_free(most);
     sm_cred_request_clear(&r);
     client_request((struct sm_token_client){.auth = SM_TOKEN_AUTH_BASIC}, worst, worst, &r);
     g_free(worst);
