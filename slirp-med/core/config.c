@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "cred/vault.h"
 
 static bool bad_key(const char *key, const char *want, GError **error)
 {
@@ -92,6 +93,8 @@ void sm_core_config_free(struct sm_core_config *c)
     g_free(c->extra_roots);
     sm_lists_free(c->lists);
     sm_swaps_free(c->swaps);
+    g_free(c->vault_addr);
+    g_free(c->vault_namespace);
     sm_ground_free(c->ground);
     g_free(c);
 }
@@ -105,6 +108,7 @@ struct sm_core_config *sm_core_config_load(const char *text, size_t len, GError 
 {
     json_error_t at;
     json_auto_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &at);
+    const char *vault_addr = NULL, *vault_namespace = NULL;
     const char *workspace, *mode, *extra_roots, *resolv_conf, *guest, *gateway, *resolver;
     json_t *allow, *passthrough, *deny, *swaps, *inside, *dns;
     json_int_t qps, max_bytes, seq_floor;
@@ -117,12 +121,12 @@ struct sm_core_config *sm_core_config_load(const char *text, size_t len, GError 
     if (json_unpack_ex(
             root, &at, JSON_STRICT,
             "{s:s, s:s, s:b, s:b, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:I, s:{s:s, s:i, s:s, s:s !}, s:{s:b, "
-            "s:I, s:I !}}",
+            "s:I, s:I !}, s?{s:s, s:s !}}",
             "workspace", &workspace, "mode", &mode, "opaque", &opaque, "log_query", &log_query, "extra_roots",
             &extra_roots, "allow", &allow, "passthrough", &passthrough, "deny", &deny, "swaps", &swaps, "inside",
             &inside, "dns", &dns, "resolv_conf", &resolv_conf, "dns_qps", &qps, "network", "guest", &guest,
             "prefix_len", &prefix_len, "gateway", &gateway, "resolver", &resolver, "audit", "sync", &sync, "max_bytes",
-            &max_bytes, "seq_floor", &seq_floor) < 0) {
+            &max_bytes, "seq_floor", &seq_floor, "vault", "addr", &vault_addr, "namespace", &vault_namespace) < 0) {
         sm_error_set(error, SM_ERROR_INVALID, "core configuration: %s", at.text);
         return NULL;
     }
@@ -145,6 +149,12 @@ struct sm_core_config *sm_core_config_load(const char *text, size_t len, GError 
     }
     c->audit_max_bytes = (uint64_t)max_bytes;
     c->audit_seq_floor = (uint64_t)seq_floor;
+    if (vault_addr && !sm_vault_addr_check(vault_addr, error)) {
+        g_prefix_error(error, "core configuration: vault: ");
+        return NULL;
+    }
+    c->vault_addr = g_strdup(vault_addr);
+    c->vault_namespace = g_strdup(vault_namespace);
     if (!(c->swaps = sm_swaps_from_json(swaps, error))) {
         g_prefix_error(error, "core configuration: ");
         return NULL;

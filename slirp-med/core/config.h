@@ -10,6 +10,7 @@
  *   extra_roots    string             PEM certificates of --egress-ca-file, one after the other; "" when there are none
  *   allow, passthrough, deny          arrays of entries (spec section 2), files already merged in
  *   swaps          {refs, entries}    credential swap: cred/swap.h, sm_swaps_to_json(); no secret is in it
+ *   vault          {addr, namespace}  text of VAULT_ADDR and VAULT_NAMESPACE (may be ""); only where a reference is one of Vault's
  *   inside         array of CIDR      --egress-inside
  *   dns            array of "ADDR[:PORT]"; empty: from resolv_conf
  *   resolv_conf    string             the host's resolv.conf as it was at start
@@ -17,7 +18,7 @@
  *   network        {guest, prefix_len, gateway, resolver}  addresses as text
  *   audit          {sync: bool, max_bytes: integer, seq_floor: integer}
  *
- * All keys are required, an unknown one is an error.
+ * All keys but vault are required, an unknown one is an error.
  */
 #ifndef SM_CORE_CONFIG_H
 #define SM_CORE_CONFIG_H
@@ -38,7 +39,8 @@ struct sm_core_config {
     bool log_query;
     char *extra_roots; /* never NULL */
     struct sm_lists *lists;
-    struct sm_swaps *swaps; /* never NULL */
+    struct sm_swaps *swaps;             /* never NULL */
+    char *vault_addr, *vault_namespace; /* NULL: there is no reference to Vault */
     struct sm_ground
         *ground; /* extra ranges and the virtual network; the host's own addresses are added by ownaddr.c */
     struct sm_endpoint dns[SM_RESOLVER_SERVERS_MAX];

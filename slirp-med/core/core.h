@@ -70,6 +70,7 @@
 struct sm_core;
 struct sm_session;
 struct sm_mediation;
+struct sm_creds;
 
 typedef void (*sm_effect_fn)(struct sm_session *s, bool ok);
 
@@ -172,6 +173,7 @@ struct sm_core {
     bool roots_asked, roots_loaded;
     GQueue roots_wait, mint_wait; /* of struct sm_mediation */
     struct sm_timer mint_timer;
+    struct sm_creds *creds;           /* NULL: nothing is swapped */
     GQueue fetch_wait, fetch_running; /* of struct sm_fetch */
     int fetch_roots;                  /* PEM, for the fetch helper; -1: not asked for yet */
     bool fetch_roots_asked;

@@ -14,24 +14,26 @@
 #include "base/link.h"
 #include "base/log.h"
 #include "core/fetchmsg.h"
+#include "cred/text.h"
+#include "cred/url.h"
 
 /** Addresses of the host that are tried. */
 #define ADDRS_MAX 4
 
 struct sm_fetch {
     struct sm_core *core;
-    char *name, *url, *host;
-    bool post, literal; /* literal: the operator wrote an address, or localhost */
-    struct sm_secret *headers, *body;
+    char *name, *host;
+    struct sm_cred_request request;
+    bool literal; /* the operator wrote an address, or localhost */
     sm_fetch_done done;
     void *data;
 
-    const char *failed; /* why, once that is known; told from the timer */
+    enum sm_cred_reason failed; /* why, once that is known; told from the timer */
     struct sm_resolver_req *lookup;
     struct sm_endpoint dst;
     struct sm_addr addrs[ADDRS_MAX];
     unsigned n_addrs, next_addr;
-    bool internal; /* an address was refused: the reason when none is left */
+    bool denied; /* an address was refused: the reason when none is left */
     struct sm_watch socket, pair;
     struct sm_timer timer;
     bool started; /* it counts as running; otherwise it waits in core->fetch_wait */
@@ -56,7 +58,7 @@ static GQueue *queue_of(struct sm_fetch *f)
 static void free_body(struct sm_fetch *f)
 {
     if (f->got)
-        sm_wipe(f->got, SM_FETCH_BODY_MAX);
+        sm_wipe(f->got, SM_FETCH_BODY_MAX + 1);
     g_clear_pointer(&f->got, g_free);
 }
 
@@ -71,25 +73,22 @@ static void fetch_free(struct sm_fetch *f)
     sm_fd_close(&f->pair.fd); /* the helper sees it and ends */
     g_queue_unlink(queue_of(f), &f->link);
     free_body(f);
-    sm_secret_free(f->headers);
-    sm_secret_free(f->body);
+    sm_cred_request_clear(&f->request);
     g_free(f->content_type);
     g_free(f->name);
-    g_free(f->url);
     g_free(f->host);
     g_free(f);
 }
 
 /* From the loop, never from inside sm_fetch_start(). */
-static void finish(struct sm_fetch *f, const char *reason)
+static void finish(struct sm_fetch *f, enum sm_cred_reason reason)
 {
     struct sm_core *core = f->core;
-    struct sm_fetch_result r = {
-        .reason = reason,
-        .status = f->status,
-        .content_type = f->content_type ? f->content_type : "",
+    struct sm_cred_response r = {
+        .status = (unsigned)f->status,
+        .content_type = f->content_type,
         .body = f->got,
-        .body_len = f->got_len,
+        .len = f->got_len,
     };
     sm_fetch_done done = f->done;
     void *data = f->data;
@@ -98,14 +97,14 @@ static void finish(struct sm_fetch *f, const char *reason)
     uint8_t *got = g_steal_pointer(&f->got);
     g_autofree char *type = g_steal_pointer(&f->content_type);
     fetch_free(f);
-    done(data, &r);
+    done(data, reason, &r);
     if (got)
-        sm_wipe(got, SM_FETCH_BODY_MAX);
+        sm_wipe(got, SM_FETCH_BODY_MAX + 1);
     g_free(got);
     wake_next(core);
 }
 
-static void fail_later(struct sm_fetch *f, const char *reason)
+static void fail_later(struct sm_fetch *f, enum sm_cred_reason reason)
 {
     f->failed = reason;
     sm_loop_unwatch(f->core->loop, &f->socket);
@@ -171,18 +170,18 @@ static void next_address(struct sm_fetch *f)
     while (f->next_addr < f->n_addrs) {
         f->dst.addr = f->addrs[f->next_addr++];
         if (!admitted(f, &f->dst)) {
-            f->internal = true;
+            f->denied = true;
             continue;
         }
         if (!record(f)) {
-            fail_later(f, "not_recorded");
+            fail_later(f, SM_CRED_NOT_RECORDED);
             return;
         }
         if (dial(f))
             return;
         sm_fd_close(&f->socket.fd);
     }
-    fail_later(f, f->internal ? "fetch_inside" : "fetch_unreachable");
+    fail_later(f, f->denied ? SM_CRED_ENDPOINT_DENIED : SM_CRED_ENDPOINT_UNREACHABLE);
 }
 
 static void on_lookup(void *data, enum sm_resolver_status status, const struct sm_dns_response *resp)
@@ -191,7 +190,7 @@ static void on_lookup(void *data, enum sm_resolver_status status, const struct s
 
     f->lookup = NULL;
     if (status != SM_RESOLVER_OK || resp->n_addrs == 0) {
-        fail_later(f, "fetch_unresolved");
+        fail_later(f, SM_CRED_ENDPOINT_UNREACHABLE);
         return;
     }
     f->n_addrs = SM_MIN(resp->n_addrs, (unsigned)ADDRS_MAX);
@@ -216,13 +215,13 @@ static void begin(struct sm_fetch *f)
     g_queue_unlink(&core->fetch_wait, &f->link);
     f->started = true;
     g_queue_push_tail_link(&core->fetch_running, &f->link);
-    sm_loop_arm(core->loop, &f->timer, sm_loop_now(core->loop) + SM_FETCH_TOTAL_US);
+    sm_loop_arm(core->loop, &f->timer, sm_loop_now(core->loop) + SM_CRED_TRANSFER_US);
     wake_next(core);
     if (!core->fetch_roots_asked) {
         core->fetch_roots_asked = true;
         if (sm_link_send(core->link.fd, SM_LINK_WANT, "fetchroots", -1) < 0) {
             core->fetch_roots_asked = false;
-            fail_later(f, "out_of_resources");
+            fail_later(f, SM_CRED_FETCH_HELPER);
             return;
         }
     }
@@ -232,7 +231,7 @@ static void begin(struct sm_fetch *f)
     }
     f->lookup = core->resolver ? sm_resolver_lookup(core->resolver, f->host, done) : NULL;
     if (!f->lookup)
-        fail_later(f, "fetch_unresolved");
+        fail_later(f, SM_CRED_ENDPOINT_UNREACHABLE);
 }
 
 /* ---- the helper ---- */
@@ -258,17 +257,31 @@ static bool say_secret(struct sm_fetch *f, char kind, const struct sm_secret *se
     return say(f, kind, p, len, NULL, 0);
 }
 
+static bool say_fields(struct sm_fetch *f)
+{
+    sm_cleanup(sm_cred_text_clear) struct sm_cred_text t = sm_cred_text_init(SM_FETCH_MSG_MAX);
+
+    for (size_t i = 0; i < f->request.n_fields; i++) {
+        size_t len;
+        const uint8_t *value = sm_secret_bytes(f->request.fields[i].value, &len);
+        sm_cred_text_str(&t, f->request.fields[i].name);
+        sm_cred_text_str(&t, ": ");
+        sm_cred_text_add(&t, value, len);
+        sm_cred_text_str(&t, "\n");
+    }
+    return !t.bad && say(f, SM_FETCH_H, t.data, t.len, NULL, 0);
+}
+
 static bool ask(struct sm_fetch *f)
 {
     char addr[SM_ADDR_STRLEN];
-    int left_ms = SM_FETCH_TIMEOUT_MS;
-    json_t *q =
-        json_pack("{s:s, s:s, s:s, s:i, s:s, s:i}", "url", f->url, "method", f->post ? "POST" : "GET", "host", f->host,
-                  "port", (int)f->dst.port, "addr", sm_addr_format(&f->dst.addr, addr), "timeout_ms", left_ms);
+    json_t *q = json_pack("{s:s, s:s, s:s, s:i, s:s, s:i}", "url", f->request.url, "method", f->request.method, "host",
+                          f->host, "port", (int)f->dst.port, "addr", sm_addr_format(&f->dst.addr, addr), "timeout_ms",
+                          SM_FETCH_TIMEOUT_MS);
     char *text = q ? json_dumps(q, JSON_COMPACT) : NULL;
     const int fds[2] = {f->socket.fd, f->core->fetch_roots};
-    bool ok = text && say(f, SM_FETCH_Q, text, strlen(text), fds, 2) && say_secret(f, SM_FETCH_H, f->headers) &&
-              say_secret(f, SM_FETCH_D, f->body);
+    bool ok = text && say(f, SM_FETCH_Q, text, strlen(text), fds, 2) && say_fields(f) &&
+              say_secret(f, SM_FETCH_D, f->request.body);
 
     free(text);
     json_decref(q);
@@ -281,7 +294,7 @@ static void start_helper(struct sm_fetch *f)
     int pair[2];
 
     if (sm_fd_seqpair(pair, false) < 0) {
-        fail_later(f, "out_of_resources");
+        fail_later(f, SM_CRED_FETCH_HELPER);
         return;
     }
     sm_autofd theirs = pair[1];
@@ -289,12 +302,11 @@ static void start_helper(struct sm_fetch *f)
     /* Our end only: the helper blocks where it writes. What is said waits in the pair until it reads. */
     if (sm_fd_set_nonblock(pair[0]) < 0 || !ask(f) || sm_link_send(f->core->link.fd, SM_LINK_FETCH, NULL, theirs) < 0 ||
         sm_loop_watch(f->core->loop, &f->pair, EPOLLIN) < 0) {
-        fail_later(f, "out_of_resources");
+        fail_later(f, SM_CRED_FETCH_HELPER);
         return;
     }
     sm_fd_close(&f->socket.fd); /* the helper's alone */
-    g_clear_pointer(&f->headers, sm_secret_free);
-    g_clear_pointer(&f->body, sm_secret_free);
+    sm_cred_request_clear(&f->request);
 }
 
 static void on_connected(struct sm_watch *watch, uint32_t events)
@@ -325,7 +337,7 @@ void sm_fetch_news(struct sm_core *core, int fd)
         struct sm_fetch *f = at->data;
         next = at->next;
         if (fd < 0)
-            fail_later(f, "fetch_no_roots");
+            fail_later(f, SM_CRED_FETCH_HELPER);
         else if (f->socket.fd >= 0 && !f->socket.added && f->pair.fd < 0 && !f->failed)
             start_helper(f);
     }
@@ -347,25 +359,21 @@ static bool take_head(struct sm_fetch *f, const char *text, size_t len)
 
 static bool take_piece(struct sm_fetch *f, const void *data, size_t len)
 {
-    if (f->status == 0 || len > SM_FETCH_BODY_MAX - f->got_len)
+    if (f->status == 0 || len > SM_FETCH_BODY_MAX + 1 - f->got_len)
         return false;
     if (!f->got)
-        f->got = g_malloc(SM_FETCH_BODY_MAX);
+        f->got = g_malloc(SM_FETCH_BODY_MAX + 1);
     memcpy(f->got + f->got_len, data, len);
     f->got_len += len;
     return true;
 }
 
-/** The words that the helper may say; another one is its own failure. */
-static const char *word_of(const char *text, size_t len)
+/** What the helper may say; anything else is its own failure. */
+static enum sm_cred_reason reason_of(const char *text, size_t len)
 {
-    static const char *const words[] = {"fetch_failed",    "fetch_timeout",    "fetch_tls",
-                                        "fetch_too_large", "fetch_no_libcurl", "fetch_no_sandbox"};
+    g_autofree char *word = g_strndup(text, SM_MIN(len, (size_t)64));
 
-    for (size_t i = 0; i < SM_ARRAY_LEN(words); i++)
-        if (strlen(words[i]) == len && memcmp(words[i], text, len) == 0)
-            return words[i];
-    return words[0];
+    return sm_cred_reason_parse(word, SM_CRED_FETCH_HELPER);
 }
 
 static void on_pair(struct sm_watch *watch, uint32_t events)
@@ -387,17 +395,17 @@ static void on_pair(struct sm_watch *watch, uint32_t events)
     else if (ok && buf[0] == SM_FETCH_D)
         ok = take_piece(f, buf + 1, (size_t)len - 1);
     else if (ok && buf[0] == SM_FETCH_E && f->status > 0) {
-        finish(f, NULL);
+        finish(f, SM_CRED_OK);
         return;
     } else if (ok && buf[0] == SM_FETCH_F) {
-        finish(f, word_of(buf + 1, (size_t)len - 1));
+        finish(f, reason_of(buf + 1, (size_t)len - 1));
         return;
     } else
         ok = false;
     if (len > 0)
         sm_wipe(buf, (size_t)len);
     if (!ok)
-        finish(f, "fetch_failed"); /* it died, or talks nonsense */
+        finish(f, SM_CRED_FETCH_HELPER); /* it died, or talks nonsense */
 }
 
 /* ---- life ---- */
@@ -410,7 +418,7 @@ static void on_timer(struct sm_timer *timer, int64_t now_us)
     if (f->failed)
         finish(f, f->failed);
     else if (f->started)
-        finish(f, "fetch_timeout");
+        finish(f, SM_CRED_ENDPOINT_TIMEOUT);
     else
         begin(f);
 }
@@ -418,34 +426,29 @@ static void on_timer(struct sm_timer *timer, int64_t now_us)
 /* The URL's host and port. False: not one of ours. */
 static bool read_url(struct sm_fetch *f)
 {
-    g_autoptr(GUri) uri = g_uri_parse(f->url, G_URI_FLAGS_NONE, NULL);
-    const char *scheme = uri ? g_uri_get_scheme(uri) : NULL, *host = uri ? g_uri_get_host(uri) : NULL;
-    bool https = g_strcmp0(scheme, "https") == 0;
+    struct sm_cred_url url;
+    char addr[SM_ADDR_STRLEN];
 
-    if (!host || !*host || (!https && g_strcmp0(scheme, "http") != 0))
+    if (!f->request.url || !sm_cred_url_parse(f->request.url, &url, NULL))
         return false;
-    int port = g_uri_get_port(uri) > 0 ? g_uri_get_port(uri) : https ? 443 : 80;
-    f->dst.port = (uint16_t)port;
-    f->host = g_ascii_strdown(host, -1);
-    if (strcmp(f->host, "localhost") == 0)
-        f->literal = sm_addr_parse("127.0.0.1", &f->addrs[0]);
-    else
-        f->literal = sm_addr_parse(f->host, &f->addrs[0]);
+    f->dst.port = url.host.port;
+    f->literal = url.host.kind != SM_NAME_HOST || url.loopback;
+    f->host = g_strdup(url.host.kind != SM_NAME_HOST ? sm_addr_format(&url.host.addr, addr) : url.host.name);
     f->n_addrs = f->literal ? 1 : 0;
-    return true;
+    if (url.host.kind != SM_NAME_HOST)
+        f->addrs[0] = url.host.addr;
+    return !f->literal || url.host.kind != SM_NAME_HOST || sm_addr_parse("127.0.0.1", &f->addrs[0]);
 }
 
-struct sm_fetch *sm_fetch_start(struct sm_core *core, const struct sm_fetch_request *request, sm_fetch_done done,
-                                void *data)
+struct sm_fetch *sm_fetch_start(struct sm_core *core, const char *name, struct sm_cred_request *request,
+                                sm_fetch_done done, void *data)
 {
     struct sm_fetch *f = g_new0(struct sm_fetch, 1);
 
     f->core = core;
-    f->name = g_strdup(request->name);
-    f->url = g_strdup(request->url);
-    f->post = request->post;
-    f->headers = request->headers;
-    f->body = request->body;
+    f->name = g_strdup(name);
+    f->request = *request;
+    *request = (struct sm_cred_request){0};
     f->done = done;
     f->data = data;
     f->link.data = f;

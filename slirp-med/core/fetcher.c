@@ -15,6 +15,7 @@
 #include "base/fd.h"
 #include "base/secret.h"
 #include "core/fetchmsg.h"
+#include "cred/reason.h"
 #include "sandbox/sandbox.h"
 
 /** Wakes up this often at the latest: only so that a lost event is no endless wait; the time-out is libcurl's. */
@@ -70,8 +71,10 @@ static void send_msg(char kind, const void *data, size_t len)
     sm_wipe(msg, 1 + len);
 }
 
-static int refuse(const char *word)
+static int refuse(enum sm_cred_reason reason)
 {
+    const char *word = sm_cred_reason_name(reason);
+
     send_msg(SM_FETCH_F, word, strlen(word));
     return 1;
 }
@@ -164,15 +167,12 @@ static int on_socket(void *ctx, curl_socket_t fd, curlsocktype purpose)
 static size_t on_body(char *data, size_t size, size_t n, void *ctx)
 {
     struct fetch *f = ctx;
-    size_t len = size * n;
+    size_t len = size * n, fits = SM_MIN(len, SM_FETCH_BODY_MAX + 1 - f->got_len);
 
-    if (len > SM_FETCH_BODY_MAX - f->got_len) {
-        f->too_large = true;
-        return 0;
-    }
-    memcpy(f->got + f->got_len, data, len);
-    f->got_len += len;
-    return len;
+    memcpy(f->got + f->got_len, data, fits);
+    f->got_len += fits;
+    f->too_large = f->got_len > SM_FETCH_BODY_MAX;
+    return f->too_large ? 0 : len;
 }
 
 static struct curl_slist *header_list(struct fetch *f)
@@ -217,7 +217,6 @@ static bool set_up(struct fetch *f)
     SET(CURLOPT_CAINFO_BLOB, &roots);
     SET(CURLOPT_NOSIGNAL, 1L);
     SET(CURLOPT_TIMEOUT_MS, (long)json_integer_value(json_object_get(f->question, "timeout_ms")));
-    SET(CURLOPT_MAXFILESIZE, (long)SM_FETCH_BODY_MAX);
     SET(CURLOPT_USERAGENT, "slirp-med/" SM_VERSION);
     SET(CURLOPT_HTTPHEADER, headers);
     SET(CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
@@ -234,16 +233,14 @@ static bool set_up(struct fetch *f)
     return ok && lib.multi_add_handle(f->multi, f->easy) == CURLM_OK;
 }
 
-static const char *word_of(const struct fetch *f, CURLcode code)
+static enum sm_cred_reason reason_of(CURLcode code)
 {
-    if (f->too_large || code == CURLE_FILESIZE_EXCEEDED)
-        return "fetch_too_large";
     if (code == CURLE_OPERATION_TIMEDOUT)
-        return "fetch_timeout";
+        return SM_CRED_ENDPOINT_TIMEOUT;
     if (code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CONNECT_ERROR || code == CURLE_SSL_CERTPROBLEM ||
         code == CURLE_SSL_CIPHER || code == CURLE_SSL_CACERT_BADFILE || code == CURLE_SSL_ISSUER_ERROR)
-        return "fetch_tls";
-    return "fetch_failed";
+        return SM_CRED_ENDPOINT_TLS;
+    return SM_CRED_ENDPOINT_UNREACHABLE;
 }
 
 /* Until libcurl is done. False: the core has gone. */
@@ -275,7 +272,7 @@ static void answer(struct fetch *f)
     json_t *head = json_pack("{s:i, s:s}", "status", (int)status, "content_type", valid);
     char *dumped = head ? json_dumps(head, JSON_COMPACT) : NULL;
     if (!dumped || strlen(dumped) > SM_FETCH_MSG_MAX) {
-        (void)refuse("fetch_failed");
+        (void)refuse(SM_CRED_ENDPOINT_UNREACHABLE);
     } else {
         send_msg(SM_FETCH_S, dumped, strlen(dumped));
         for (size_t at = 0; at < f->got_len; at += PIECE_MAX)
@@ -299,26 +296,28 @@ int sm_fetcher_main(int argc, char **argv)
     (void)argv;
     if (sm_sandbox_early(SM_ROLE_FETCH, &sandbox, NULL) < 0)
         return 1;
-    /* All that reads files comes before the sandbox: the library, OpenSSL's configuration, /etc/localtime. */
+    /* All that reads files comes before the sandbox: the library, OpenSSL's configuration, /etc/localtime, jansson's seed. */
+    json_object_seed(0);
     tzset();
     (void)gmtime_r(&(const time_t){0}, &tm);
     if (!load_library())
-        return refuse("fetch_no_libcurl");
+        return refuse(SM_CRED_FETCH_HELPER);
     if (lib.global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK || !(f.easy = lib.easy_init()) ||
         !(f.multi = lib.multi_init()))
-        return refuse("fetch_failed");
-    f.got = g_malloc(SM_FETCH_BODY_MAX);
+        return refuse(SM_CRED_FETCH_HELPER);
+    f.got = g_malloc(SM_FETCH_BODY_MAX + 1);
     f.socket = -1;
     if (sm_sandbox_enter(SM_ROLE_FETCH, &sandbox, NULL) < 0)
-        return refuse("fetch_no_sandbox");
+        return refuse(SM_CRED_FETCH_HELPER);
     if (!take_question(&f) || !set_up(&f))
-        return refuse("fetch_failed");
+        return refuse(SM_CRED_FETCH_HELPER);
     bool done = perform(&f, &code);
-    if (done && code == CURLE_OK)
+    /* A body that was cut off is for the reader to judge: it is one byte over what may be. */
+    if (done && (code == CURLE_OK || f.too_large))
         answer(&f);
     else if (done)
-        (void)refuse(word_of(&f, code));
-    sm_wipe(f.got, SM_FETCH_BODY_MAX);
+        (void)refuse(reason_of(code));
+    sm_wipe(f.got, SM_FETCH_BODY_MAX + 1);
     sm_secret_free(f.headers);
     sm_secret_free(f.body);
     return 0; /* the rest goes with the process */

@@ -8,9 +8,9 @@
  *   H  core -> helper   header lines, each ended by LF (they may hold secrets); may be empty
  *   D  core -> helper   the body; may be empty
  *   S  helper -> core   JSON {status, content_type}: a response came, whatever its status
- *   D  helper -> core   a piece of its body
+ *   D  helper -> core   a piece of its body; one byte over SM_FETCH_BODY_MAX says that there was more
  *   E  helper -> core   that was all
- *   F  helper -> core   a word of the table below: no response
+ *   F  helper -> core   a word of cred/reason.h: no response
  *
  * Q, H and D come once each, in this order; then S, D..., E, or F at any time. The end of the pair without E or F is a failure.
  */
@@ -28,7 +28,7 @@
 #define SM_FETCH_FD 3
 /** A response's body: tokens and secrets are small; issue 4 has this limit. */
 #define SM_FETCH_BODY_MAX (1u << 20)
-/** One message: a request body with a signed assertion is some KiB; below the default of a socket's queue. */
+/** One message: a request body with a signed assertion is some KiB. Two of them fit the default of a socket's queue. */
 #define SM_FETCH_MSG_MAX (64u << 10)
 /** The whole exchange, from the start of TLS to the last byte. */
 #define SM_FETCH_TIMEOUT_MS 10000

@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "base/link.h"
 #include "base/log.h"
+#include "core/creds.h"
 #include "core/fetch.h"
 #include "sandbox/sandbox.h"
 
@@ -162,6 +163,8 @@ static bool take_link(struct sm_core *core)
         sm_pki_news(core, m.fd);
     } else if (m.verb == SM_LINK_GIVE && strcmp(m.text, "fetchroots") == 0) {
         sm_fetch_news(core, sm_steal_fd(&m.fd));
+    } else if (m.verb == SM_LINK_GIVE && g_str_has_prefix(m.text, "ref:")) {
+        sm_creds_news(core->creds, m.text + strlen("ref:"), m.fd);
     }
     sm_fd_close(&m.fd);
     return true;
@@ -201,6 +204,7 @@ static bool core_init(struct sm_core *core, GError **error)
     if (core->config->mode != SM_MODE_OFF && !core->config->opaque &&
         !sm_pki_init(core, SM_CA_KEY_FD, SM_CA_CERT_FD, error))
         return false;
+    core->creds = sm_creds_new(core);
     return sm_ownaddr_init(core, error) && sm_names_init(core, error);
 }
 
@@ -253,6 +257,7 @@ int sm_core_main(int argc, char **argv)
     int status = sm_loop_run(core.loop);
 
     sm_channel_free(core.channel); /* the front sees the end of the channel and ends too */
+    sm_creds_free(core.creds);
     sm_fetch_free_all(&core);
     sm_pki_free(&core);
     sm_dnsserve_free(core.dns);

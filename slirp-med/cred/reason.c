@@ -2,8 +2,17 @@
 /* The names of the reasons; see reason.h. */
 #include "cred/reason.h"
 
+#include <string.h>
+
 static const char *const names[] = {
     [SM_CRED_OK] = "none",
+    [SM_CRED_REF_MISSING] = "ref_missing",
+    [SM_CRED_REF_EMPTY] = "ref_empty",
+    [SM_CRED_REF_TOO_LARGE] = "ref_too_large",
+    [SM_CRED_REF_NOT_A_FILE] = "ref_not_a_file",
+    [SM_CRED_REF_OWNER] = "ref_owner",
+    [SM_CRED_REF_MODE] = "ref_mode",
+    [SM_CRED_REF_UNREADABLE] = "ref_unreadable",
     [SM_CRED_VALUE_EMPTY] = "value_empty",
     [SM_CRED_VALUE_TOO_LARGE] = "value_too_large",
     [SM_CRED_VALUE_INVALID] = "value_invalid",
@@ -13,6 +22,9 @@ static const char *const names[] = {
     [SM_CRED_ENDPOINT_DENIED] = "endpoint_denied",
     [SM_CRED_ENDPOINT_TLS] = "endpoint_tls",
     [SM_CRED_ENDPOINT_TIMEOUT] = "endpoint_timeout",
+    [SM_CRED_FETCH_HELPER] = "fetch_helper",
+    [SM_CRED_FETCH_BUSY] = "fetch_busy",
+    [SM_CRED_NOT_RECORDED] = "not_recorded",
     [SM_CRED_ENDPOINT_REDIRECT] = "endpoint_redirect",
     [SM_CRED_TOKEN_STATUS] = "token_endpoint_status",
     [SM_CRED_TOKEN_RESPONSE_TYPE] = "token_response_type",
@@ -38,4 +50,12 @@ SM_NAME_TABLE_COVERS(names, SM_CRED_REASONS);
 const char *sm_cred_reason_name(enum sm_cred_reason reason)
 {
     return (unsigned)reason < SM_CRED_REASONS ? names[reason] : "?";
+}
+
+enum sm_cred_reason sm_cred_reason_parse(const char *name, enum sm_cred_reason fallback)
+{
+    for (unsigned i = 1; i < SM_CRED_REASONS; i++)
+        if (strcmp(name, names[i]) == 0)
+            return (enum sm_cred_reason)i;
+    return fallback;
 }

@@ -11,6 +11,14 @@
 
 enum sm_cred_reason {
     SM_CRED_OK = 0,
+    /* what a reference names (supervisor/refs.h has the same words) */
+    SM_CRED_REF_MISSING,
+    SM_CRED_REF_EMPTY,
+    SM_CRED_REF_TOO_LARGE,
+    SM_CRED_REF_NOT_A_FILE,
+    SM_CRED_REF_OWNER, /* neither the launcher's user nor root */
+    SM_CRED_REF_MODE,  /* group or others have any right to it */
+    SM_CRED_REF_UNREADABLE,
     /* the secret itself (value.h) */
     SM_CRED_VALUE_EMPTY,
     SM_CRED_VALUE_TOO_LARGE,
@@ -23,6 +31,9 @@ enum sm_cred_reason {
     SM_CRED_ENDPOINT_DENIED,      /* its address is inside */
     SM_CRED_ENDPOINT_TLS,
     SM_CRED_ENDPOINT_TIMEOUT,
+    SM_CRED_FETCH_HELPER,      /* the helper, or libcurl, cannot be started, or it died */
+    SM_CRED_FETCH_BUSY,        /* too many wait */
+    SM_CRED_NOT_RECORDED,      /* the audit log cannot be written */
     SM_CRED_ENDPOINT_REDIRECT, /* 3xx: never followed, the next host is not the operator's choice */
     /* the token endpoint's answer (token.h) */
     SM_CRED_TOKEN_STATUS,
@@ -49,5 +60,7 @@ enum sm_cred_reason {
 
 /** sm_cred_reason_name() - "token_missing"; "none" for OK. */
 const char *sm_cred_reason_name(enum sm_cred_reason reason);
+/** sm_cred_reason_parse() - the reason of a name; @fallback when there is none. */
+enum sm_cred_reason sm_cred_reason_parse(const char *name, enum sm_cred_reason fallback);
 
 #endif

@@ -57,5 +57,7 @@ static int open_file(const char *path, const char **ret_why)
 int sm_ref_open(const struct sm_ref_source *source, const char **ret_why)
 {
     *ret_why = "ref_unreadable";
+    if (!source->what)
+        return -1;
     return source->env ? open_env(source->what, ret_why) : open_file(source->what, ret_why);
 }

@@ -13,7 +13,7 @@
 
 struct sm_ref_source {
     bool env;         /* what is a variable; otherwise an absolute path */
-    const char *what; /* borrowed */
+    const char *what; /* borrowed; NULL: not for the supervisor to open (Vault) */
 };
 
 /**

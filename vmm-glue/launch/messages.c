@@ -80,6 +80,8 @@ char *sm_message_core(const struct sm_run_options *o, const struct sm_launch_gro
     put(m, &ok, "passthrough", entries(o->lists, SM_LIST_PASSTHROUGH));
     put(m, &ok, "deny", entries(o->lists, SM_LIST_DENY));
     put(m, &ok, "swaps", sm_swaps_to_json(o->swaps));
+    if (o->vault_addr)
+        put(m, &ok, "vault", json_pack("{s:s, s:s}", "addr", o->vault_addr, "namespace", o->vault_namespace));
     put(m, &ok, "inside", strings(o->inside));
     put(m, &ok, "dns", dns_servers(o));
     put(m, &ok, "resolv_conf", json_string(g->resolv_conf));

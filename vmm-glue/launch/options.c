@@ -586,6 +586,11 @@ void sm_run_options_clear(struct sm_run_options *o)
     g_clear_pointer(&o->state_dir, g_free);
     g_clear_pointer(&o->lists, sm_lists_free);
     g_clear_pointer(&o->swaps, sm_swaps_free);
+    g_clear_pointer(&o->vault_addr, g_free);
+    g_clear_pointer(&o->vault_namespace, g_free);
+    if (o->vault_roots)
+        (void)g_string_free(o->vault_roots, TRUE);
+    o->vault_roots = NULL;
     g_clear_pointer(&o->inside, g_ptr_array_unref);
     g_clear_pointer(&o->ca_files, g_ptr_array_unref);
     if (o->extra_roots)

@@ -33,11 +33,13 @@ struct sm_run_options {
     char *state_dir; /* NULL: the default */
     enum sm_mode mode;
     bool opaque;
-    struct sm_lists *lists; /* flags and files */
-    struct sm_swaps *swaps; /* --egress-swap-config and --cred-swap; each could apply (swaps.h) */
-    GPtrArray *inside;      /* char *: canonical CIDRs */
-    GPtrArray *ca_files;    /* char *: --egress-ca-file, absolute */
-    GString *extra_roots;   /* the certificates in them, PEM */
+    struct sm_lists *lists;             /* flags and files */
+    struct sm_swaps *swaps;             /* --egress-swap-config and --cred-swap; each could apply (swaps.h) */
+    char *vault_addr, *vault_namespace; /* of the environment; NULL: no reference is one of Vault's */
+    GString *vault_roots;               /* the certificates of VAULT_CACERT, PEM; may be empty */
+    GPtrArray *inside;                  /* char *: canonical CIDRs */
+    GPtrArray *ca_files;                /* char *: --egress-ca-file, absolute */
+    GString *extra_roots;               /* the certificates in them, PEM */
     bool log_query;
     unsigned dns_qps; /* 0: no budget */
     struct sm_endpoint dns[SM_OPTIONS_DNS_MAX];

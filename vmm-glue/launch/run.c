@@ -78,6 +78,22 @@ static int say(const GError *error)
     return g_error_matches(error, SM_ERROR, SM_ERROR_INVALID) ? SM_LAUNCH_USAGE : SM_SUPERVISOR_FAILED;
 }
 
+/** What the core may ask for by number: the references of the swaps, and behind them VAULT_TOKEN. */
+static size_t references(const struct sm_run_options *o, struct sm_ref_source **ret)
+{
+    size_t n = sm_swaps_ref_count(o->swaps);
+    struct sm_ref_source *refs = g_new0(struct sm_ref_source, n + 1);
+
+    for (size_t i = 0; i < n; i++) {
+        const struct sm_ref *r = sm_swaps_ref(o->swaps, i);
+        refs[i].env = r->kind == SM_REF_ENV;
+        refs[i].what = r->kind == SM_REF_ENV ? r->name : r->kind == SM_REF_FILE ? r->path : NULL;
+    }
+    refs[n] = (struct sm_ref_source){.env = true, .what = "VAULT_TOKEN"};
+    *ret = refs;
+    return n + 1;
+}
+
 static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, struct sm_launch_ground *ground,
                       bool *ret_started)
 {
@@ -112,6 +128,10 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     if (sm_run_options_intercepts(o) && sm_workspace_new_ca(ws, &ca, &error) < 0)
         return say(error);
 
+    g_autofree struct sm_ref_source *refs = NULL;
+    size_t n_refs = references(o, &refs);
+    g_autofree char *fetch_roots =
+        g_strdup_printf("%s\n%s", o->extra_roots->str, o->vault_roots ? o->vault_roots->str : "");
     char self[] = "slirp-med", core[] = "core", front[] = "nat", guest[] = "guest-init";
     char *core_argv[] = {self, core, NULL}, *front_argv[] = {self, front, NULL}, *guest_argv[] = {self, guest, NULL};
     sm_cleanup(json_freep) json_t *facts = sm_message_facts(o);
@@ -125,6 +145,9 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
         .ca_cert_fd = ca.cert_fd,
         .ca_guest_fd = ca.guest_fd,
         .roots_paths = roots_paths,
+        .extra_roots = fetch_roots,
+        .refs = refs,
+        .n_refs = n_refs,
         .resolv_path = networked && o->n_dns == 0 ? SM_RESOLV_PATH : NULL,
         .resolv_text = ground->resolv_conf,
         .facts = facts,

@@ -11,7 +11,11 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "cred/jwt.h"
 #include "cred/provider.h"
+#include "cred/token.h"
+#include "cred/vault.h"
+#include "launch/cafile.h"
 
 #define HTTPS_PORT 443
 
@@ -209,6 +213,59 @@ static bool check_domains(const struct sm_run_options *o, GError **error)
     return true;
 }
 
+/* ---- can it be had? ---- */
+
+/* What the engines want of an entry, before there is any secret. */
+static bool check_entry(const struct sm_swap *s, GError **error)
+{
+    bool ok =
+        sm_jwt_claims_check(s->claims, error) &&
+        (!s->token_url || sm_token_params_check(s->token_url, (const char *const *)s->scopes, s->audience, error));
+
+    if (!ok)
+        g_prefix_error(error,
+                       "%s%s: swap '%s': ", g_str_has_prefix(s->place, "--") ? "" : "--egress-swap-config: ", s->place,
+                       s->name);
+    return ok;
+}
+
+static bool check_vault(struct sm_run_options *o, GError **error)
+{
+    const char *addr = getenv("VAULT_ADDR"), *space = getenv("VAULT_NAMESPACE"), *ca = getenv("VAULT_CACERT");
+    const struct sm_ref *ref = NULL;
+
+    for (size_t i = 0; i < sm_swaps_ref_count(o->swaps); i++) {
+        const struct sm_ref *r = sm_swaps_ref(o->swaps, i);
+        if (r->kind != SM_REF_VAULT)
+            continue;
+        ref = r;
+        if (!sm_vault_path_check(r->path, error) || !sm_vault_field_check(r->field, error)) {
+            g_prefix_error(error, "%s: ", r->text);
+            return false;
+        }
+    }
+    if (!ref || o->dry_run)
+        return true;
+    if (!addr || !addr[0]) {
+        sm_error_set(error, SM_ERROR_INVALID,
+                     "%s: VAULT_ADDR is not set: it says where Vault is, as in https://vault.example.com:8200",
+                     ref->text);
+        return false;
+    }
+    if (!sm_vault_addr_check(addr, error)) {
+        g_prefix_error(error, "VAULT_ADDR: ");
+        return false;
+    }
+    o->vault_roots = g_string_new(NULL);
+    if (ca && ca[0] && sm_ca_file_read(ca, o->vault_roots, error) < 0) {
+        g_prefix_error(error, "VAULT_CACERT: ");
+        return false;
+    }
+    o->vault_addr = g_strdup(addr);
+    o->vault_namespace = g_strdup(space ? space : "");
+    return true;
+}
+
 bool sm_option_swaps(struct sm_run_options *o, const char *file, const GPtrArray *cred_swaps, GError **error)
 {
     const char *flag = file ? "--egress-swap-config" : "--cred-swap";
@@ -231,5 +288,8 @@ bool sm_option_swaps(struct sm_run_options *o, const char *file, const GPtrArray
     for (guint i = 0; i < cred_swaps->len; i++)
         if (!add_provider(o, g_ptr_array_index(cred_swaps, i), error))
             return false;
-    return check_domains(o, error);
+    for (size_t i = 0; i < sm_swaps_count(o->swaps); i++)
+        if (!check_entry(sm_swaps_get(o->swaps, i), error))
+            return false;
+    return check_domains(o, error) && check_vault(o, error);
 }

@@ -9,6 +9,8 @@
  *   there neither passthrough nor denied. A suffix must lie under an allow suffix, and under no passthrough suffix that
  *   beats that one and under no denied one. --cred-swap lists its host.
  *
+ * - A reference to Vault needs VAULT_ADDR (VAULT_TOKEN is asked for at run time, as any other variable). A dry run only says so.
+ *
  * No error has any part of a value that is not a reference, nor of a provider that is none (it may be a key).
  */
 #ifndef SM_LAUNCH_SWAPS_H
