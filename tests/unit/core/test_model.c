@@ -4,29 +4,23 @@
  * reaches a server without its line in the file, what is refused is not heard of again, tables stay within their bounds, and in the end all
  * is given back. SM_MODEL_SEED and SM_MODEL_SEEDS: the first seed, and how many.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "harness.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
 #include <poll.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "base/log.h"
-#include "core/mediate.h"
 
 #define STEPS 500
 #define IDS 24
@@ -51,7 +45,6 @@ struct world {
     int peers[PEERS];
     unsigned n_accepted;
     bool disk_was_full, disk_full;
-    struct rlimit files;
 };
 
 static uint32_t below(struct world *w, uint32_t n)
@@ -110,48 +103,27 @@ static void make_core(struct world *w, const char *dir)
     static const struct sm_channel_ops ops = {.message = message, .failed = failed, .drained = drained};
     struct sm_core *core = &w->core;
     uint16_t dns_port;
-    int pair[2];
     g_autoptr(GError) error = NULL;
-    g_autofree char *path = g_build_filename(dir, "egress.jsonl", NULL);
 
     w->tcp = bound(SOCK_STREAM, &w->tcp_port);
     assert_int_equal(listen(w->tcp, 64), 0);
     w->udp = bound(SOCK_DGRAM, &w->udp_port);
     w->dns = bound(SOCK_DGRAM, &dns_port);
     w->dead_port = bound(SOCK_STREAM, &w->closed_port);
-    g_autofree char *text = g_strdup_printf(
-        "{\"workspace\":\"test\",\"mode\":\"%s\",\"opaque\":false,\"log_query\":false,\"extra_roots\":\"\",\"allow\":["
-        "\"127.0.0.1\",\".listed.test\"],"
-        "\"passthrough\":[],\"deny\":[\"denied.test\"],\"swaps\":{\"refs\":[],\"entries\":{}},\"inside\":[],\"dns\":["
-        "\"127.0.0.1:%u\"],\"resolv_conf\":\"\","
-        "\"dns_qps\":50,\"network\":{\"guest\":\"10.0.2.15\",\"prefix_len\":24,\"gateway\":\"10.0.2.2\","
-        "\"resolver\":\"10.0.2.3\"},\"audit\":{\"sync\":false,\"max_bytes\":0,\"seq_floor\":0}}",
-        w->mode, dns_port);
-    if (!(core->config = sm_core_config_load(text, strlen(text), &error)))
-        fail_msg("%s", error->message);
-    int fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    w->audit_fd = open(path, O_RDONLY | O_CLOEXEC);
-    struct sm_audit_options options = {.workspace = "test"};
-    core->audit = sm_audit_writer_new(fd, &options, sm_clock_wall_us(), &error);
-    assert_non_null(core->audit);
-    core->loop = sm_loop_new(NULL);
-    core->repeats = sm_audit_repeats_new();
-    core->pins = sm_pins_new(16);
-    core->sessions = g_hash_table_new(g_int64_hash, g_int64_equal);
-    core->sessions_max = SESSIONS_MAX;
-    assert_true(sm_names_init(core, &error));
+    struct harness_options o = {.mode = w->mode,
+                                .allow = "\"127.0.0.1\",\".listed.test\"",
+                                .deny = "\"denied.test\"",
+                                .dns_port = dns_port,
+                                .dns_qps = 50,
+                                .pins = 16,
+                                .sessions = SESSIONS_MAX,
+                                .ops = &ops};
+    harness_start(core, dir, &o, &w->audit_fd, &w->front);
     if (!off(w)) {
         assert_true(sm_pki_init(core, -1, -1, &error));
         core->roots_asked = true;
         sm_pki_news(core, -1);
     }
-    assert_int_equal(sm_fd_seqpair(pair, true), 0);
-    core->channel = sm_channel_new(core->loop, pair[0], true, &ops, core);
-    w->front = pair[1];
-    sm_timer_init(&core->second, sm_core_every_second);
-    sm_watch_init(&core->link, -1, NULL);
-    sm_watch_init(&core->ghost, -1, sm_tcp_ghost);
-    sm_loop_set_turn_end(core->loop, sm_core_turn_end, core);
     for (size_t i = 0; i < IDS; i++)
         w->flows[i].fd = -1;
     for (size_t i = 0; i < PEERS; i++)
@@ -169,19 +141,7 @@ static void free_core(struct world *w, const char *dir)
     assert_int_equal(core->attach_wait.length, 0);
     assert_int_equal(core->effects.length, 0);
     assert_int_equal(core->relayed_now, 0);
-    sm_channel_free(core->channel);
-    sm_pki_free(core);
-    sm_dnsserve_free(core->dns);
-    sm_resolver_free(core->resolver);
-    sm_audit_repeats_free(core->repeats);
-    sm_audit_writer_free(core->audit);
-    sm_pins_free(core->pins);
-    g_hash_table_destroy(core->sessions);
-    sm_core_config_free(core->config);
-    sm_loop_disarm(core->loop, &core->second);
-    sm_loop_free(core->loop);
-    for (void *r; (r = g_queue_pop_head(&core->replies));)
-        g_free(r);
+    harness_end(core);
     for (size_t i = 0; i < IDS; i++)
         sm_fd_close(&w->flows[i].fd);
     for (size_t i = 0; i < PEERS; i++)
@@ -595,11 +555,9 @@ static void resolver(struct world *w)
 
 static void disk(struct world *w)
 {
-    struct rlimit none = {.rlim_max = w->files.rlim_max};
-
     w->disk_full = !w->disk_full;
     w->disk_was_full |= w->disk_full;
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, w->disk_full ? &none : &w->files), 0);
+    harness_disk(w->disk_full);
 }
 
 static void step(struct world *w)
@@ -668,7 +626,6 @@ static void run(uint64_t seed, const char *mode, const char *dir)
     memset(&w, 0, sizeof(w));
     w.rng = seed * 1000003 + 17;
     w.mode = mode;
-    assert_int_equal(getrlimit(RLIMIT_FSIZE, &w.files), 0);
     make_core(&w, dir);
     for (unsigned i = 0; i < STEPS && !w.core.stopping; i++)
         step(&w);
@@ -714,8 +671,6 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_model)};
     struct ifreq lo = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
 
-    signal(SIGPIPE, SIG_IGN);
-    signal(SIGXFSZ, SIG_IGN);
     if (unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0) { /* so that nothing that is dialled leaves this machine */
         perror("a network namespace of our own");
         return 77;

@@ -3,242 +3,44 @@
  * Sessions of the core, driven over a real channel by a scripted front, with real sockets on loopback (opened by an IP
  * rule) and a real audit file: what the front is told, what the server sees, and which lines were written before it.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "fixture.h"
+
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "core/mediate.h"
-
-struct fixture {
-    struct sm_core core;
-    char dir[64];
-    int audit_fd; /* our own view of the file */
-    int front;    /* the front's end of the channel */
-    int listener;
-    uint16_t port;
-    int attached; /* fd of the last ATTACH */
-    struct sm_flow_msg last;
-    uint8_t buf[SM_FLOW_MSG_MAX];
-};
-
-static void channel_failed(const char *text, void *data)
-{
-    fail_msg("channel failed: %s", text);
-}
-
-static const struct sm_channel_ops ops = {.message = sm_core_message, .failed = channel_failed};
-
-static int setup_with(void **state, const char *mode, const char *allow)
-{
-    struct fixture *f = g_new0(struct fixture, 1);
-    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof(in);
-    int pair[2];
-    char path[128];
-    g_autoptr(GError) error = NULL;
-    g_autofree char *config =
-        g_strdup_printf("{\"workspace\":\"test\",\"mode\":\"%s\",\"opaque\":false,\"log_query\":"
-                        "false,\"extra_roots\":\"\",\"allow\":[%s],"
-                        "\"passthrough\":[],\"deny\":[],\"swaps\":{\"refs\":[],\"entries\":{}},\"inside\":[],"
-                        "\"dns\":[\"127.0.0.1:9\"],\"resolv_conf\":\"\",\"dns_qps\":100,"
-                        "\"network\":{\"guest\":\"10.0.2.15\",\"prefix_len\":24,"
-                        "\"gateway\":\"10.0.2.2\",\"resolver\":\"10.0.2.3\"},\"audit\":{\"sync\":"
-                        "false,\"max_bytes\":0,\"seq_floor\":0}}",
-                        mode, allow);
-
-    signal(SIGPIPE, SIG_IGN);
-    signal(SIGXFSZ, SIG_IGN);
-    f->attached = -1;
-    strcpy(f->dir, "/tmp/sm-core-test-XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
-    snprintf(path, sizeof(path), "%s/egress.jsonl", f->dir);
-    int fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
-    f->audit_fd = open(path, O_RDONLY | O_CLOEXEC);
-    assert_true(fd >= 0 && f->audit_fd >= 0);
-
-    struct sm_core *core = &f->core;
-    core->config = sm_core_config_load(config, strlen(config), &error);
-    if (!core->config)
-        fail_msg("%s", error->message);
-    struct sm_audit_options options = {.workspace = "test"};
-    core->audit = sm_audit_writer_new(fd, &options, sm_clock_wall_us(), &error);
-    assert_non_null(core->audit);
-    core->loop = sm_loop_new(NULL);
-    core->repeats = sm_audit_repeats_new();
-    core->pins = sm_pins_new(64);
-    core->sessions = g_hash_table_new(g_int64_hash, g_int64_equal);
-    core->sessions_max = 100;
-    assert_true(sm_names_init(core, &error));
-    assert_int_equal(sm_fd_seqpair(pair, true), 0);
-    core->channel = sm_channel_new(core->loop, pair[0], true, &ops, core);
-    f->front = pair[1];
-    sm_timer_init(&core->second, sm_core_every_second);
-    sm_watch_init(&core->link, -1, NULL);
-    sm_watch_init(&core->ghost, -1, sm_tcp_ghost);
-    sm_loop_set_turn_end(core->loop, sm_core_turn_end, core);
-
-    f->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(f->listener, (struct sockaddr *)&in, sizeof(in)), 0);
-    assert_int_equal(listen(f->listener, 16), 0);
-    assert_int_equal(getsockname(f->listener, (struct sockaddr *)&in, &len), 0);
-    f->port = ntohs(in.sin_port);
-    *state = f;
-    return 0;
-}
 
 static int setup_ip_rule(void **state)
 {
-    return setup_with(state, "guarded", "\"127.0.0.1\"");
+    *state = fixture_new("guarded", "\"127.0.0.1\"");
+    return 0;
 }
 
 static int setup_guarded(void **state)
 {
-    return setup_with(state, "guarded", "");
+    *state = fixture_new("guarded", "");
+    return 0;
 }
 
 static int setup_strict(void **state)
 {
-    return setup_with(state, "strict", "\"listed.test\"");
+    *state = fixture_new("strict", "\"listed.test\"");
+    return 0;
 }
 
 static int setup_strict_suffix(void **state)
 {
-    return setup_with(state, "strict", "\".listed.test\"");
+    *state = fixture_new("strict", "\".listed.test\"");
+    return 0;
 }
 
 static int teardown(void **state)
 {
-    struct fixture *f = *state;
-    struct sm_core *core = &f->core;
-    GHashTableIter it;
-    void *value;
-
-    for (;;) {
-        g_hash_table_iter_init(&it, core->sessions);
-        if (!g_hash_table_iter_next(&it, NULL, &value))
-            break;
-        sm_session_close(value, "test_end");
-    }
-    sm_channel_free(core->channel);
-    sm_dnsserve_free(core->dns);
-    sm_resolver_free(core->resolver);
-    sm_audit_repeats_free(core->repeats);
-    sm_audit_writer_free(core->audit);
-    sm_pins_free(core->pins);
-    g_hash_table_destroy(core->sessions);
-    sm_core_config_free(core->config);
-    sm_loop_free(core->loop);
-    sm_fd_close(&f->attached);
-    close(f->front);
-    close(f->listener);
-    close(f->audit_fd);
-    g_autofree char *path = g_build_filename(f->dir, "egress.jsonl", NULL);
-    unlink(path);
-    rmdir(f->dir);
-    g_free(f);
+    fixture_free(*state);
     return 0;
-}
-
-static char *audit_text(struct fixture *f)
-{
-    return sm_fd_read_all(f->audit_fd, 1u << 20, NULL, NULL);
-}
-
-static bool audit_has(struct fixture *f, const char *event)
-{
-    g_autofree char *text = audit_text(f);
-    g_autofree char *want = g_strdup_printf("\"event\":\"%s\"", event);
-    return strstr(text, want) != NULL;
-}
-
-static void tell(struct fixture *f, const struct sm_flow_msg *m)
-{
-    uint8_t buf[SM_FLOW_MSG_MAX];
-    size_t len = sm_flow_encode(m, buf, sizeof(buf));
-    assert_true(len > 0);
-    assert_int_equal(write(f->front, buf, len), (int)len);
-}
-
-static void open_tcp(struct fixture *f, uint64_t id, struct sm_addr dst, uint16_t port)
-{
-    struct sm_flow_msg m = {.type = SM_FLOW_OPEN,
-                            .id = id,
-                            .proto = SM_FLOW_TCP,
-                            .src = {sm_addr_v4(10, 0, 2, 15), 40000},
-                            .dst = {dst, port}};
-    tell(f, &m);
-}
-
-static void bytes(struct fixture *f, uint64_t id, const char *data, size_t len)
-{
-    struct sm_flow_msg m = {.type = SM_FLOW_BYTES, .id = id, .data = (const uint8_t *)data, .data_len = len};
-    tell(f, &m);
-}
-
-/* Turns until the core says something; the message is in f->last. */
-static enum sm_flow_type hear(struct fixture *f)
-{
-    for (int i = 0; i < 200; i++) {
-        int fds[SM_FD_MSG_MAX];
-        size_t n_fds;
-        ssize_t n = sm_fd_recv(f->front, f->buf, sizeof(f->buf), fds, &n_fds);
-        if (n > 0) {
-            assert_true(sm_flow_decode(f->buf, (size_t)n, &f->last));
-            assert_int_equal(n_fds, sm_flow_fds(f->last.type));
-            if (n_fds) {
-                sm_fd_close(&f->attached);
-                f->attached = fds[0];
-                struct sm_flow_msg ack = {.type = SM_FLOW_ATTACHED, .id = f->last.id};
-                tell(f, &ack);
-            }
-            return f->last.type;
-        }
-        assert_int_equal(sm_loop_turn(f->core.loop, 50), 0);
-    }
-    fail_msg("the core says nothing");
-    return SM_FLOW_TYPES;
-}
-
-static bool says_nothing(struct fixture *f)
-{
-    struct pollfd p = {.fd = f->front, .events = POLLIN};
-    for (int i = 0; i < 5; i++)
-        sm_loop_turn(f->core.loop, 10);
-    return poll(&p, 1, 0) == 0;
-}
-
-static int server_accept(struct fixture *f)
-{
-    struct pollfd p = {.fd = f->listener, .events = POLLIN};
-    assert_int_equal(poll(&p, 1, 5000), 1);
-    return accept4(f->listener, NULL, NULL, SOCK_CLOEXEC);
-}
-
-static const struct sm_addr loopback = {.family = SM_FAMILY_V4, .bytes = {127, 0, 0, 1}};
-
-/* Turns until there is something to read, or the end. */
-static ssize_t recv_turning(struct fixture *f, int fd, void *buf, size_t cap)
-{
-    ssize_t n = -1;
-    for (int i = 0; i < 200; i++) {
-        n = recv(fd, buf, cap, MSG_DONTWAIT);
-        if (n >= 0 || errno != EAGAIN)
-            return n;
-        assert_int_equal(sm_loop_turn(f->core.loop, 50), 0);
-    }
-    return n;
 }
 
 /* A denial of cleartext HTTP is a page on a pair. */
@@ -290,9 +92,8 @@ static void test_http_cut_everywhere(void **state)
     assert_int_equal(recv_turning(f, peer, got, sizeof(got)), 0);
     close(peer);
     assert_int_equal(recv_turning(f, f->attached, got, sizeof(got)), 0);
-    struct sm_flow_msg gone = {.type = SM_FLOW_GONE, .id = 1, .why = SM_WHY_CLOSED};
     sm_fd_close(&f->attached);
-    tell(f, &gone);
+    gone(f, 1, SM_WHY_CLOSED);
     assert_true(says_nothing(f));
     g_autofree char *text = audit_text(f);
     assert_non_null(strstr(text, "\"event\":\"egress_close\""));
@@ -307,8 +108,7 @@ static void test_http_cut_everywhere(void **state)
 static void test_refused_upstream(void **state)
 {
     struct fixture *f = *state;
-    close(f->listener);
-    f->listener = -1;
+    sm_fd_close(&f->listener);
     open_tcp(f, 1, loopback, f->port);
     assert_int_equal(hear(f), SM_FLOW_REFUSE);
     assert_int_equal(f->last.how, SM_HOW_RST);
@@ -407,9 +207,8 @@ static void test_guest_reset_reaches_the_server(void **state)
     bytes(f, 1, "\x01\x02\x03", 3); /* neither TLS nor HTTP */
     assert_int_equal(hear(f), SM_FLOW_ATTACH);
     assert_int_equal(f->last.consumed, 0);
-    struct sm_flow_msg gone = {.type = SM_FLOW_GONE, .id = 1, .why = SM_WHY_GUEST_RST};
     sm_fd_close(&f->attached);
-    tell(f, &gone);
+    gone(f, 1, SM_WHY_GUEST_RST);
     assert_true(says_nothing(f));
     assert_int_equal(recv(peer, got, sizeof(got), 0), -1);
     assert_int_equal(errno, ECONNRESET);
@@ -426,8 +225,7 @@ static void test_front_that_keeps_the_socket(void **state)
     int peer = server_accept(f);
     bytes(f, 1, "\x01\x02\x03", 3);
     assert_int_equal(hear(f), SM_FLOW_ATTACH);
-    struct sm_flow_msg gone = {.type = SM_FLOW_GONE, .id = 1, .why = SM_WHY_CLOSED};
-    tell(f, &gone);
+    gone(f, 1, SM_WHY_CLOSED);
     assert_true(says_nothing(f));
     assert_int_equal(write(f->attached, "x", 1), -1);
     assert_int_equal(recv(peer, got, sizeof(got), 0), 0);
@@ -442,8 +240,7 @@ static void test_front_that_keeps_a_reset_socket(void **state)
     int peer = server_accept(f);
     bytes(f, 1, "\x01\x02\x03", 3);
     assert_int_equal(hear(f), SM_FLOW_ATTACH);
-    struct sm_flow_msg gone = {.type = SM_FLOW_GONE, .id = 1, .why = SM_WHY_GUEST_RST};
-    tell(f, &gone);
+    gone(f, 1, SM_WHY_GUEST_RST);
     for (int i = 0; i < 20 && !f->core.stopping; i++)
         sm_loop_turn(f->core.loop, 100);
     assert_true(f->core.stopping);
@@ -464,8 +261,7 @@ static void test_reset_crosses_attach(void **state)
     bytes(f, 1, "\x01\x02\x03", 3);
     for (int i = 0; i < 50 && poll(&p, 1, 0) == 0; i++)
         sm_loop_turn(f->core.loop, 100);
-    struct sm_flow_msg gone = {.type = SM_FLOW_GONE, .id = 1, .why = SM_WHY_GUEST_RST};
-    tell(f, &gone);
+    gone(f, 1, SM_WHY_GUEST_RST);
     for (int i = 0; i < 5; i++)
         sm_loop_turn(f->core.loop, 10);
     assert_false(f->core.stopping);
@@ -490,8 +286,7 @@ static void test_judged_bytes_are_counted(void **state)
     bytes(f, 1, "hi", 2);
     for (int i = 0; i < 50 && poll(&p, 1, 0) == 0; i++)
         sm_loop_turn(f->core.loop, 50);
-    struct sm_flow_msg gone = {.type = SM_FLOW_GONE, .id = 1, .why = SM_WHY_GUEST_RST};
-    tell(f, &gone);
+    gone(f, 1, SM_WHY_GUEST_RST);
     assert_true(says_nothing(f));
     assert_true(audit_has(f, "egress_close"));
     g_autofree char *text = audit_text(f);
@@ -570,18 +365,15 @@ static void test_strict_resolves_a_listed_name_itself(void **state)
 static void test_unwritable_log_stops_admission(void **state)
 {
     struct fixture *f = *state;
-    struct rlimit old, none = {0};
     struct pollfd p = {.fd = f->listener, .events = POLLIN};
 
-    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
-    none.rlim_max = old.rlim_max;
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+    harness_disk(true);
     open_tcp(f, 1, loopback, f->port);
     assert_int_equal(hear(f), SM_FLOW_REFUSE);
     open_tcp(f, 2, loopback, f->port);
     assert_int_equal(hear(f), SM_FLOW_REFUSE);
     assert_int_equal(poll(&p, 1, 0), 0);
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    harness_disk(false);
     sm_core_every_second(&f->core.second, sm_loop_now(f->core.loop));
     open_tcp(f, 3, loopback, f->port);
     assert_int_equal(hear(f), SM_FLOW_ACCEPT);
@@ -608,8 +400,7 @@ static void test_nonsense_from_the_front(void **state)
     }
     assert_true(says_nothing(f));
     assert_int_equal(g_hash_table_size(f->core.sessions), 1);
-    struct sm_flow_msg gone = {.type = SM_FLOW_GONE, .id = 1, .why = SM_WHY_CLOSED};
-    tell(f, &gone);
+    gone(f, 1, SM_WHY_CLOSED);
     open_tcp(f, 1, loopback, f->port); /* an id of the past: two flows of the record would share it */
     assert_true(says_nothing(f));
     assert_int_equal(g_hash_table_size(f->core.sessions), 0);
@@ -676,8 +467,7 @@ static void test_too_many_dns_connections(void **state)
     open_tcp(f, 1000, sm_addr_v4(10, 0, 2, 3), 53);
     assert_int_equal(hear(f), SM_FLOW_REFUSE);
     assert_true(audit_has(f, "egress_deny"));
-    struct sm_flow_msg gone = {.type = SM_FLOW_GONE, .id = 1, .why = SM_WHY_CLOSED};
-    tell(f, &gone);
+    gone(f, 1, SM_WHY_CLOSED);
     open_tcp(f, 1001, sm_addr_v4(10, 0, 2, 3), 53);
     assert_int_equal(hear(f), SM_FLOW_ACCEPT);
     for (size_t i = 0; i < SM_ARRAY_LEN(ours); i++)
@@ -702,8 +492,7 @@ static void test_held_bytes_of_all_flows(void **state)
     bytes(f, 2, big, 1);
     assert_int_equal(hear(f), SM_FLOW_ABORT);
     f->core.held_now = sizeof(big);
-    struct sm_flow_msg gone = {.type = SM_FLOW_GONE, .id = 1, .why = SM_WHY_CLOSED};
-    tell(f, &gone);
+    gone(f, 1, SM_WHY_CLOSED);
     assert_true(says_nothing(f));
     assert_int_equal(f->core.held_now, 0);
 }
