@@ -111,6 +111,7 @@ struct sm_session {
     bool accepted;            /* the guest's handshake was let through */
     bool allowed;             /* an allow line was written: a close line is owed */
     bool dial_recorded;       /* a dial line was written and no allow line: a close line is owed too */
+    bool *unwritten;          /* which of the two stands for a line that waits for the end of the turn; NULL: neither */
     bool guest_eof;           /* EOF while held */
     bool gone;                /* GONE came */
     enum sm_flow_why gone_why;
@@ -236,6 +237,10 @@ void sm_session_line(const struct sm_session *s, struct sm_audit_record *r, enum
 void sm_session_deny(struct sm_session *s, const char *reason);
 /** sm_session_refuse() - tell the guest and forget the session; no line. */
 void sm_session_refuse(struct sm_session *s, enum sm_flow_how how, uint32_t hold_ms);
+/** sm_session_give_up() - the close line (if one is owed), then the refusal: it cannot go on, and policy has no part in it. */
+void sm_session_give_up(struct sm_session *s, const char *reason);
+/** sm_session_not_recorded() - the line that an effect waited for could not be written: give up what earlier lines began. */
+void sm_session_not_recorded(struct sm_session *s);
 /** sm_session_judge() - ask policy and act on the answer. */
 void sm_session_judge(struct sm_session *s, enum sm_stage stage);
 /** sm_session_close() - the close line (if one is owed), then forget the session. reason may be NULL. */

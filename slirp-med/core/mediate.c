@@ -207,6 +207,13 @@ static void abort_guest(struct sm_session *s)
     sm_session_close(s, s->mediation->why);
 }
 
+static void close_mediated(struct sm_session *s)
+{
+    const struct sm_mediation *m = s->mediation;
+
+    sm_session_close(s, m->why ? m->why : sm_flow_why_name(SM_WHY_CLOSED));
+}
+
 /* What the guest still says is dropped; a socket closed with bytes unread would take our last words with it. */
 static void drain_guest(struct sm_session *s)
 {
@@ -218,10 +225,17 @@ static void drain_guest(struct sm_session *s)
             continue;
         if (n < 0 && errno == EAGAIN)
             break;
-        if (n <= 0) {
-            sm_session_close(s, s->mediation->why ? s->mediation->why : sm_flow_why_name(SM_WHY_CLOSED));
+        if (n > 0)
+            continue;
+        if (s->gone) {
+            close_mediated(s);
             return;
         }
+        /* The front closes its end before it says how the guest's side ended: the close line waits for that. */
+        e->eof = true;
+        watch_end(s, e, false, false);
+        limit(s, SM_CORE_END_WAIT_US);
+        return;
     }
     watch_end(s, e, true, false);
 }
@@ -273,9 +287,16 @@ static void on_limit(struct sm_timer *timer, int64_t now_us)
         sniff(s, true);
         break;
     case SM_MEDIATE_RELAY:
-    case SM_MEDIATE_CLOSING:
         drop_origin(s, true);
         abort_guest(s);
+        break;
+    case SM_MEDIATE_CLOSING:
+        if (m->end[SM_BRIDGE_GUEST].eof) {
+            close_mediated(s); /* the guest may still be taking its last bytes from the front */
+        } else {
+            drop_origin(s, true);
+            abort_guest(s);
+        }
         break;
     }
 }
@@ -298,11 +319,6 @@ enum sm_mediate_kind sm_mediate_kind(const struct sm_session *s)
     if (strcmp(s->classified, "http") == 0 || strcmp(s->classified, "h2") == 0)
         return SM_MEDIATE_CLEARTEXT;
     return SM_MEDIATE_NOT;
-}
-
-static void refuse_unrecorded(struct sm_session *s)
-{
-    sm_session_refuse(s, SM_HOW_RST, 0);
 }
 
 static void handshake_upstream(struct sm_session *s);
@@ -336,7 +352,7 @@ static void dial_recorded(struct sm_session *s, bool ok)
     struct sm_mediation *m = s->mediation;
 
     if (!ok) {
-        refuse_unrecorded(s);
+        sm_session_not_recorded(s);
         return;
     }
     m->phase = SM_MEDIATE_UPSTREAM;
@@ -368,8 +384,12 @@ static void alert_guest(struct sm_session *s, bool ok)
     struct sm_mediation *m = s->mediation;
 
     drop_origin(s, true);
-    if (!ok || !attach_pair(s)) {
-        refuse_unrecorded(s);
+    if (!ok) {
+        sm_session_not_recorded(s);
+        return;
+    }
+    if (!attach_pair(s)) {
+        sm_session_give_up(s, "out_of_resources");
         return;
     }
     (void)!send(s->pair.fd, m->alert, sizeof(m->alert), MSG_NOSIGNAL); /* an empty socket buffer takes seven bytes */
@@ -404,9 +424,12 @@ static void attach_recorded(struct sm_session *s, bool ok)
     size_t alpn_len;
     const uint8_t *alpn = sm_tls_conn_alpn(m->end[SM_BRIDGE_ORIGIN].tls, &alpn_len);
 
-    if (!ok || !attach_pair(s)) {
-        drop_origin(s, true);
-        refuse_unrecorded(s);
+    if (!ok) {
+        sm_session_not_recorded(s);
+        return;
+    }
+    if (!attach_pair(s)) {
+        sm_session_give_up(s, "out_of_resources");
         return;
     }
     struct sm_tls_wire wire = wire_of(&s->pair);
@@ -437,7 +460,6 @@ static void have_leaf(struct sm_session *s)
     sm_audit_add_guest(&r, "alpn", alpn, alpn_len);
     sm_audit_add_str(&r, "tls_version", sm_tls_conn_version(tls));
     sm_audit_add_bool(&r, "resumed", sm_tls_conn_resumed(tls));
-    s->allowed = true;
     s->core->n_allowed++;
     sm_session_record(s, &r, attach_recorded);
 }
@@ -712,14 +734,14 @@ static void handshake_guest(struct sm_session *s)
 void sm_mediate_cleartext(struct sm_session *s, bool ok)
 {
     if (!ok) {
-        refuse_unrecorded(s);
+        sm_session_not_recorded(s);
         return;
     }
     struct sm_mediation *m = begin(s, false);
     bool h2 = strcmp(s->classified, "h2") == 0;
 
     if (!attach_pair(s)) {
-        refuse_unrecorded(s);
+        sm_session_give_up(s, "out_of_resources");
         return;
     }
     sm_session_drop_first_bytes(s);
@@ -750,7 +772,7 @@ void sm_mediate_page(struct sm_session *s, bool ok)
     struct sm_mediation *m = begin(s, false);
     drop_origin(s, true);
     if (!ok || len == 0 || !attach_pair(s)) {
-        refuse_unrecorded(s);
+        sm_session_refuse(s, SM_HOW_RST, 0);
         return;
     }
     m->why = s->page_reason;
@@ -967,7 +989,8 @@ void sm_mediate_gone(struct sm_session *s)
     struct sm_mediation *m = s->mediation;
 
     if (s->gone_why != SM_WHY_CLOSED) {
-        m->why = sm_flow_why_name(s->gone_why);
+        if (!m->why)
+            m->why = sm_flow_why_name(s->gone_why);
         drop_origin(s, !m->tls);
         sm_session_close(s, m->why);
         return;

@@ -81,6 +81,17 @@ static void add_request(struct sm_audit_record *line, const struct sm_session *s
     sm_audit_add_str(line, "protocol", r->protocol);
 }
 
+/* Its request line was not written: there will be no response line either. */
+static void forget_open(struct sm_mediation *m, uint64_t req)
+{
+    for (guint i = 0; i < m->open->len; i++) {
+        if (g_array_index(m->open, struct sm_mediate_open, i).req == req) {
+            g_array_remove_index(m->open, i);
+            return;
+        }
+    }
+}
+
 static void answer(struct sm_session *s, bool ok)
 {
     struct sm_mediation *m = s->mediation;
@@ -91,6 +102,8 @@ static void answer(struct sm_session *s, bool ok)
     for (guint i = 0; i < answers->len; i++) {
         const struct sm_mediate_answer *a = &g_array_index(answers, struct sm_mediate_answer, i);
         struct sm_bridge_answer say = {.pass = ok && a->status == 0, .status = ok ? a->status : 503};
+        if (!ok)
+            forget_open(m, a->req);
         if (!say.pass) {
             struct sm_http_page p = {.status = say.status,
                                      .reason = ok ? a->reason : "not_recorded",

@@ -221,22 +221,30 @@ static void record_denial(struct sm_core *core, const struct sm_session *s, cons
     count_denial(core, s, &r, reason, named ? s->asserted.name : NULL, named ? strlen(s->asserted.name) : 0, count);
 }
 
+static void note_close(struct sm_session *s, const char *reason)
+{
+    struct sm_audit_record r;
+
+    if (!s->allowed && !s->dial_recorded)
+        return;
+    sm_session_line(s, &r, is_udp(s) ? SM_AUDIT_EGRESS_UDP_CLOSE : SM_AUDIT_EGRESS_CLOSE, reason);
+    sm_audit_add_uint(&r, "bytes_up", s->bytes_up);
+    sm_audit_add_uint(&r, "bytes_down", s->bytes_down);
+    sm_audit_add_int(&r, "duration_ms", (sm_loop_now(s->core->loop) - s->opened_us) / 1000);
+    /* What it ends may itself not be written yet: then both are, or neither is. */
+    if (!s->unwritten || !sm_core_record(s->core, &r))
+        sm_core_note(s->core, &r);
+    s->allowed = s->dial_recorded = false;
+    s->unwritten = NULL;
+}
+
 void sm_session_deny(struct sm_session *s, const char *reason)
 {
     sm_loop_disarm(s->core->loop, &s->timer);
     sm_loop_unwatch(s->core->loop, &s->upstream);
     record_denial(s->core, s, reason, 1);
-    if (s->allowed || s->dial_recorded) {
-        /* A dial line was written: its close line comes with the refusal. */
-        struct sm_audit_record r;
-        sm_tcp_count(s);
-        sm_session_line(s, &r, SM_AUDIT_EGRESS_CLOSE, reason);
-        sm_audit_add_uint(&r, "bytes_up", s->bytes_up);
-        sm_audit_add_uint(&r, "bytes_down", s->bytes_down);
-        sm_audit_add_int(&r, "duration_ms", (sm_loop_now(s->core->loop) - s->opened_us) / 1000);
-        sm_core_note(s->core, &r);
-        s->allowed = s->dial_recorded = false;
-    }
+    sm_tcp_count(s);
+    note_close(s, reason); /* a dial line was written: its close line comes with the refusal */
     sm_core_effect_cancel(s);
     if (sm_mediate_can_page(s)) {
         s->page_reason = reason;
@@ -246,10 +254,23 @@ void sm_session_deny(struct sm_session *s, const char *reason)
     }
 }
 
-static void record_failed(struct sm_session *s)
+void sm_session_give_up(struct sm_session *s, const char *reason)
+{
+    sm_mediate_settle(s);
+    if (!is_udp(s)) {
+        sm_tcp_count(s);
+        sm_tcp_drop_upstream(s, true);
+    }
+    note_close(s, reason);
+    sm_session_refuse(s, is_udp(s) ? SM_HOW_ICMP_ADMIN : SM_HOW_RST, 0);
+}
+
+void sm_session_not_recorded(struct sm_session *s)
 {
     /* The audit log is full: what cannot be recorded is not done (turn.c told the operator). */
-    sm_session_refuse(s, is_udp(s) ? SM_HOW_ICMP_ADMIN : SM_HOW_RST, 0);
+    if (s->unwritten)
+        *s->unwritten = false;
+    sm_session_give_up(s, "not_recorded");
 }
 
 static void hold_pin(struct sm_session *s)
@@ -264,12 +285,28 @@ static void hold_pin(struct sm_session *s)
     sm_pins_release(core->pins, old, now);
 }
 
+/* The flag of what this event begins, if it is not up already. */
+static bool *begun_by(struct sm_session *s, enum sm_audit_event event)
+{
+    bool *flag = NULL;
+
+    if (event == SM_AUDIT_EGRESS_DIAL)
+        flag = &s->dial_recorded;
+    else if (event == SM_AUDIT_EGRESS_ALLOW || event == SM_AUDIT_EGRESS_UDP_ALLOW)
+        flag = &s->allowed;
+    return flag && !*flag ? flag : NULL;
+}
+
 void sm_session_record(struct sm_session *s, const struct sm_audit_record *r, sm_effect_fn fn)
 {
+    s->unwritten = NULL;
     if (!sm_core_record(s->core, r)) {
-        record_failed(s);
+        sm_session_not_recorded(s);
         return;
     }
+    s->unwritten = begun_by(s, r->event);
+    if (s->unwritten)
+        *s->unwritten = true;
     hold_pin(s);
     sm_core_effect(s, fn);
 }
@@ -279,16 +316,7 @@ static void record_and_schedule(struct sm_session *s, enum sm_audit_event event,
     struct sm_audit_record r;
 
     sm_session_line(s, &r, event, sm_reason_name(s->verdict.reason));
-    if (!sm_core_record(s->core, &r)) {
-        record_failed(s);
-        return;
-    }
-    if (event == SM_AUDIT_EGRESS_DIAL)
-        s->dial_recorded = true;
-    else
-        s->allowed = true;
-    hold_pin(s);
-    sm_core_effect(s, fn);
+    sm_session_record(s, &r, fn);
 }
 
 static void question(struct sm_session *s, enum sm_stage stage, const struct sm_endpoint *dst, struct sm_question *ret)
@@ -416,14 +444,7 @@ void sm_session_judge(struct sm_session *s, enum sm_stage stage)
 void sm_session_close(struct sm_session *s, const char *reason)
 {
     sm_mediate_settle(s);
-    if (s->allowed || s->dial_recorded) {
-        struct sm_audit_record r;
-        sm_session_line(s, &r, is_udp(s) ? SM_AUDIT_EGRESS_UDP_CLOSE : SM_AUDIT_EGRESS_CLOSE, reason);
-        sm_audit_add_uint(&r, "bytes_up", s->bytes_up);
-        sm_audit_add_uint(&r, "bytes_down", s->bytes_down);
-        sm_audit_add_int(&r, "duration_ms", (sm_loop_now(s->core->loop) - s->opened_us) / 1000);
-        sm_core_note(s->core, &r);
-    }
+    note_close(s, reason);
     sm_session_free(s);
 }
 

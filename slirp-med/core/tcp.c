@@ -128,17 +128,10 @@ static void dial(struct sm_session *s, enum sm_session_state state)
         dial_failed(s, errno, NULL);
 }
 
-static void not_recorded(struct sm_session *s)
-{
-    s->allowed = s->dial_recorded = false;
-    sm_tcp_drop_upstream(s, true);
-    sm_session_refuse(s, SM_HOW_RST, 0);
-}
-
 void sm_tcp_dial(struct sm_session *s, bool ok)
 {
     if (!ok) {
-        not_recorded(s);
+        sm_session_not_recorded(s);
         return;
     }
     dial(s, SM_SESSION_DIALLING);
@@ -147,7 +140,7 @@ void sm_tcp_dial(struct sm_session *s, bool ok)
 void sm_tcp_redial(struct sm_session *s, bool ok)
 {
     if (!ok) {
-        not_recorded(s);
+        sm_session_not_recorded(s);
         return;
     }
     dial(s, SM_SESSION_REDIALLING);
@@ -174,7 +167,7 @@ static void start_classifying(struct sm_session *s)
 void sm_tcp_hold(struct sm_session *s, bool ok)
 {
     if (!ok) {
-        not_recorded(s);
+        sm_session_not_recorded(s);
         return;
     }
     start_classifying(s);
@@ -266,7 +259,7 @@ static void set_held_timer(struct sm_session *s)
 static void release_held(struct sm_session *s, bool ok)
 {
     if (!ok) {
-        not_recorded(s);
+        sm_session_not_recorded(s);
         return;
     }
     /* Only what the line was written for: what came since has not been looked at. */
@@ -403,7 +396,7 @@ static void on_looked_up(void *data, enum sm_resolver_status status, const struc
     sm_session_line(s, &r, SM_AUDIT_EGRESS_DNS_ALLOW, "own_lookup");
     sm_audit_add_strv(&r, "answers", (const char *const *)text->pdata, text->len);
     if (!sm_core_record(core, &r)) {
-        not_recorded(s);
+        sm_session_not_recorded(s);
         return;
     }
     sm_names_learn(core, s->verdict.host, s->addrs, s->n_addrs, resp->min_ttl);
@@ -415,7 +408,7 @@ static void look_up(struct sm_session *s, bool ok)
     struct sm_resolver_done done = {.fn = on_looked_up, .data = s};
 
     if (!ok) {
-        not_recorded(s);
+        sm_session_not_recorded(s);
         return;
     }
     s->state = SM_SESSION_RESOLVING;
@@ -432,7 +425,7 @@ void sm_tcp_resolve(struct sm_session *s)
     s->written = 0;
     sm_session_line(s, &r, SM_AUDIT_EGRESS_DNS_QUERY, sm_reason_name(s->verdict.reason));
     if (!sm_core_record(s->core, &r)) {
-        not_recorded(s);
+        sm_session_not_recorded(s);
         return;
     }
     sm_core_effect(s, look_up);
@@ -484,7 +477,7 @@ static void on_write_judged(struct sm_watch *watch, uint32_t events)
 void sm_tcp_hand_over(struct sm_session *s, bool ok)
 {
     if (!ok) {
-        not_recorded(s);
+        sm_session_not_recorded(s);
         return;
     }
     s->state = SM_SESSION_JUDGED;

@@ -111,6 +111,8 @@ bool sm_core_turn_end(void *data)
         struct sm_session *s = core->running.head->data;
         sm_effect_fn fn = s->effect;
         sm_core_effect_cancel(s);
+        if (ok)
+            s->unwritten = NULL;
         fn(s, ok);
     }
     while (n_replies-- > 0) {

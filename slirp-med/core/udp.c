@@ -128,8 +128,7 @@ void sm_udp_start(struct sm_session *s, bool ok)
     int pair[2];
 
     if (!ok) {
-        s->allowed = false;
-        sm_session_refuse(s, SM_HOW_ICMP_ADMIN, 0);
+        sm_session_not_recorded(s);
         return;
     }
     s->upstream.fd = socket(ss.ss_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
