@@ -21,7 +21,7 @@
 #include "base/log.h"
 
 /* tcpi_state's values (the kernel's include/net/tcp_states.h has no exported copy, and netinet/tcp.h cannot be used with linux/tcp.h). */
-enum { TCP_TIME_WAIT = 6, TCP_CLOSE = 7, TCP_CLOSE_WAIT = 8, TCP_LAST_ACK = 9, TCP_CLOSING = 11 };
+enum { TCP_FIN_WAIT1 = 4, TCP_TIME_WAIT = 6, TCP_CLOSE = 7, TCP_CLOSE_WAIT = 8, TCP_LAST_ACK = 9, TCP_CLOSING = 11 };
 
 static void on_connected(struct sm_watch *watch, uint32_t events);
 static void on_held_upstream(struct sm_watch *watch, uint32_t events);
@@ -515,6 +515,13 @@ static bool fin_received(const struct sm_session *s, uint8_t state)
     }
 }
 
+/* Is our FIN behind what waits in the queue? */
+static bool fin_waits(const struct tcp_info *info)
+{
+    return info->tcpi_notsent_bytes > 0 &&
+           (info->tcpi_state == TCP_FIN_WAIT1 || info->tcpi_state == TCP_CLOSING || info->tcpi_state == TCP_LAST_ACK);
+}
+
 void sm_tcp_count(struct sm_session *s)
 {
     struct tcp_info info = {0};
@@ -526,8 +533,11 @@ void sm_tcp_count(struct sm_session *s)
     /* bytes_sent counts retransmissions; what is still in the queue will be sent by the kernel after our close. */
     s->bytes_up = info.tcpi_bytes_sent - info.tcpi_bytes_retrans + info.tcpi_notsent_bytes;
     s->bytes_down = info.tcpi_bytes_received;
+    /* The kernel counts the sequence number of a FIN: of ours while it waits to be sent, of theirs for good. */
+    if (fin_waits(&info))
+        s->bytes_up--;
     if (s->bytes_down > 0 && fin_received(s, info.tcpi_state))
-        s->bytes_down--; /* the kernel counts the sequence number of the FIN */
+        s->bytes_down--;
 }
 
 /*
