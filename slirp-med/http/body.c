@@ -6,7 +6,7 @@
 
 #include "http/field.h"
 
-enum { STATE_DATA, STATE_SIZE, STATE_CHUNK, STATE_CHUNK_END, STATE_TRAILER };
+enum body_state { STATE_DATA, STATE_SIZE, STATE_CHUNK, STATE_CHUNK_END, STATE_TRAILER };
 
 static const char *const kind_names[] = {
     [SM_HTTP_BODY_NONE] = "none",
@@ -96,11 +96,11 @@ static enum sm_http_body_status take_trailer(struct sm_http_body *b, const uint8
 /* One step of the chunked coding; data is not empty. *ret_n is what it used, 0 when a line is not complete. */
 static enum sm_http_body_status chunked_step(struct sm_http_body *b, const uint8_t *data, size_t len, size_t *ret_n)
 {
-    enum sm_http_body_status status;
+    enum sm_http_body_status status = SM_HTTP_BODY_BAD;
     size_t line;
 
     *ret_n = 0;
-    switch (b->state) {
+    switch ((enum body_state)b->state) {
     case STATE_SIZE:
         status = take_line(b, data, len, SM_HTTP_CHUNK_LINE_MAX, SM_HTTP_REJECT_CHUNK, &line);
         if (status == SM_HTTP_BODY_DONE) {
@@ -123,12 +123,15 @@ static enum sm_http_body_status chunked_step(struct sm_http_body *b, const uint8
             *ret_n = 2;
         }
         return SM_HTTP_BODY_MORE;
-    default: /* STATE_TRAILER */
+    case STATE_TRAILER:
         status = take_line(b, data, len, SM_HTTP_TRAILERS_MAX - b->trailers, SM_HTTP_REJECT_TOO_LARGE, &line);
         if (status == SM_HTTP_BODY_DONE) {
             status = take_trailer(b, data, line);
             *ret_n = line + 2;
         }
+        break;
+    case STATE_DATA: /* not of a chunked body */
+        b->reject = SM_HTTP_REJECT_CHUNK;
         break;
     }
     if (status == SM_HTTP_BODY_BAD)
