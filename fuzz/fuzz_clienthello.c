@@ -12,7 +12,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct sm_tls_hello whole, cut;
-    size_t pos = 0, len;
 
     if (size == 0)
         return 0;
@@ -35,9 +34,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (whole.status == SM_TLS_HELLO) {
         if (whole.consumed > size || strlen(whole.sni) != whole.sni_len)
             abort();
-        const uint8_t *protocol;
-        while ((protocol = sm_tls_hello_alpn_next(&whole, &pos, &len)))
-            if (len == 0 || protocol + len > whole.alpn + whole.alpn_len)
+        for (size_t pos = 0; pos < whole.alpn_len; pos += 1u + whole.alpn[pos])
+            if (whole.alpn[pos] == 0 || pos + 1u + whole.alpn[pos] > whole.alpn_len)
                 abort();
     }
     sm_tls_hello_clear(&whole);

@@ -62,6 +62,7 @@ void sm_audit_repeats_flush_all(struct sm_audit_repeats *rep, struct sm_audit_wr
 
 /** sm_audit_repeats_due() - as the return value of flush, without flushing. */
 int64_t sm_audit_repeats_due(const struct sm_audit_repeats *rep);
+/** sm_audit_repeats_len() - keys held; for tests. */
 size_t sm_audit_repeats_len(const struct sm_audit_repeats *rep);
 
 #endif

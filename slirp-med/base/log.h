@@ -12,6 +12,7 @@ enum sm_log_level { SM_LOG_ERROR, SM_LOG_WARNING, SM_LOG_INFO, SM_LOG_DEBUG, SM_
 
 /** sm_log_init() - role is a static string ("core"); SLIRP_MED_LOG=error|warning|info|debug sets the level (default warning). */
 void sm_log_init(const char *role);
+/** sm_log_set_level() - for tests and fuzz targets, which provoke warnings. */
 void sm_log_set_level(enum sm_log_level level);
 void sm_log(enum sm_log_level level, const char *fmt, ...) SM_PRINTF(2, 3);
 

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 struct sm_secret {
@@ -20,7 +19,7 @@ void sm_wipe(void *p, size_t len)
         explicit_bzero(p, len);
 }
 
-static struct sm_secret *secret_alloc(size_t len)
+struct sm_secret *sm_secret_new(void *bytes, size_t len)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     size_t map_len = (sizeof(struct sm_secret) + len + page - 1) / page * page;
@@ -31,29 +30,9 @@ static struct sm_secret *secret_alloc(size_t len)
     (void)madvise(s, map_len, MADV_DONTDUMP); /* best effort */
     s->map_len = map_len;
     s->len = len;
-    return s;
-}
-
-struct sm_secret *sm_secret_new(void *bytes, size_t len)
-{
-    struct sm_secret *s = secret_alloc(len);
     if (len > 0)
         memcpy(s->bytes, bytes, len);
     sm_wipe(bytes, len);
-    return s;
-}
-
-struct sm_secret *sm_secret_random(size_t len)
-{
-    struct sm_secret *s = secret_alloc(len);
-    for (size_t got = 0; got < len;) {
-        ssize_t n = getrandom(s->bytes + got, len - got, 0);
-        if (n < 0) {
-            sm_secret_free(s);
-            return NULL;
-        }
-        got += (size_t)n;
-    }
     return s;
 }
 

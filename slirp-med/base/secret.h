@@ -12,8 +12,6 @@ struct sm_secret;
 
 /** sm_secret_new() - takes a copy of len bytes and wipes the source. len may be 0. */
 struct sm_secret *sm_secret_new(void *bytes, size_t len);
-/** sm_secret_random() - len bytes from getrandom(2); NULL if the kernel gives none. */
-struct sm_secret *sm_secret_random(size_t len);
 void sm_secret_free(struct sm_secret *secret);
 const uint8_t *sm_secret_bytes(const struct sm_secret *secret, size_t *ret_len);
 /** sm_wipe() - overwrite, and not optimised away. */

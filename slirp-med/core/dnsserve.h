@@ -105,6 +105,7 @@ void sm_dnsserve_query(struct sm_dnsserve *serve, const struct sm_dnsserve_clien
 /** sm_dnsserve_forget() - the client with this key is gone (TCP connection closed): its queries are dropped without
  * replies. */
 void sm_dnsserve_forget(struct sm_dnsserve *serve, uint64_t key);
+/** sm_dnsserve_inflight() - queries that have not been answered; for tests. */
 unsigned sm_dnsserve_inflight(const struct sm_dnsserve *serve);
 
 #endif

@@ -127,7 +127,7 @@ enum sm_bridge_end {
 };
 enum sm_bridge_end sm_bridge_ended(const struct sm_bridge *b);
 
-/** sm_bridge_idle() - no request is open (for idle limits and status). */
+/** sm_bridge_idle() - no request is open. For tests: nothing of a request may be left when it is over. */
 bool sm_bridge_idle(const struct sm_bridge *b);
 
 const char *sm_bridge_side_name(enum sm_bridge_side side);

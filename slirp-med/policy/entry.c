@@ -254,18 +254,6 @@ bool sm_entry_equal(const struct sm_entry *a, const struct sm_entry *b)
     return is_name_entry(a) ? strcmp(a->name, b->name) == 0 : sm_prefix_equal(&a->prefix, &b->prefix);
 }
 
-bool sm_entry_match_name(const struct sm_entry *entry, const char *name)
-{
-    if (entry->kind == SM_ENTRY_HOST)
-        return strcmp(entry->name, name) == 0;
-    return entry->kind == SM_ENTRY_SUFFIX && sm_name_under(name, entry->name);
-}
-
-bool sm_entry_match_addr(const struct sm_entry *entry, const struct sm_addr *addr)
-{
-    return !is_name_entry(entry) && sm_prefix_contains(&entry->prefix, addr);
-}
-
 static int sign(long difference)
 {
     return (difference > 0) - (difference < 0);

@@ -44,12 +44,8 @@ const char *sm_entry_kind_name(enum sm_entry_kind kind);
 bool sm_entry_parse(const char *text, struct sm_entry *ret, GError **error) SM_WARN_UNUSED;
 /** sm_entry_format() - the canonical text; sm_entry_parse() of it gives the same entry. */
 const char *sm_entry_format(const struct sm_entry *entry, char out[SM_ENTRY_STRLEN]);
+/** sm_entry_equal() - same entry, whatever its text was; for tests. */
 bool sm_entry_equal(const struct sm_entry *a, const struct sm_entry *b);
-
-/** sm_entry_match_name() - HOST and SUFFIX entries against a canonical name, ports aside. */
-bool sm_entry_match_name(const struct sm_entry *entry, const char *name);
-/** sm_entry_match_addr() - ADDR and CIDR entries against an address, ports aside. */
-bool sm_entry_match_addr(const struct sm_entry *entry, const struct sm_addr *addr);
 
 /**
  * sm_entry_specificity_cmp() - is a more specific (> 0), less (< 0) or equally specific (0) as b?

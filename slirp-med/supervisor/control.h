@@ -48,6 +48,7 @@ void sm_control_free(struct sm_control *control);
 
 /** sm_control_reply() - one line of JSON (without newline). stay: keep the stream open afterwards with no time-out, until free. */
 void sm_control_reply(struct sm_control *control, uint64_t client, const char *json, bool stay);
+/** sm_control_clients() - connected now; for tests. */
 unsigned sm_control_clients(const struct sm_control *control);
 
 /** sm_control_remove_stale() - what a supervisor that was killed left behind. Only under the workspace's lock. */

@@ -306,13 +306,3 @@ void sm_tls_ca_fingerprint(const struct sm_tls_ca *ca, char out[65])
     }
     out[64] = '\0';
 }
-
-EVP_PKEY *sm_tls_ca_leaf_key(const struct sm_tls_ca *ca)
-{
-    return ca->leaf_key;
-}
-
-X509 *sm_tls_ca_cert(const struct sm_tls_ca *ca)
-{
-    return ca->cert;
-}

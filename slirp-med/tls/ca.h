@@ -72,11 +72,7 @@ enum sm_tls_leaf_status {
  */
 enum sm_tls_leaf_status sm_tls_ca_leaf(struct sm_tls_ca *ca, const char *name, const struct sm_addr *addr,
                                        int64_t now_us, int64_t wall_us, X509 **ret_cert, int64_t *ret_at_us);
-/** sm_tls_ca_leaf_key() - the one key of all leaves, borrowed. */
-EVP_PKEY *sm_tls_ca_leaf_key(const struct sm_tls_ca *ca);
-/** sm_tls_ca_cert() - borrowed. */
-X509 *sm_tls_ca_cert(const struct sm_tls_ca *ca);
-/** Leaves held, and signatures made since the start: for tests and status. */
+/** Leaves held, and signatures made since the start: for tests. */
 size_t sm_tls_ca_leaves(const struct sm_tls_ca *ca);
 uint64_t sm_tls_ca_minted(const struct sm_tls_ca *ca);
 

@@ -404,14 +404,3 @@ enum sm_tls_status sm_tls_hello_feed(struct sm_tls_hello *h, const uint8_t *data
     }
     return h->status;
 }
-
-const uint8_t *sm_tls_hello_alpn_next(const struct sm_tls_hello *h, size_t *pos, size_t *ret_len)
-{
-    if (!h->alpn || *pos >= h->alpn_len)
-        return NULL;
-    size_t len = h->alpn[*pos];
-    const uint8_t *protocol = h->alpn + *pos + 1;
-    *pos += 1 + len;
-    *ret_len = len;
-    return protocol;
-}

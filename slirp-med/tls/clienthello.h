@@ -108,12 +108,6 @@ void sm_tls_hello_clear(struct sm_tls_hello *h);
  */
 enum sm_tls_status sm_tls_hello_feed(struct sm_tls_hello *h, const uint8_t *data, size_t len);
 
-/**
- * sm_tls_hello_alpn_next() - walk the offered protocols. Start with *pos = 0.
- * Return: the protocol's bytes and its length, or NULL at the end.
- */
-const uint8_t *sm_tls_hello_alpn_next(const struct sm_tls_hello *h, size_t *pos, size_t *ret_len);
-
 const char *sm_tls_status_name(enum sm_tls_status status);
 /** sm_tls_reject_name() - a stable word for logs and audit: "tls_sni_twice". */
 const char *sm_tls_reject_name(enum sm_tls_reject reject);

@@ -56,6 +56,7 @@ void sm_tls_sessions_put(struct sm_tls_sessions *s, const char *key, SSL_SESSION
 /** sm_tls_sessions_take() - a new reference to the newest usable one, or NULL; a TLS 1.3 session leaves the cache. */
 SSL_SESSION *sm_tls_sessions_take(struct sm_tls_sessions *s, const char *key, int64_t wall_us,
                                   struct sm_tls_trust *ret_trust);
+/** sm_tls_sessions_count() - for tests. */
 size_t sm_tls_sessions_count(const struct sm_tls_sessions *s);
 
 /* --- conn.c --- */
@@ -127,7 +128,7 @@ bool sm_tls_upstream_accepted(struct sm_tls_conn *c);
 
 enum sm_tls_failure sm_tls_failure_of_verify(long verify_result);
 enum sm_tls_failure sm_tls_failure_of_error(unsigned long error);
-/** sm_tls_alert_name() - RFC 8446 6.2, or "alert_N" in out. */
+/** sm_tls_alert_name() - RFC 8446 6.2, or "unknown_alert". */
 const char *sm_tls_alert_name(int alert);
 /** sm_tls_set_error() - error := what, and OpenSSL's first reason. Empties OpenSSL's queue. */
 void sm_tls_set_error(GError **error, enum sm_error_code code, const char *what);

@@ -156,16 +156,20 @@ static void matching(void **state)
         {"10.0.0.5", "10.0.0.5", false}, /* an address entry is no name */
     };
     for (size_t i = 0; i < SM_ARRAY_LEN(rows); i++) {
-        struct sm_entry entry;
-        assert_true(sm_entry_parse(rows[i].entry, &entry, NULL));
-        assert_int_equal(sm_entry_match_name(&entry, rows[i].name), rows[i].match);
+        sm_cleanup(sm_lists_freep) struct sm_lists *lists = sm_lists_new();
+        assert_true(sm_lists_add_text(lists, SM_LIST_ALLOW, rows[i].entry, NULL));
+        assert_int_equal(sm_lists_name(lists, rows[i].name, 443).entry != NULL, rows[i].match);
     }
-    struct sm_entry net;
-    struct sm_addr first = sm_addr_v4(10, 0, 0, 0), last = sm_addr_v4(10, 0, 0, 127), after = sm_addr_v4(10, 0, 0, 128);
-    assert_true(sm_entry_parse("10.0.0.0/25", &net, NULL));
-    assert_true(sm_entry_match_addr(&net, &first));
-    assert_true(sm_entry_match_addr(&net, &last));
-    assert_false(sm_entry_match_addr(&net, &after));
+    static const struct {
+        uint8_t last;
+        bool match;
+    } hosts[] = {{0, true}, {127, true}, {128, false}};
+    sm_cleanup(sm_lists_freep) struct sm_lists *net = sm_lists_new();
+    assert_true(sm_lists_add_text(net, SM_LIST_ALLOW, "10.0.0.0/25", NULL));
+    for (size_t i = 0; i < SM_ARRAY_LEN(hosts); i++) {
+        struct sm_endpoint dst = {sm_addr_v4(10, 0, 0, hosts[i].last), 443};
+        assert_int_equal(sm_lists_addr(net, &dst).entry != NULL, hosts[i].match);
+    }
 }
 
 static void specificity(void **state)

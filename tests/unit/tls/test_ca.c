@@ -51,7 +51,7 @@ static int verify(struct sm_tls_ca *ca, X509 *x, const char *name, const struct 
 {
     X509_STORE *store = X509_STORE_new();
     X509_STORE_CTX *ctx = X509_STORE_CTX_new();
-    X509_STORE_add_cert(store, sm_tls_ca_cert(ca));
+    X509_STORE_add_cert(store, ca->cert);
     X509_STORE_CTX_init(ctx, store, x, NULL);
     X509_VERIFY_PARAM *p = X509_STORE_CTX_get0_param(ctx);
     X509_VERIFY_PARAM_set_flags(p, X509_V_FLAG_X509_STRICT);
@@ -73,7 +73,7 @@ static int verify(struct sm_tls_ca *ca, X509 *x, const char *name, const struct 
 static void test_ca_profile(void **state)
 {
     struct sm_tls_ca *ca = new_ca(), *other = new_ca();
-    X509 *x = sm_tls_ca_cert(ca);
+    X509 *x = ca->cert;
     char text[128], fp[65];
 
     check_common(x, x);
@@ -91,9 +91,9 @@ static void test_ca_profile(void **state)
     assert_int_equal(X509_get_ext_count(x), 4);
 
     /* Fresh every time: key, serial, fingerprint. */
-    assert_int_equal(EVP_PKEY_eq(X509_get0_pubkey(x), X509_get0_pubkey(sm_tls_ca_cert(other))), 0);
-    assert_int_not_equal(ASN1_INTEGER_cmp(X509_get0_serialNumber(x), X509_get0_serialNumber(sm_tls_ca_cert(other))), 0);
-    assert_int_equal(EVP_PKEY_eq(sm_tls_ca_leaf_key(ca), X509_get0_pubkey(x)), 0);
+    assert_int_equal(EVP_PKEY_eq(X509_get0_pubkey(x), X509_get0_pubkey(other->cert)), 0);
+    assert_int_not_equal(ASN1_INTEGER_cmp(X509_get0_serialNumber(x), X509_get0_serialNumber(other->cert)), 0);
+    assert_int_equal(EVP_PKEY_eq(ca->leaf_key, X509_get0_pubkey(x)), 0);
     sm_tls_ca_fingerprint(ca, fp);
     assert_int_equal(strlen(fp), 64);
     assert_int_equal(strspn(fp, "0123456789abcdef"), 64);
@@ -125,7 +125,7 @@ static void test_leaf_profile(void **state)
         const struct sm_addr *addr = cases[i].addr.family == SM_FAMILY_NONE ? NULL : &cases[i].addr;
         X509 *x = leaf(ca, cases[i].name, addr, 0, WALL);
         bool empty = cases[i].name && strlen(cases[i].name) > 64;
-        check_common(x, sm_tls_ca_cert(ca));
+        check_common(x, ca->cert);
         assert_int_equal(X509_NAME_entry_count(X509_get_subject_name(x)), empty ? 0 : 1);
         assert_int_equal(critical(x, NID_subject_alt_name), empty);
         GENERAL_NAMES *names = X509_get_ext_d2i(x, NID_subject_alt_name, NULL, NULL);
@@ -143,7 +143,7 @@ static void test_leaf_profile(void **state)
         assert_int_equal(X509_get_ext_count(x), 6);
         assert_int_equal(sm_tls_time_us(X509_get0_notBefore(x)), WALL - DAY_S * 1000000);
         assert_int_equal(sm_tls_time_us(X509_get0_notAfter(x)), WALL + SM_TLS_LEAF_DAYS * DAY_S * 1000000);
-        assert_int_equal(EVP_PKEY_eq(X509_get0_pubkey(x), sm_tls_ca_leaf_key(ca)), 1);
+        assert_int_equal(EVP_PKEY_eq(X509_get0_pubkey(x), ca->leaf_key), 1);
 
         assert_int_equal(verify(ca, x, cases[i].name, &cases[i].addr, WALL), X509_V_OK);
         /* A guest whose clock is most of a day slow takes it, for another name it does not hold. */
