@@ -307,8 +307,10 @@ static void test_killed(void **state)
 static void run(void **state, void (*fn)(struct folder *f))
 {
     int status = in_child(fn, *state);
-    if (status == SKIP)
-        skip(); /* no mount namespace to be had */
+    if (status == SKIP) {
+        print_message("skipped: no mount namespace can be had here\n");
+        skip();
+    }
     assert_int_equal(status, 0);
 }
 

@@ -273,8 +273,11 @@ static void test_jks_with_keytool(void **state)
                     (char[]){"-rfc"},
                     NULL};
 
-    if (!keytool)
+    if (!keytool) {
+        assert_null(g_getenv("CI")); /* ./dev test installs it */
+        print_message("skipped: this machine has no keytool\n");
         skip();
+    }
     struct sm_jks *jks = sm_jks_new();
     add_certificate(jks, "one", ONE);
     add_certificate(jks, "slirp-med", CA);
