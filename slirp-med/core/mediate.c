@@ -21,6 +21,7 @@ static void advance(struct sm_session *s);
 static void on_limit(struct sm_timer *timer, int64_t now_us);
 static void upstream_failed(struct sm_session *s, enum sm_tls_failure failure, const char *reason, const char *text);
 static void guest_failed(struct sm_session *s, const char *reason);
+static void handshake(struct sm_session *s, enum sm_bridge_side with);
 static void sniff(struct sm_session *s, bool give_up);
 
 /* The wire under TLS. */
@@ -321,8 +322,6 @@ enum sm_mediate_kind sm_mediate_kind(const struct sm_session *s)
     return SM_MEDIATE_NOT;
 }
 
-static void handshake_upstream(struct sm_session *s);
-
 static void start_upstream(struct sm_session *s)
 {
     struct sm_mediation *m = s->mediation;
@@ -344,7 +343,7 @@ static void start_upstream(struct sm_session *s)
         upstream_failed(s, SM_TLS_FAILURE_RESOURCES, "out_of_resources", error->message);
         return;
     }
-    handshake_upstream(s);
+    handshake(s, SM_BRIDGE_ORIGIN);
 }
 
 static void dial_recorded(struct sm_session *s, bool ok)
@@ -492,33 +491,6 @@ void sm_mediate_go_on(struct sm_mediation *m)
         have_leaf(m->s);
     else if (m->phase == SM_MEDIATE_LEAF)
         upstream_failed(m->s, SM_TLS_FAILURE_RESOURCES, "leaf_unavailable", NULL);
-}
-
-static void handshake_upstream(struct sm_session *s)
-{
-    struct sm_mediate_end *e = &s->mediation->end[SM_BRIDGE_ORIGIN];
-    enum sm_tls_io io = sm_tls_conn_handshake(e->tls);
-
-    switch (io) {
-    case SM_TLS_IO_OK:
-        unlimit(s);
-        want_leaf(s);
-        break;
-    case SM_TLS_IO_WANT_READ:
-    case SM_TLS_IO_WANT_WRITE:
-        watch_handshake(s, e, io);
-        break;
-    case SM_TLS_IO_EOF:
-    case SM_TLS_IO_CUT:
-        upstream_failed(s, SM_TLS_FAILURE_CLOSED, sm_tls_failure_name(SM_TLS_FAILURE_CLOSED), NULL);
-        break;
-    case SM_TLS_IO_ERROR:
-    case SM_TLS_IO_COUNT: {
-        enum sm_tls_failure failure = sm_tls_conn_failure(e->tls);
-        upstream_failed(s, failure, sm_tls_failure_name(failure), sm_tls_conn_error(e->tls));
-        break;
-    }
-    }
 }
 
 /* The guest's handshake. */
@@ -692,7 +664,6 @@ static void inside_tls(struct sm_session *s)
 
     bool h2 = alpn_is(alpn, len, "h2") || alpn_is(alpn, len, "grpc-exp"); /* what older gRPC calls it */
 
-    unlimit(s);
     if (h2 || alpn_is(alpn, len, "http/1.1") || alpn_is(alpn, len, "http/1.0")) {
         use_bridge(s, new_http(m, h2));
         sm_mediate_pump(s);
@@ -705,28 +676,39 @@ static void inside_tls(struct sm_session *s)
     }
 }
 
-static void handshake_guest(struct sm_session *s)
+/* With upstream first, then with the guest: mediate.h. */
+static void handshake(struct sm_session *s, enum sm_bridge_side with)
 {
-    struct sm_mediate_end *e = &s->mediation->end[SM_BRIDGE_GUEST];
+    struct sm_mediate_end *e = &s->mediation->end[with];
+    enum sm_tls_failure failure = SM_TLS_FAILURE_CLOSED;
+    const char *text = NULL;
     enum sm_tls_io io = sm_tls_conn_handshake(e->tls);
 
     switch (io) {
     case SM_TLS_IO_OK:
-        inside_tls(s);
-        break;
+        unlimit(s);
+        if (with == SM_BRIDGE_ORIGIN)
+            want_leaf(s);
+        else
+            inside_tls(s);
+        return;
     case SM_TLS_IO_WANT_READ:
     case SM_TLS_IO_WANT_WRITE:
         watch_handshake(s, e, io);
-        break;
+        return;
     case SM_TLS_IO_EOF:
     case SM_TLS_IO_CUT:
-        guest_failed(s, sm_tls_failure_name(SM_TLS_FAILURE_CLOSED));
         break;
     case SM_TLS_IO_ERROR:
     case SM_TLS_IO_COUNT:
-        guest_failed(s, sm_tls_failure_name(sm_tls_conn_failure(e->tls)));
+        failure = sm_tls_conn_failure(e->tls);
+        text = sm_tls_conn_error(e->tls);
         break;
     }
+    if (with == SM_BRIDGE_ORIGIN)
+        upstream_failed(s, failure, sm_tls_failure_name(failure), text);
+    else
+        guest_failed(s, sm_tls_failure_name(failure));
 }
 
 /* Cleartext. */
@@ -947,13 +929,13 @@ static void advance(struct sm_session *s)
 {
     switch (s->mediation->phase) {
     case SM_MEDIATE_UPSTREAM:
-        handshake_upstream(s);
+        handshake(s, SM_BRIDGE_ORIGIN);
         break;
     case SM_MEDIATE_LEAF:
     case SM_MEDIATE_COMMIT:
         break;
     case SM_MEDIATE_GUEST:
-        handshake_guest(s);
+        handshake(s, SM_BRIDGE_GUEST);
         break;
     case SM_MEDIATE_SNIFF:
         sniff(s, false);

@@ -102,8 +102,11 @@ static struct sm_endpoint get_endpoint(struct sm_rd *r)
     return e;
 }
 
-static bool proto_known(unsigned proto)
+static bool get_proto(struct sm_rd *r, enum sm_flow_proto *ret)
 {
+    unsigned proto = sm_rd_u8(r);
+
+    *ret = (enum sm_flow_proto)proto;
     return proto == SM_FLOW_TCP || proto == SM_FLOW_UDP || proto == SM_FLOW_VSOCK;
 }
 
@@ -187,15 +190,12 @@ bool sm_flow_decode(const uint8_t *data, size_t len, struct sm_flow_msg *ret)
     if (has_id(m.type) != (m.id != 0))
         return false;
     switch (m.type) {
-    case SM_FLOW_OPEN: {
-        unsigned proto = sm_rd_u8(&r);
-        if (!proto_known(proto))
+    case SM_FLOW_OPEN:
+        if (!get_proto(&r, &m.proto))
             return false;
-        m.proto = (enum sm_flow_proto)proto;
         m.src = get_endpoint(&r);
         m.dst = get_endpoint(&r);
         break;
-    }
     case SM_FLOW_REFUSE: {
         unsigned how = sm_rd_u8(&r), scope = sm_rd_u8(&r);
         if (how >= SM_HOWS || scope >= SM_SCOPES)
@@ -235,15 +235,12 @@ bool sm_flow_decode(const uint8_t *data, size_t len, struct sm_flow_msg *ret)
         m.count = sm_rd_u32(&r);
         break;
     }
-    case SM_FLOW_REPEATED: {
-        unsigned proto = sm_rd_u8(&r);
-        if (!proto_known(proto))
+    case SM_FLOW_REPEATED:
+        if (!get_proto(&r, &m.proto))
             return false;
-        m.proto = (enum sm_flow_proto)proto;
         m.dst = get_endpoint(&r);
         m.count = sm_rd_u32(&r);
         break;
-    }
     case SM_FLOW_BYTES:
         m.data_len = sm_rd_left(&r);
         m.data = sm_rd_take(&r, m.data_len);

@@ -21,6 +21,8 @@ import statistics
 import subprocess
 import sys
 
+import report
+
 HERE = os.path.dirname(os.path.realpath(__file__))
 REPO = os.path.dirname(os.path.dirname(HERE))
 ORIGIN, DENIED, CLOSED_AT = "203.0.113.20", "10.0.0.5", "203.0.113.20"
@@ -253,19 +255,7 @@ def main():
     if p.returncode:
         sys.exit(p.returncode)
     doc = json.loads(p.stdout.splitlines()[-1])
-    text = table(doc)
-    print(text)
-    if a.json:
-        with open(a.json, "w") as f:
-            f.write(json.dumps(doc, indent=1) + "\n")
-    if a.markdown:
-        if os.path.exists(a.markdown):
-            with open(a.markdown) as f:
-                old = f.read()
-            if BEGIN in old and END in old:
-                text = old[:old.index(BEGIN)] + BEGIN + "\n" + text + END + old[old.index(END) + len(END):]
-        with open(a.markdown, "w") as f:
-            f.write(text)
+    report.write(doc, table(doc), a.json, a.markdown, BEGIN, END)
     return 0
 
 

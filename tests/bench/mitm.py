@@ -23,6 +23,8 @@ import subprocess
 import sys
 import time
 
+import report
+
 HERE = os.path.dirname(os.path.realpath(__file__))
 REPO = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(REPO, "tests/world"))
@@ -566,19 +568,7 @@ def main(argv=None):
     if p.returncode:
         sys.exit(p.returncode)
     doc = json.loads(p.stdout.splitlines()[-1])
-    text = table(doc)
-    print(text)
-    if a.json:
-        with open(a.json, "w") as f:
-            f.write(json.dumps(doc, indent=1) + "\n")
-    if a.markdown:
-        if os.path.exists(a.markdown):
-            with open(a.markdown) as f:
-                old = f.read()
-            if BEGIN in old and END in old:
-                text = old[:old.index(BEGIN)] + BEGIN + "\n" + text + END + old[old.index(END) + len(END):]
-        with open(a.markdown, "w") as f:
-            f.write(text)
+    report.write(doc, table(doc), a.json, a.markdown, BEGIN, END)
     return 0
 
 

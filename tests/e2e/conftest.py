@@ -90,6 +90,37 @@ def alive(pid):
         return False
 
 
+def descendants(pid):
+    """The process, its children, theirs and so on."""
+    kids = {}
+    for p in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{p}/stat") as f:
+                kids.setdefault(int(f.read().rsplit(")", 1)[1].split()[1]), []).append(int(p))
+        except OSError:
+            pass
+    found, todo = [], [pid]
+    while todo:
+        p = todo.pop()
+        found.append(p)
+        todo += kids.get(p, [])
+    return found
+
+
+def both(sm, begin, code, *flags, **kw):
+    """Runs the guest's code once with tls true and once with tls false, in one workspace; out["tls"] and out["clear"]. begin comes once, before."""
+    body = "\n".join("    " + x for x in code.strip().splitlines())
+    return sm.guest(begin + f"""
+def exchange():
+    out = {{}}
+{body}
+    return out
+res = out
+for tls in (True, False):
+    res["tls" if tls else "clear"] = exchange()
+""", *flags, **kw)
+
+
 class Result:
     def __init__(self, name, rc, stdout, stderr, state):
         self.name, self.rc, self.stdout, self.stderr, self.state = name, rc, stdout, stderr, state
@@ -185,19 +216,7 @@ class Running:
 
     def pids(self):
         """pid by role of this workspace's processes; "init" is pid 1 of the guest, guest-init's child."""
-        own, todo = {}, [self.p.pid]
-        kids = {}
-        for p in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                with open(f"/proc/{p}/stat") as f:
-                    kids.setdefault(int(f.read().rsplit(")", 1)[1].split()[1]), []).append(int(p))
-            except OSError:
-                pass
-        mine = set()
-        while todo:
-            x = todo.pop()
-            mine.add(x)
-            todo += kids.get(x, [])
+        own, mine = {}, set(descendants(self.p.pid))
         for pid, role, _ in sorted(processes(self.sm.bin)):
             if pid in mine:
                 own["init" if role in own else role] = pid

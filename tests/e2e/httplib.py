@@ -3,6 +3,7 @@
 
 Used by tests in the world and, as `import httplib`, by guest code; standard library only. Every wait ends after `timeout` seconds.
 """
+import array
 import base64
 import errno
 import json
@@ -10,6 +11,13 @@ import os
 import socket
 import ssl
 import struct
+
+
+def pattern(n):
+    """n bytes of which no eight stand twice."""
+    a = array.array("Q", range(n // 8 + 1))
+    a.byteswap()
+    return a.tobytes()[:n]
 
 
 class Response:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 
+import conftest
 import pytest
 import worldlib as w
 
@@ -19,25 +20,13 @@ import hashlib
 import httplib as h
 def go(n="origin.test", **kw):
     return h.tls(n, alpn=["http/1.1"], **kw) if tls else h.connect(n, 80)
-def pattern(n):
-    import array
-    a = array.array("Q", range(n // 8 + 1)); a.byteswap()
-    return a.tobytes()[:n]
+pattern = h.pattern
 """
 
 
 def both(sm, code, *flags, **kw):
     """The code once inside TLS and once in clear, in one workspace; out["tls"] and out["clear"]."""
-    body = "\n".join("    " + x for x in code.strip().splitlines())
-    return sm.guest(GO + f"""
-def exchange():
-    out = {{}}
-{body}
-    return out
-res = out
-for tls in (True, False):
-    res["tls" if tls else "clear"] = exchange()
-""", *(flags or STRICT), **kw)
+    return conftest.both(sm, GO, code, *(flags or STRICT), **kw)
 
 
 @pytest.mark.core

@@ -3,6 +3,7 @@
 import hashlib
 import os
 
+import conftest
 import pytest
 import worldlib as w
 
@@ -15,25 +16,13 @@ import h2lib, httplib as h
 def go(**kw):
     return h2lib.tls(**kw) if tls else h2lib.clear(**kw)
 scheme = lambda: "https" if tls else "http"
-def pattern(n):
-    import array
-    a = array.array("Q", range(n // 8 + 1)); a.byteswap()
-    return a.tobytes()[:n]
+pattern = h.pattern
 """
 
 
 def both(sm, code, *flags, **kw):
     """The code once inside TLS and once in clear by prior knowledge, in one workspace; out["tls"] and out["clear"]."""
-    body = "\n".join("    " + x for x in code.strip().splitlines())
-    return sm.guest(GO + f"""
-def exchange():
-    out = {{}}
-{body}
-    return out
-res = out
-for tls in (True, False):
-    res["tls" if tls else "clear"] = exchange()
-""", *(flags or STRICT), **kw)
+    return conftest.both(sm, GO, code, *(flags or STRICT), **kw)
 
 
 @pytest.mark.core

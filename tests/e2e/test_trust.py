@@ -14,7 +14,7 @@ import subprocess
 
 import conftest
 import pytest
-from conftest import alive, processes
+from conftest import alive, descendants, processes
 
 G = ("--egress", "guarded")
 VARIABLES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO", "CARGO_HTTP_CAINFO", "AWS_CA_BUNDLE",
@@ -65,22 +65,6 @@ def memory(pid):
             found.append(buf.raw[:n])
     assert found, f"nothing of process {pid} can be read: {os.strerror(ctypes.get_errno())}"
     return b"".join(found)
-
-
-def descendants(pid):
-    kids = {}
-    for p in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{p}/stat") as f:
-                kids.setdefault(int(f.read().rsplit(")", 1)[1].split()[1]), []).append(int(p))
-        except OSError:
-            pass
-    found, todo = [], [pid]
-    while todo:
-        p = todo.pop()
-        found.append(p)
-        todo += kids.get(p, [])
-    return found
 
 
 def tree(*roots):

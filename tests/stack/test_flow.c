@@ -8,6 +8,14 @@
 
 #define ISN 0xfffffff0u /* every connection wraps early */
 
+/* The first connection, from port 1000. */
+static struct st_conn *connected(struct st_peer *peer, struct st_stack *st)
+{
+    st_peer_init(peer, st, 1000, ISN);
+    st_peer_connect(peer);
+    return st_conn_at(st, 0);
+}
+
 static void accept_at_once(void **state)
 {
     struct st_stack *st = st_new(1500);
@@ -480,9 +488,7 @@ static void back_pressure(void **state)
 
     (void)state;
     st->quota = 10;
-    st_peer_init(&peer, st, 1000, ISN);
-    st_peer_connect(&peer);
-    conn = st_conn_at(st, 0);
+    conn = connected(&peer, st);
     while (win >= sizeof(data)) {
         for (i = 0; i < sizeof(data); i++) {
             data[i] = (uint8_t)((sent + i) * 31 >> 3);
@@ -531,9 +537,7 @@ static void window_overrun(void **state)
 
     (void)state;
     st->quota = 0;
-    st_peer_init(&peer, st, 1000, ISN);
-    st_peer_connect(&peer);
-    conn = st_conn_at(st, 0);
+    conn = connected(&peer, st);
     for (i = 0; i < 100; i++) {
         memset(data, (int)i, sizeof(data));
         st_peer_send(&peer, FR_ACK, data, sizeof(data));
@@ -575,9 +579,7 @@ static void fin_beyond_window(void **state)
     (void)state;
     st->quota = 0;
     memset(data, 'f', sizeof(data));
-    st_peer_init(&peer, st, 1000, ISN);
-    st_peer_connect(&peer);
-    conn = st_conn_at(st, 0);
+    conn = connected(&peer, st);
     do {
         st_peer_send(&peer, FR_ACK, data, sizeof(data));
         st_peer_recv(&peer, &p);
@@ -604,9 +606,7 @@ static void half_close_by_guest(void **state)
     struct fr_packet p;
 
     (void)state;
-    st_peer_init(&peer, st, 1000, ISN);
-    st_peer_connect(&peer);
-    conn = st_conn_at(st, 0);
+    conn = connected(&peer, st);
     st_peer_send(&peer, FR_ACK | FR_FIN, "bye", 3);
     assert_int_equal(conn->got->len, 3);
     assert_int_equal(conn->eof, 1);
@@ -639,9 +639,7 @@ static void half_close_by_embedder(void **state)
     SlirpFlowStats stats;
 
     (void)state;
-    st_peer_init(&peer, st, 1000, ISN);
-    st_peer_connect(&peer);
-    conn = st_conn_at(st, 0);
+    conn = connected(&peer, st);
     slirp_flow_push(conn->flow, "all", 3);
     slirp_flow_eof(conn->flow);
     slirp_flow_eof(conn->flow);
@@ -688,9 +686,7 @@ static void closed_waits_for_held_bytes(void **state)
         struct fr_packet p;
 
         st->quota = 0;
-        st_peer_init(&peer, st, 1000, ISN);
-        st_peer_connect(&peer);
-        conn = st_conn_at(st, 0);
+        conn = connected(&peer, st);
         if (first == 0) {
             slirp_flow_eof(conn->flow);
             st_peer_recv(&peer, &p);
@@ -730,9 +726,7 @@ static void reset_by_guest(void **state)
     struct fr_packet p;
 
     (void)state;
-    st_peer_init(&peer, st, 1000, ISN);
-    st_peer_connect(&peer);
-    conn = st_conn_at(st, 0);
+    conn = connected(&peer, st);
     st_peer_send(&peer, FR_RST, NULL, 0);
     assert_int_equal(conn->closed, 1);
     assert_int_equal(conn->end, SLIRP_FLOW_END_GUEST_RST);
@@ -749,9 +743,7 @@ static void reset_by_embedder(void **state)
     struct fr_packet p;
 
     (void)state;
-    st_peer_init(&peer, st, 1000, ISN);
-    st_peer_connect(&peer);
-    conn = st_conn_at(st, 0);
+    conn = connected(&peer, st);
     slirp_flow_push(conn->flow, "half", 4);
     st_peer_recv(&peer, &p);
     st_peer_send(&peer, FR_ACK, NULL, 0);
@@ -924,9 +916,7 @@ static void writable(void **state)
     }
     st->out = data;
     st->out_len = 300000;
-    st_peer_init(&peer, st, 1000, ISN);
-    st_peer_connect(&peer);
-    conn = st_conn_at(st, 0);
+    conn = connected(&peer, st);
     assert_int_equal(conn->out_sent, 128 * 1024);
     assert_int_equal(slirp_flow_room(conn->flow, iov), 0);
     assert_int_equal(iov[0].iov_len + iov[1].iov_len, 0);
@@ -959,9 +949,7 @@ static void overlap(void **state)
     struct st_conn *conn;
 
     (void)state;
-    st_peer_init(&peer, st, 1000, ISN);
-    st_peer_connect(&peer);
-    conn = st_conn_at(st, 0);
+    conn = connected(&peer, st);
     st_peer_at(&peer, 4, FR_ACK, "EEEE", 4);
     st_peer_at(&peer, 2, FR_ACK, "ccccccccGG", 10); /* over it: the new tail counts */
     st_peer_at(&peer, 4, FR_ACK, "xxxx", 4);

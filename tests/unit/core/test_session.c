@@ -54,6 +54,13 @@ static void expect_page(struct fixture *f, const char *status)
     assert_non_null(strstr(got, "\"workspace\": \"test\""));
 }
 
+static void turn_until_readable(struct fixture *f, int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    for (int i = 0; i < 50 && poll(&p, 1, 0) == 0; i++)
+        sm_loop_turn(f->core.loop, 100);
+}
+
 static void test_http_cut_everywhere(void **state)
 {
     struct fixture *f = *state;
@@ -135,40 +142,36 @@ static void test_short_word_is_answered(void **state)
 {
     struct fixture *f = *state;
     char got[64];
-    struct pollfd p = {.events = POLLIN};
     open_tcp(f, 1, loopback, f->port);
     assert_int_equal(hear(f), SM_FLOW_ACCEPT);
-    p.fd = server_accept(f);
+    int peer = server_accept(f);
     bytes(f, 1, "hi", 2);
-    for (int i = 0; i < 50 && poll(&p, 1, 0) == 0; i++)
-        sm_loop_turn(f->core.loop, 50);
-    assert_int_equal(recv(p.fd, got, sizeof(got), 0), 2);
+    turn_until_readable(f, peer);
+    assert_int_equal(recv(peer, got, sizeof(got), 0), 2);
     assert_true(audit_has(f, "egress_allow"));
-    assert_int_equal(send(p.fd, "hello", 5, 0), 5);
+    assert_int_equal(send(peer, "hello", 5, 0), 5);
     assert_int_equal(hear(f), SM_FLOW_ATTACH);
     assert_int_equal(f->last.consumed, 2);
     assert_int_equal(read(f->attached, got, sizeof(got)), 5);
-    close(p.fd);
+    close(peer);
 }
 
 static void test_typed_request_is_still_judged(void **state)
 {
     struct fixture *f = *state;
     char got[64] = "";
-    struct pollfd p = {.events = POLLIN};
     open_tcp(f, 1, loopback, f->port);
     assert_int_equal(hear(f), SM_FLOW_ACCEPT);
-    p.fd = server_accept(f);
+    int peer = server_accept(f);
     bytes(f, 1, "GE", 2);
-    for (int i = 0; i < 50 && poll(&p, 1, 0) == 0; i++)
-        sm_loop_turn(f->core.loop, 50);
-    assert_int_equal(recv(p.fd, got, sizeof(got), 0), 2);
+    turn_until_readable(f, peer);
+    assert_int_equal(recv(peer, got, sizeof(got), 0), 2);
     static const char rest[] = "T / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n";
     bytes(f, 1, rest, sizeof(rest) - 1);
     expect_page(f, "HTTP/1.1 400 ");
     assert_true(audit_has(f, "egress_deny"));
-    assert_true(recv(p.fd, got, sizeof(got), 0) <= 0);
-    close(p.fd);
+    assert_true(recv(peer, got, sizeof(got), 0) <= 0);
+    close(peer);
 }
 
 static void test_guest_only_closes(void **state)
@@ -253,14 +256,12 @@ static void test_front_that_keeps_a_reset_socket(void **state)
 static void test_reset_crosses_attach(void **state)
 {
     struct fixture *f = *state;
-    struct pollfd p = {.fd = f->front, .events = POLLIN};
     char got[16];
     open_tcp(f, 1, loopback, f->port);
     assert_int_equal(hear(f), SM_FLOW_ACCEPT);
     int peer = server_accept(f);
     bytes(f, 1, "\x01\x02\x03", 3);
-    for (int i = 0; i < 50 && poll(&p, 1, 0) == 0; i++)
-        sm_loop_turn(f->core.loop, 100);
+    turn_until_readable(f, f->front);
     gone(f, 1, SM_WHY_GUEST_RST);
     for (int i = 0; i < 5; i++)
         sm_loop_turn(f->core.loop, 10);
@@ -279,19 +280,17 @@ static void test_reset_crosses_attach(void **state)
 static void test_judged_bytes_are_counted(void **state)
 {
     struct fixture *f = *state;
-    struct pollfd p = {.events = POLLIN};
     open_tcp(f, 1, loopback, f->port);
     assert_int_equal(hear(f), SM_FLOW_ACCEPT);
-    p.fd = server_accept(f);
+    int peer = server_accept(f);
     bytes(f, 1, "hi", 2);
-    for (int i = 0; i < 50 && poll(&p, 1, 0) == 0; i++)
-        sm_loop_turn(f->core.loop, 50);
+    turn_until_readable(f, peer);
     gone(f, 1, SM_WHY_GUEST_RST);
     assert_true(says_nothing(f));
     assert_true(audit_has(f, "egress_close"));
     g_autofree char *text = audit_text(f);
     assert_non_null(strstr(text, "\"bytes_up\":2"));
-    close(p.fd);
+    close(peer);
 }
 
 /* A flow whose turn to be handed over has not come ends upstream: the guest is told. */

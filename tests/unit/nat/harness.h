@@ -376,4 +376,18 @@ static inline struct sm_front_stats h_stats(struct h *h)
     return s;
 }
 
+static inline int h_setup(void **state)
+{
+    *state = h_new();
+    return 0;
+}
+
+static inline int h_teardown(void **state)
+{
+    struct h *h = *state;
+    assert_null(h->failed);
+    h_free(h);
+    return 0;
+}
+
 #endif

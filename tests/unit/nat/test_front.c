@@ -15,20 +15,6 @@
 
 #define WORLD IP4(203, 0, 113, 7)
 
-static int setup(void **state)
-{
-    *state = h_new();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct h *h = *state;
-    assert_null(h->failed);
-    h_free(h);
-    return 0;
-}
-
 static void test_round_trip(void **state)
 {
     struct h *h = *state;
@@ -760,7 +746,7 @@ static void test_inbound(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, h_setup, h_teardown)
         T(test_round_trip),
         T(test_batch),
         T(test_upstream_urgent),

@@ -15,20 +15,6 @@
 
 #define WORLD IP4(203, 0, 113, 7)
 
-static int setup(void **state)
-{
-    *state = h_new();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct h *h = *state;
-    assert_null(h->failed);
-    h_free(h);
-    return 0;
-}
-
 static void send_udp(struct h *h, uint32_t dst, uint16_t sport, uint16_t dport, const void *data, size_t len)
 {
     static struct buf b;
@@ -514,7 +500,7 @@ static void test_others(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, h_setup, h_teardown)
         T(test_flow),        T(test_tuples),     T(test_refusals),    T(test_held_bound), T(test_unanswered),
         T(test_dns),         T(test_dns_any),    T(test_bad_batch),   T(test_fragments),  T(test_pair_full),
         T(test_asked_bound), T(test_table_full), T(test_own_answers), T(test_others),
