@@ -10,6 +10,7 @@
  *   mediate.c  flows that pass through the core: TLS on both sides, HTTP bridges (mediate.h); pki.c, requests.c beside it
  *   udp.c      connected sockets and the datagram pair
  *   names.c    the resolver service glued to policy, pins and audit; DNS over TCP
+ *   dnsserve.c, resolver.c  what it is made of; headers of their own
  *   turn.c     the end of a turn: commit the audit batch, then release effects
  *   ownaddr.c  the host's own addresses, followed by netlink
  *
@@ -237,9 +238,9 @@ void sm_session_line(const struct sm_session *s, struct sm_audit_record *r, enum
 void sm_session_deny(struct sm_session *s, const char *reason);
 /** sm_session_refuse() - tell the guest and forget the session; no line. */
 void sm_session_refuse(struct sm_session *s, enum sm_flow_how how, uint32_t hold_ms);
-/** sm_session_give_up() - the close line (if one is owed), then the refusal: it cannot go on, and policy has no part in it. */
+/** sm_session_give_up() - the close line (if one is owed), then the refusal: it cannot go on, whatever policy says. */
 void sm_session_give_up(struct sm_session *s, const char *reason);
-/** sm_session_not_recorded() - the line that an effect waited for could not be written: give up what earlier lines began. */
+/** sm_session_not_recorded() - the line that an effect waited for could not be written: give up the flow. */
 void sm_session_not_recorded(struct sm_session *s);
 /** sm_session_judge() - ask policy and act on the answer. */
 void sm_session_judge(struct sm_session *s, enum sm_stage stage);

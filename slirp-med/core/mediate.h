@@ -23,7 +23,10 @@
 /** The verified handshake with upstream, and the guest's: longer than any that comes to an end. */
 #define SM_MEDIATE_UPSTREAM_US INT64_C(10000000)
 #define SM_MEDIATE_GUEST_US INT64_C(30000000)
-/** How long a flow that is over waits for the guest to take its last bytes and to close. */
+/**
+ * How long a flow that is over waits for the guest to take its last bytes and to close; then it is aborted. Once the
+ * front has closed its end, SM_CORE_END_WAIT_US is left for it to say why.
+ */
 #define SM_MEDIATE_CLOSING_US INT64_C(3000000)
 /**
  * What the pair's kernel queue may hold in one direction while there are at most so many flows: with the default of 208 KiB the core waits for

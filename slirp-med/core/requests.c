@@ -2,12 +2,14 @@
 /*
  * The judge of HTTP requests (spec section 3, step 4) and the lines that they leave.
  *
- * A connection speaks for one name: the one that it asserted (SNI, or the first Host) and that the flow's verdict was given for. Every request's
- * authority must be that name, and its port, if it gives one, the guest's destination port; otherwise 421. Where no name was asserted, the
- * authority may be the guest's destination address, or, if policy allows it as if it had been asserted for the address that was dialled,
- *   inside TLS    the one name that the origin was verified for: the pin of the address (verdict.host); without a pin none;
+ * A connection speaks for one name: the one that it asserted (SNI, or the first Host) and that the flow's verdict was
+ * given for. Every request's authority must be that name, and its port, if it gives one, the guest's destination port;
+ * otherwise 421. Where no name was asserted, the authority may be the guest's destination address, or, if policy allows
+ * it as if it had been asserted for the address that was dialled,
+ *   inside TLS    the one name that the origin was verified for: the pin of the address (verdict.host); else none;
  *   on cleartext  any name (HTTP/2 with prior knowledge; HTTP/1.0 whose first request had no Host).
- * A connection that asserted an address speaks for the address alone. A request without any authority goes where its connection goes.
+ * A connection that asserted an address speaks for the address alone. A request without any authority goes where its
+ * connection goes.
  *
  * egress_http_request is written when a request may pass, before a byte of it goes upstream; a refused one leaves a denial and no request line.
  */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A flow's life in the core. This file strings the stages together and is the only one that writes a flow's audit lines:
+ * A flow's life in the core. This file strings the stages together; every audit line of a flow begins in its
+ * sm_session_line():
  *
  *   OPEN ─► judge ATTEMPT ─┬─ DENY ──► egress_deny, REFUSE
  *                          ├─ DNS ───► served by names.c

@@ -122,7 +122,9 @@ void sm_bridge_answer(struct sm_bridge *b, uint64_t req, const struct sm_bridge_
 enum sm_bridge_end {
     SM_BRIDGE_LIVE,
     SM_BRIDGE_FINISHED, /* over in order: send what sm_bridge_out() still has to both sides, then close both */
-    SM_BRIDGE_CUT,      /* over, and a side must not take it for a complete end: send what waits, then reset both */
+    /* Over, and a side must not take it for a complete end: send what waits, then reset both (inside TLS: end them
+     * without close_notify). */
+    SM_BRIDGE_CUT,
     SM_BRIDGE_ENDS
 };
 enum sm_bridge_end sm_bridge_ended(const struct sm_bridge *b);

@@ -31,8 +31,8 @@
 
 #include "base/defs.h"
 
-/** The head with its final empty line. What servers take is 8 to 64 KiB; the channel's BYTES copy is bounded by the
- * same. */
+/** The head with its final empty line. What servers take is 8 to 64 KiB; the front's copies of a flow
+ * (SM_FLOW_HELD_MAX) hold as much. */
 #define SM_HTTP_HEAD_MAX 65536
 /** Longest registered method is 17 (UPDATEREDIRECTREF); more than this is no HTTP client. */
 #define SM_HTTP_METHOD_MAX 32

@@ -9,7 +9,7 @@
  * folder.
  *
  * Profile of a leaf (what strict verifiers want: RFC 5280 4.2, CA/B baseline, Python's VERIFY_X509_STRICT): version 3,
- * random positive 128-bit serial, one subjectAltName (dNSName or iPAddress; critical when the subject is empty),
+ * random positive 128-bit serial, one subjectAltName (dNSName, iPAddress or both; critical when the subject is empty),
  * basicConstraints CA:FALSE, keyUsage digitalSignature (critical), extKeyUsage serverAuth, subjectKeyIdentifier,
  * authorityKeyIdentifier; notBefore backdated by a day against guests with a slow clock, life SM_TLS_LEAF_DAYS. The
  * CA: basicConstraints critical CA:TRUE pathlen 0, keyUsage critical keyCertSign and cRLSign, SKI, AKI.
@@ -67,7 +67,8 @@ enum sm_tls_leaf_status {
 /**
  * sm_tls_ca_leaf() - the leaf for a name, an address, or both (a guest that sent no SNI may check either), from the table or freshly signed.
  * @name: canonical DNS name, or NULL. @addr: the address, or NULL. One of them at least.
- * @now_us: monotonic; @wall_us: CLOCK_REALTIME. A leaf with less than a day left is signed anew.
+ * @now_us: monotonic; @wall_us: CLOCK_REALTIME. A leaf with less than a day left is signed anew, unless the CA itself
+ * ends then.
  * @ret_cert: a new reference (X509_free()).
  */
 enum sm_tls_leaf_status sm_tls_ca_leaf(struct sm_tls_ca *ca, const char *name, const struct sm_addr *addr,

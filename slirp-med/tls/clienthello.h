@@ -23,7 +23,8 @@
 #define SM_TLS_HELLO_MAX 65536
 /** Records that one hello may be spread over: one-byte records of a usual hello still fit, an endless drip does not. */
 #define SM_TLS_HELLO_RECORDS_MAX 2048
-/** The most raw bytes that feed() may need before it decides: size the holding buffer by it. */
+/** The most raw bytes that feed() may need before it decides. Who holds fewer (SM_FLOW_HELD_MAX) refuses a large hello
+ * in tiny records sooner. */
 #define SM_TLS_HELLO_RAW_MAX (SM_TLS_HELLO_MAX + 5 * SM_TLS_HELLO_RECORDS_MAX)
 /** Extensions in one hello: browsers send about 20, all registered ones are about 60. */
 #define SM_TLS_HELLO_EXTENSIONS_MAX 128

@@ -77,7 +77,7 @@ enum sm_tls_failure {
     SM_TLS_FAILURE_PROTOCOL,           /* tls_protocol_error: what came is not what a handshake says */
     SM_TLS_FAILURE_CLOSED,             /* closed_in_handshake */
     SM_TLS_FAILURE_RESET,              /* the wire failed: reset */
-    SM_TLS_FAILURE_RENAMED,            /* guest: the hello names somebody else than was judged: hello_changed */
+    SM_TLS_FAILURE_RENAMED,            /* guest: the hello is not the one that was judged: hello_changed */
     SM_TLS_FAILURE_RESOURCES,          /* out_of_resources */
     SM_TLS_FAILURE_COUNT
 };
@@ -127,7 +127,7 @@ void sm_tls_guest_free(struct sm_tls_guest *g);
  * @sni: what the judged hello said (as sent, compared without case), or NULL when it said nothing: a hello that says
  * otherwise fails (RENAMED) with the alert unrecognized_name before anything else is answered.
  * @leaf: from sm_tls_ca_leaf(); a reference is taken. @alpn: the one protocol that upstream chose, or NULL: none is
- * chosen.
+ * chosen. A hello that does not offer it fails (RENAMED too) with the alert no_application_protocol.
  */
 struct sm_tls_conn *sm_tls_conn_new_guest(struct sm_tls_guest *g, const char *sni, X509 *leaf, const uint8_t *alpn,
                                           size_t alpn_len, const struct sm_tls_wire *wire, GError **error);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A core (harness.h), the front that speaks to it, and a listener on loopback, for tests that tell one story: the caller says what the front
- * says and turns the loop until the core answers.
+ * A core (harness.h), the front that speaks to it, and a listener on loopback, for tests that tell one story: the
+ * caller says what the front says and turns the loop until the core answers.
  */
 #ifndef SM_TEST_CORE_FIXTURE_H
 #define SM_TEST_CORE_FIXTURE_H
@@ -26,7 +26,8 @@ struct fixture *fixture_new(const char *mode, const char *allow);
 /** fixture_free() - what flows are left are closed. */
 void fixture_free(struct fixture *f);
 
-/** audit_text() - all lines; g_free(). audit_has() - is there a line of that event? audit_line() - the nth (from 0) such line, or NULL. */
+/** audit_text() - all lines; g_free(). audit_has() - is there a line of that event? audit_line() - the nth (from 0) such
+ * line, or NULL. */
 char *audit_text(const struct fixture *f);
 bool audit_has(const struct fixture *f, const char *event);
 char *audit_line(const struct fixture *f, const char *event, unsigned n);
@@ -37,7 +38,8 @@ void open_tcp(struct fixture *f, uint64_t id, struct sm_addr dst, uint16_t port)
 void bytes(struct fixture *f, uint64_t id, const void *data, size_t len);
 void gone(struct fixture *f, uint64_t id, enum sm_flow_why why);
 
-/** heard() - has the core said something? The message is in f->last, its descriptor in f->attached; ATTACH is acknowledged. */
+/** heard() - has the core said something? The message is in f->last, its descriptor in f->attached; ATTACH is
+ * acknowledged. */
 bool heard(struct fixture *f);
 /** hear() - turns until it has. */
 enum sm_flow_type hear(struct fixture *f);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A core without its process: a real loop, channel and audit file. The caller has the front's end of the channel, and turns the loop.
+ * A core without its process: a real loop, channel and audit file. The caller has the front's end of the channel, and
+ * turns the loop.
  */
 #ifndef SM_TEST_CORE_HARNESS_H
 #define SM_TEST_CORE_HARNESS_H

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * An intercepted flow, phase by phase: a scripted front, a guest and an origin that speak TLS (plain OpenSSL), a real core between them. What
- * is looked at is the order: each effect after its line, and nothing at all where the line could not be written.
+ * An intercepted flow, phase by phase: a scripted front, a guest and an origin that speak TLS (plain OpenSSL), a real
+ * core between them. What is looked at is the order: each effect after its line, and nothing at all where the line could
+ * not be written.
  *
- * watch() is the eye. It runs before the end of each turn (when nothing of this turn may have been released) and after it, moves what guest
- * and origin have to say, and fails as soon as something is seen whose line is not in the file.
+ * watch() is the eye. It runs before the end of each turn (when nothing of this turn may have been released) and after
+ * it, moves what guest and origin have to say, and fails as soon as something is seen whose line is not in the file.
  */
 #include "fixture.h"
 
@@ -594,7 +595,8 @@ static void fill_disk(struct story *s, bool known)
     assert_false(sm_audit_healthy(s->f->core.audit));
 }
 
-/* When there is room again, facts that were kept come; what was begun has its end, once, and what could not be recorded has not happened. */
+/* When there is room again, facts that were kept come; what was begun has its end, once, and what could not be recorded
+ * has not happened. */
 static void expect_ends(struct story *s, const char *want)
 {
     harness_disk(false);
