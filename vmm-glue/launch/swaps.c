@@ -135,7 +135,7 @@ static bool check_exact(const struct sm_lists *lists, const struct sm_swap *swap
         return true;
     for (size_t i = 0; i < sm_lists_count(lists, SM_LIST_ALLOW); i++) {
         const struct sm_entry *e = sm_lists_get(lists, SM_LIST_ALLOW, i);
-        if (e->port != 0 && sm_entry_match_name(e, name) && applies_at(lists, name, e->port))
+        if (e->port != 0 && applies_at(lists, name, e->port))
             return true;
     }
     struct sm_match m = sm_lists_name(lists, name, SM_LISTS_ANY_PORT);
