@@ -21,9 +21,9 @@
  * Keys with a star are required; each *_ref is a reference (ref.h). ${NAME} in the text of a claim is replaced when the
  * file is read; a variable that is unset or empty is an error. iat, exp and jti are ours.
  *
- * Strict as the policy file is: an unknown or repeated key, an empty or wrong value, a second document, anchors, aliases
- * and tags are errors that begin "FILE:LINE: ". No error text has any part of a refused reference, of a placeholder or
- * of a variable's value.
+ * Strict as the policy file is: an unknown or repeated key, an empty or wrong value, a second document, anchors,
+ * aliases and tags are errors that begin "FILE:LINE: ". No error text has any part of a refused reference, of a
+ * placeholder or of a variable's value.
  *
  * Ownership: a set owns its entries and references; pointers into it live as long as it does, and a set is not changed
  * once it is in use. Pure: no file, no clock, no environment but through the function that is given. Single-threaded.

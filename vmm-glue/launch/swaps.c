@@ -138,17 +138,20 @@ static bool check_exact(const struct sm_lists *lists, const struct sm_swap *swap
         if (e->port != 0 && applies_at(lists, name, e->port))
             return true;
     }
-    struct sm_match m = sm_lists_name(lists, name, SM_LISTS_ANY_PORT);
+    /* What to say: the usual port first, then whatever else lists the name. */
+    struct sm_match m = sm_lists_name(lists, name, HTTPS_PORT);
     const struct sm_entry *deny = sm_lists_deny_name(lists, name, HTTPS_PORT);
     if (!m.entry)
+        m = sm_lists_name(lists, name, SM_LISTS_ANY_PORT);
+    if (!m.entry)
         return refuse(swap, d, error, "is not listed: add --egress-allow %s", d->text);
+    if (!deny && m.entry->port != 0)
+        deny = sm_lists_deny_name(lists, name, m.entry->port);
     if (deny)
         return refuse(swap, d, error, "is denied by '%s': nothing can be put into its requests",
                       sm_entry_format(deny, text));
-    if (m.list == SM_LIST_ALLOW) /* wins on some port only; what is in the way is on 443 */
-        m = sm_lists_name(lists, name, HTTPS_PORT);
     return refuse(swap, d, error, "is passthrough by '%s': its TLS is left alone, and nothing can be put into it",
-                  m.entry ? sm_entry_format(m.entry, text) : d->text);
+                  sm_entry_format(m.entry, text));
 }
 
 /* A suffix entry that covers the whole of the domain, at a port. */

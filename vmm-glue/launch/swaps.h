@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * --egress-swap-config and --cred-swap, when all flags are known: both are read into one set, and each domain of it must
- * be one that a credential can go to (spec section 6).
+ * --egress-swap-config and --cred-swap, when all flags are known: both are read into one set, and each domain of it
+ * must be one that a credential can go to (spec section 6).
  *
  * - Only guarded and strict judge anything; without TLS that is intercepted (--egress-opaque, --network isolated) a
  *   credential would go nowhere. An error, not a warning: the guest would go out without its credential.
@@ -26,7 +26,7 @@
 bool sm_option_swaps(struct sm_run_options *o, const char *file, const GPtrArray *cred_swaps,
                      GError **error) SM_WARN_UNUSED;
 
-/** sm_option_read_file() - a regular file that a flag names, of at most max bytes; g_free(). The error does not name it. */
+/** sm_option_read_file() - a regular file that a flag names, of at most max bytes; g_free(). The error names no file. */
 char *sm_option_read_file(const char *path, size_t max, size_t *ret_len, GError **error);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Swap files: what is taken and as what; that every refusal names file, line and key and never a secret; the set that comes
- * of them; and its way to the core and back. */
+/* Swap files: what is taken and as what; that every refusal names file, line and key and never a secret; the set that
+ * comes of them; and its way to the core and back. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
