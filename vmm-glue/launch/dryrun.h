@@ -4,8 +4,8 @@
  *
  * Nothing is made, started, resolved or asked over a network. Of a reference it is told whether the host has what it
  * names: a variable that is set and not empty, a file that is regular, not empty, readable, its owner's alone; a Vault
- * is not asked. No secret is read, and none is in the result: no value of a variable, no claim, no placeholder, no query
- * of a URL, no argument of CMD.
+ * is not asked. No secret is read, and none is in the result: no value of a variable, no claim, no placeholder, no
+ * query of a URL, no argument of CMD.
  *
  *   workspace   string, or null: generated       mode, network, datapath      string
  *   opaque, intercepts   bool                    mtu                          integer

@@ -26,7 +26,7 @@
 bool sm_option_swaps(struct sm_run_options *o, const char *file, const GPtrArray *cred_swaps,
                      GError **error) SM_WARN_UNUSED;
 
-/** sm_option_read_file() - a regular file that a flag names, of at most max bytes; g_free(). The error names no file. */
+/** sm_option_read_file() - a regular file that a flag names, of at most max bytes; g_free(). The error has no name. */
 char *sm_option_read_file(const char *path, size_t max, size_t *ret_len, GError **error);
 
 #endif
