@@ -15,7 +15,7 @@
 
 /** A bundle of roots: distributions ship 200 to 300 KiB. */
 #define ROOTS_MAX (8u << 20)
-/** Flows that wait for a leaf: at SM_TLS_MINT_PER_SECOND a second's worth and some; later ones are refused. */
+/** Flows that wait for a leaf: two and a half seconds' worth at SM_TLS_MINT_PER_SECOND; later ones are refused. */
 #define MINT_WAIT_MAX 512
 
 static void on_mint_timer(struct sm_timer *timer, int64_t now_us);
