@@ -719,6 +719,7 @@ static const struct phase {
     const char *gave_up; /* the line that says so, with reason tls_timeout */
     const char *ended;   /* why it is over in this phase already */
 } phases[] = {
+    {.name = "held", .reach = until_accepted},
     {.name = "upstream",
      .reach = until_upstream,
      .limit_us = SM_MEDIATE_UPSTREAM_US,
@@ -884,6 +885,29 @@ static void test_origin_resets(void **state)
     expect_in(s, "egress_mitm_upstream_error", "\"reason\":\"reset\"");
     UNTIL(s, s->attached); /* the alert */
     assert_false(audit_has(s->f, "egress_allow"));
+    story_free(s);
+
+    s = story_new((struct scene){0});
+    until_upstream(s);
+    assert_int_equal(shutdown(s->peer, SHUT_WR), 0);
+    UNTIL(s, audit_has(s->f, "egress_mitm_upstream_error"));
+    expect_in(s, "egress_mitm_upstream_error", "\"reason\":\"closed_in_handshake\"");
+    UNTIL(s, s->attached);
+    assert_false(audit_has(s->f, "egress_allow"));
+    story_free(s);
+
+    /* Between the two handshakes: the guest finds out behind its own. It has asked nothing, so nothing is missing. */
+    s = story_new((struct scene){0});
+    until_attached(s);
+    reset_origin(s);
+    s->hold_pair = false;
+    assert_int_equal(send(s->f->attached, s->hello, s->hello_len, MSG_NOSIGNAL), (ssize_t)s->hello_len);
+    UNTIL(s, s->guest_end != OPEN);
+    assert_true(SSL_is_init_finished(s->guest));
+    assert_int_equal(s->answered.len, 0);
+    guest_closes(s, SM_WHY_CLOSED);
+    UNTIL(s, flows(s) == 0);
+    expect_events(s, "egress_dial egress_mitm_dial egress_allow egress_close");
     story_free(s);
 
     s = story_new((struct scene){0});
