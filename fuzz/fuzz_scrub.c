@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * http/scrub.c: the input is a secret (its length comes first) and a text with framing (bytes of 0x1e and above 0xf0) in it.
+ * http/scrub.c: the input is a secret (its length comes first) and a text with framing (bytes of 0x1e and above 0xf0)
+ * in it.
  *
- * What must hold: text and framing keep their length and places; only whole runs become asterisks; the text as a stream, cut in any way, gives
- * what the text gives at once; the secret is not in it any more; what is held is bounded and counted.
+ * What must hold: text and framing keep their length and places; only whole runs become asterisks; the text as a
+ * stream, cut in any way, gives what the text gives at once; the secret is not in it any more; what is held is bounded
+ * and counted.
  */
 #include <glib.h>
 #include <stdint.h>

@@ -87,7 +87,8 @@ static enum sm_http_body_status take_trailer(struct sm_http_body *b, const uint8
     enum sm_http_reject why = sm_http_field_read(line, len, &field);
     if (why == SM_HTTP_REJECT_NONE && ++b->fields > SM_HTTP_FIELDS_MAX)
         why = SM_HTTP_REJECT_TOO_MANY_FIELDS;
-    if (why == SM_HTTP_REJECT_NONE && !sm_http_trailer_ok(&field))
+    if (why == SM_HTTP_REJECT_NONE &&
+        (!sm_http_trailer_ok(&field) || (b->no_trailer && sm_http_field_is(&field, b->no_trailer))))
         why = SM_HTTP_REJECT_TRAILER;
     b->trailers += (uint32_t)len + 2;
     return why == SM_HTTP_REJECT_NONE ? SM_HTTP_BODY_MORE : bad(b, why);
@@ -137,6 +138,21 @@ static enum sm_http_body_status chunked_step(struct sm_http_body *b, const uint8
     if (status == SM_HTTP_BODY_BAD)
         *ret_n = 0; /* what breaks a rule does not go on */
     return status;
+}
+
+bool sm_http_body_trailers(const struct sm_http_body *b)
+{
+    return b->kind == SM_HTTP_BODY_CHUNKED && b->state == STATE_TRAILER;
+}
+
+enum sm_http_body_status sm_http_body_piece(struct sm_http_body *b, const uint8_t *data, size_t len, size_t *ret_used,
+                                            bool *ret_data)
+{
+    *ret_data = b->state == STATE_DATA || b->state == STATE_CHUNK;
+    if (b->kind != SM_HTTP_BODY_CHUNKED)
+        return sm_http_body_feed(b, data, len, ret_used);
+    *ret_used = 0;
+    return len > 0 ? chunked_step(b, data, len, ret_used) : SM_HTTP_BODY_MORE;
 }
 
 enum sm_http_body_status sm_http_body_feed(struct sm_http_body *b, const uint8_t *data, size_t len, size_t *ret_used)

@@ -39,7 +39,8 @@ enum sm_http_body_status {
 struct sm_http_body {
     enum sm_http_body_kind kind;
     enum sm_http_reject reject;
-    uint64_t payload; /* data so far, framing not counted */
+    uint64_t payload;       /* data so far, framing not counted */
+    const char *no_trailer; /* NULL, or a name that no trailer may have; set after init, outlives this */
 
     /* Private. */
     uint8_t state;
@@ -52,6 +53,15 @@ struct sm_http_body {
 void sm_http_body_init(struct sm_http_body *b, enum sm_http_body_kind kind, uint64_t length);
 /** sm_http_body_feed() - read on. After DONE and BAD it must not be called again. */
 enum sm_http_body_status sm_http_body_feed(struct sm_http_body *b, const uint8_t *data, size_t len, size_t *ret_used);
+/**
+ * sm_http_body_piece() - the same, one piece at a time: *ret_data says whether the used bytes are data or framing,
+ * which a call does not mix. MORE with something used: there may be more of use. With nothing used: all that can be
+ * judged is used. A trailer line comes alone.
+ */
+enum sm_http_body_status sm_http_body_piece(struct sm_http_body *b, const uint8_t *data, size_t len, size_t *ret_used,
+                                            bool *ret_data);
+/** sm_http_body_trailers() - has the last chunk come? What follows is trailers. */
+bool sm_http_body_trailers(const struct sm_http_body *b);
 
 const char *sm_http_body_kind_name(enum sm_http_body_kind kind);
 

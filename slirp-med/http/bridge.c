@@ -2,6 +2,9 @@
 /* The bridge's contract as functions: dispatch to the HTTP/1 or HTTP/2 engine behind it, and the name tables. See bridge.h. */
 #include "http/bridge.h"
 
+#include <string.h>
+#include <strings.h>
+
 static const char *const side_names[] = {
     [SM_BRIDGE_GUEST] = "guest",
     [SM_BRIDGE_ORIGIN] = "origin",
@@ -22,6 +25,23 @@ const char *sm_bridge_side_name(enum sm_bridge_side side)
 const char *sm_bridge_outcome_name(enum sm_bridge_outcome outcome)
 {
     return outcome_names[outcome];
+}
+
+bool sm_bridge_request_field(const struct sm_bridge_request *r, size_t *at, struct sm_text *ret_name,
+                             struct sm_text *ret_value)
+{
+    return r->next_field(r, at, ret_name, ret_value);
+}
+
+struct sm_text sm_bridge_request_value(const struct sm_bridge_request *r, const char *name, size_t index)
+{
+    struct sm_text n, value;
+    size_t at = 0, len = strlen(name);
+
+    while (sm_bridge_request_field(r, &at, &n, &value))
+        if (n.len == len && strncasecmp(n.ptr, name, len) == 0 && index-- == 0)
+            return value;
+    return (struct sm_text){NULL, 0};
 }
 
 void sm_bridge_free(struct sm_bridge *b)

@@ -14,6 +14,12 @@
  * RFC has it) and told by ops->broken; nothing of it reaches the origin. A response that breaks a rule becomes 502 where the head has not been
  * passed on yet, and a cut connection otherwise. What no rule rewrites leaves with the same bytes.
  *
+ * Edits: with its answer the judge may have a request that passes changed in two headers, and a secret taken out of its
+ * response (struct sm_bridge_edit). This is all that is ever rewritten, but for Alt-Svc and an offer of h2c. A bridge
+ * keeps its copy of a new value until the head has left, and wipes that, its queue's blocks that held it, and in HTTP/2
+ * what nghttp2 allocated on a connection from the first such value on. (nghttp2's frame buffer holds the last head,
+ * Huffman-coded, until it is used again or the connection ends.)
+ *
  * Callbacks must not free the bridge; they may call sm_bridge_answer() for the request they are told of.
  */
 #ifndef SM_HTTP_BRIDGE_H
@@ -48,6 +54,44 @@ struct sm_bridge_request {
     struct sm_text query; /* without '?'; absent when there is none */
     bool
         upgrade; /* asks for websocket: HTTP/1 Upgrade, HTTP/2 extended CONNECT (which is refused by the bridge itself) */
+
+    /* Private: sm_bridge_request_field() */
+    const void *head;
+    size_t head_len;
+    bool (*next_field)(const struct sm_bridge_request *r, size_t *at, struct sm_text *ret_name,
+                       struct sm_text *ret_value);
+};
+
+/** The longest new value: as much as servers take for a whole head, and twice what is scrubbed. */
+#define SM_BRIDGE_VALUE_MAX 16384u
+/** The longest name of a header that is replaced. */
+#define SM_BRIDGE_NAME_MAX 256u
+
+/**
+ * What is changed of a request that passes, and of its response. Zeroed: nothing.
+ *
+ * An edit that cannot be made (a name that is no token or one that frames, routes or belongs to the hop; a value with
+ * CR, LF, NUL or another control character, with white space at an end, or too long) refuses the request: 502 with
+ * ops->page's page for "edit_invalid", told as SM_BRIDGE_REFUSED.
+ */
+struct sm_bridge_edit {
+    /**
+     * Replace a header: every line of this name (in any case) goes, and one with the new value stands where the first
+     * was, or at the end of the head. Its name is taken out of Connection. In HTTP/2 it is marked never to be indexed.
+     * A trailer of this name is refused as a broken rule ("http_trailer", "h2_trailer"): what comes behind a body must
+     * not add to what was judged and replaced.
+     */
+    const char *name; /* NULL: none */
+    const char *value;
+    size_t value_len;
+    /** Accept-Encoding likewise becomes "identity", so that the response can be read. */
+    bool identity;
+    /**
+     * Overwrite what matches in the response with asterisks (scrub.h): values of all heads (1xx too) and trailers,
+     * reason phrases, the body. Framing does not change: not what Content-Length, Transfer-Encoding, Connection and
+     * chunk lines say. NULL: no. The bridge takes a reference.
+     */
+    struct sm_scrub *scrub;
 };
 
 /** The judge's answer. Zeroed it is a refusal with 403 and no words. */
@@ -56,7 +100,20 @@ struct sm_bridge_answer {
     uint16_t status;  /* of the refusal: 403, 421, 502 ... */
     const char *body; /* the page (http/page.h), copied; NULL: none. Sent as application/json */
     size_t body_len;
+    const struct sm_bridge_edit *edit; /* NULL: none. Of a request that passes; copied */
 };
+
+/**
+ * sm_bridge_request_field() - the next header of a request, in the order of the head, Host included and HTTP/2's
+ * pseudo-headers not. During the callback only. @at: where to go on, 0 at first. False: no more.
+ */
+bool sm_bridge_request_field(const struct sm_bridge_request *r, size_t *at, struct sm_text *ret_name,
+                             struct sm_text *ret_value);
+/**
+ * sm_bridge_request_value() - the value of the index-th header of this name, in any case; ptr NULL: there are not so
+ * many.
+ */
+struct sm_text sm_bridge_request_value(const struct sm_bridge_request *r, const char *name, size_t index);
 
 enum sm_bridge_outcome {
     SM_BRIDGE_DONE,     /* the response came to its end */
@@ -74,9 +131,13 @@ struct sm_bridge_response {
     uint64_t bytes_up; /* body bytes, framing not counted */
     uint64_t bytes_down;
     enum sm_bridge_outcome outcome;
+    unsigned scrubbed; /* matches that were overwritten (struct sm_bridge_edit) */
+    /** A scrub was asked for and the body passed as it is: Content-Encoding other than identity, or upgraded. */
+    bool unscrubbed;
 };
 
 struct sm_bridge;
+struct sm_scrub;
 
 struct sm_bridge_ops {
     /** A complete request head. Answer now or later with sm_bridge_answer(). */

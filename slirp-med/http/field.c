@@ -28,6 +28,15 @@ static const char *const not_in_trailers[] = {
     "Content-Length", "Transfer-Encoding",   "Host",   "Connection",    "Upgrade", "Trailer", "TE", "Expect",
     "Authorization",  "Proxy-Authorization", "Cookie", "HTTP2-Settings"};
 
+/* What a request's edit must leave alone. */
+static const char *const not_replaced[] = {"Host",       "Content-Length", "Transfer-Encoding",
+                                           "Connection", "Keep-Alive",     "Proxy-Connection",
+                                           "Upgrade",    "HTTP2-Settings", "TE",
+                                           "Trailer",    "Expect",         "Accept-Encoding"};
+
+/* What a response's scrub must leave alone. (Upgrade: of a 101.) */
+static const char *const not_scrubbed[] = {"Content-Length", "Transfer-Encoding", "Connection", "Upgrade"};
+
 bool sm_http_same(const uint8_t *p, size_t len, const char *text)
 {
     return strlen(text) == len && memcmp(p, text, len) == 0;
@@ -159,6 +168,48 @@ bool sm_http_upgrade_h2c(const uint8_t *value, size_t len)
         if (!sm_http_same_nocase(protocol, n, "h2c"))
             return false;
     return len > 0;
+}
+
+bool sm_http_coded(const uint8_t *value, size_t len)
+{
+    const uint8_t *coding;
+    size_t at = 0, n;
+
+    while (sm_http_list_next(value, len, &at, &coding, &n))
+        if (n > 0 && !sm_http_same_nocase(coding, n, "identity"))
+            return true;
+    return false;
+}
+
+static bool is_one_of(const uint8_t *name, size_t len, const char *const *names, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (sm_http_same_nocase(name, len, names[i]))
+            return true;
+    return false;
+}
+
+bool sm_http_may_replace(const uint8_t *name, size_t len)
+{
+    if (len == 0 || is_one_of(name, len, not_replaced, SM_ARRAY_LEN(not_replaced)))
+        return false;
+    for (size_t i = 0; i < len; i++)
+        if (!sm_http_is(name[i], SM_HTTP_TOKEN))
+            return false;
+    return true;
+}
+
+bool sm_http_value_ok(const uint8_t *value, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (!sm_http_is(value[i], SM_HTTP_TEXT))
+            return false;
+    return len == 0 || !(value[0] == ' ' || value[0] == '\t' || value[len - 1] == ' ' || value[len - 1] == '\t');
+}
+
+bool sm_http_scrubs(const uint8_t *name, size_t len)
+{
+    return !is_one_of(name, len, not_scrubbed, SM_ARRAY_LEN(not_scrubbed));
 }
 
 bool sm_http_trailer_ok(const struct sm_http_field *field)

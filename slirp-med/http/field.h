@@ -61,6 +61,23 @@ bool sm_http_framing_persists(const struct sm_http_framing *f, uint8_t minor);
 bool sm_http_upgrade_ok(const uint8_t *value, size_t len);
 /** sm_http_upgrade_h2c() - does this Upgrade value offer h2c, in any case, and nothing else? */
 bool sm_http_upgrade_h2c(const uint8_t *value, size_t len);
+/** sm_http_coded() - does this Content-Encoding value mean that the body is not what it says? */
+bool sm_http_coded(const uint8_t *value, size_t len);
+/**
+ * sm_http_may_replace() - may a request's header of this name be replaced? A token, and not what frames, routes or
+ * belongs to the hop.
+ */
+bool sm_http_may_replace(const uint8_t *name, size_t len);
+/**
+ * sm_http_value_ok() - is this a field value (RFC 9110 5.5)? No control character but HT, no white space at its ends.
+ * May be empty.
+ */
+bool sm_http_value_ok(const uint8_t *value, size_t len);
+/**
+ * sm_http_scrubs() - may the value of a response's field of this name be overwritten? Not what frames or ends the
+ * connection.
+ */
+bool sm_http_scrubs(const uint8_t *name, size_t len);
 /** sm_http_trailer_ok() - may a field of this name come after the body? Not what frames, routes or authorises (RFC 9110 6.5.1). */
 bool sm_http_trailer_ok(const struct sm_http_field *field);
 

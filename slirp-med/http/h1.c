@@ -2,10 +2,10 @@
 /*
  * The HTTP/1 bridge: a queue of exchanges between two readers.
  *
- * The guest's reader turns bytes into exchanges: a head is read (head.h), shown to the judge, and nothing behind it is looked at before the
- * answer. What passes goes into the origin's queue byte for byte, head and body as they came, but for what edit.h changes in a head. The
- * origin's reader fills the first exchange of the queue: it reads response heads (response.h) and bodies (body.h) and puts them into the
- * guest's queue.
+ * The guest's reader turns bytes into exchanges: a head is read (head.h), shown to the judge, and nothing behind it is
+ * looked at before the answer. What passes goes into the origin's queue byte for byte, head and body as they came, but
+ * for what edit.h changes in a head. The origin's reader fills the first exchange of the queue: it reads response heads
+ * (response.h) and bodies (body.h) and puts them into the guest's queue.
  *
  *   guest:   HEAD -> JUDGED -> BODY -> HEAD ...         origin:  HEAD -> [1xx: HEAD] -> BODY -> HEAD ...
  *                      |         \-> HOLD (upgrade asked) -> RAW (101) or HEAD (any other answer)
@@ -25,8 +25,9 @@
  * An end of file in between is no broken rule: the guest's is passed on as it is (half-close), the origin's ends the connection without a page,
  * because a client may repeat a request that was never answered, and would not repeat one that got a 502.
  *
- * Bytes go from the caller's feed straight to the other side's queue. Only what cannot go on yet is held: an unfinished head or framing line,
- * and what stands behind a request that waits for its judge.
+ * Bytes go from the caller's feed straight to the other side's queue. Only what cannot go on yet is held: an unfinished
+ * head or framing line, what stands behind a request that waits for its judge, and in a body that is scrubbed what may
+ * become a match (scrub.h), with the framing in between.
  */
 #include "http/h1.h"
 
@@ -34,6 +35,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/secret.h"
 #include "http/altsvc.h"
 #include "http/bridge.h"
 #include "http/edit.h"
@@ -42,6 +44,7 @@
 #include "http/outq.h"
 #include "http/page.h"
 #include "http/response.h"
+#include "http/scrub.h"
 
 enum exchange_state {
     EXCHANGE_JUDGING, /* nothing of it is at the origin */
@@ -62,6 +65,11 @@ struct exchange {
     bool answered;  /* ... and all of the response */
     uint16_t status;
     uint64_t up, down;
+    struct sm_http_edit *edit; /* NULL: none */
+    struct sm_scrub *scrub;    /* NULL: none */
+    struct sm_scrub_stream *stream;
+    unsigned scrubbed;
+    bool unscrubbed;
     /* PAGE */
     enum sm_bridge_outcome outcome;
     bool cut;
@@ -136,16 +144,36 @@ static struct exchange *exchange_add(struct h1 *h)
 
 static void exchange_free(struct exchange *x)
 {
+    sm_http_edit_free(x->edit);
+    sm_scrub_stream_free(x->stream);
+    sm_scrub_unref(x->scrub);
     g_free(x->page);
     g_free(x);
+}
+
+/* The body is over, so what was held back of it is no match. */
+static void scrub_end(struct h1 *h, struct exchange *x)
+{
+    if (!x->stream)
+        return;
+    sm_scrub_end(x->stream, &h->out[SM_BRIDGE_GUEST]);
+    x->scrubbed += sm_scrub_matches(x->stream);
+    sm_scrub_stream_free(sm_steal_ptr(&x->stream));
 }
 
 /* The first exchange is over. */
 static void exchange_end(struct h1 *h, enum sm_bridge_outcome outcome)
 {
     struct exchange *x = h->first;
-    struct sm_bridge_response r = {
-        .req = x->req, .status = x->status, .bytes_up = x->up, .bytes_down = x->down, .outcome = outcome};
+
+    scrub_end(h, x);
+    struct sm_bridge_response r = {.req = x->req,
+                                   .status = x->status,
+                                   .bytes_up = x->up,
+                                   .bytes_down = x->down,
+                                   .outcome = outcome,
+                                   .scrubbed = x->scrubbed,
+                                   .unscrubbed = x->unscrubbed};
 
     h->first = x->next;
     if (!h->first)
@@ -200,12 +228,13 @@ static void make_page(struct exchange *x, enum sm_bridge_outcome outcome, uint16
     x->page_body = x->head || !body ? 0 : len;
 }
 
-static void make_own_page(struct h1 *h, struct exchange *x, uint16_t status, const char *reason)
+static void make_own_page(struct h1 *h, struct exchange *x, enum sm_bridge_outcome outcome, uint16_t status,
+                          const char *reason)
 {
     char body[SM_HTTP_PAGE_MAX];
     size_t len = h->base.ops->page ? h->base.ops->page(h->base.ctx, status, reason, body, sizeof(body)) : 0;
 
-    make_page(x, SM_BRIDGE_BROKEN, status, len > 0 ? body : NULL, SM_MIN(len, sizeof(body)));
+    make_page(x, outcome, status, len > 0 ? body : NULL, SM_MIN(len, sizeof(body)));
 }
 
 static void send_page(struct h1 *h)
@@ -263,7 +292,7 @@ static void guest_head_broken(struct h1 *h, const uint8_t *data, const char *rea
     x->head = h->head.method.len == 4 && memcmp(data + h->head.method.off, "HEAD", 4) == 0;
     guest_drop(h, true);
     h->base.ops->broken(h->base.ctx, SM_BRIDGE_GUEST, 0, reason);
-    make_own_page(h, x, 400, reason);
+    make_own_page(h, x, SM_BRIDGE_BROKEN, 400, reason);
     settle(h);
 }
 
@@ -282,7 +311,7 @@ static void guest_body_broken(struct h1 *h)
         finish(h, SM_BRIDGE_CUT);
         return;
     }
-    make_own_page(h, x, 400, reason);
+    make_own_page(h, x, SM_BRIDGE_BROKEN, 400, reason);
     x->cut = true;
     settle(h);
 }
@@ -290,6 +319,26 @@ static void guest_body_broken(struct h1 *h)
 static struct sm_text text_at(const uint8_t *data, struct sm_http_span s)
 {
     return (struct sm_text){(const char *)data + s.off, s.len};
+}
+
+static bool next_field(const struct sm_bridge_request *r, size_t *at, struct sm_text *ret_name,
+                       struct sm_text *ret_value)
+{
+    const uint8_t *head = r->head, *lf;
+    struct sm_http_field f;
+
+    if (*at == 0) {
+        lf = memchr(head, '\n', r->head_len);
+        *at = lf ? (size_t)(lf - head) + 1 : r->head_len;
+    }
+    lf = memchr(head + *at, '\n', r->head_len - *at);
+    size_t line = lf ? (size_t)(lf - head) - *at - 1 : 0; /* the head is valid: there is a CR */
+    if (line == 0 || sm_http_field_read(head + *at, line, &f) != SM_HTTP_REJECT_NONE)
+        return false;
+    *ret_name = (struct sm_text){(const char *)f.name, f.name_len};
+    *ret_value = (struct sm_text){(const char *)f.value, f.value_len};
+    *at += line + 2;
+    return true;
 }
 
 static void ask(struct h1 *h, const uint8_t *data)
@@ -304,6 +353,9 @@ static void ask(struct h1 *h, const uint8_t *data)
         .port = head->port,
         .path = text_at(data, head->path),
         .upgrade = head->upgrade && head->minor > 0,
+        .head = data,
+        .head_len = head->consumed,
+        .next_field = next_field,
     };
     const char *target = (const char *)data + head->target.off;
     const char *target_end = target + head->target.len;
@@ -350,15 +402,23 @@ static void guest_request_sent(struct h1 *h)
 
 static void put_request_head(struct h1 *h, const uint8_t *data)
 {
-    const struct sm_http_edit edit = {.drop_h2c = h->head.h2c};
+    struct sm_http_edit none = {0}, *edit = h->last->edit ? h->last->edit : &none;
     size_t len = h->head.consumed;
 
-    if (sm_http_edit_any(&edit)) {
-        g_autofree uint8_t *copy = g_malloc(len);
-        len = sm_http_edit_head(&edit, data, len, copy);
-        put(h, SM_BRIDGE_ORIGIN, copy, len);
-    } else {
+    edit->drop_h2c = h->head.h2c;
+    if (!sm_http_edit_any(edit)) {
         put(h, SM_BRIDGE_ORIGIN, data, len);
+        return;
+    }
+    size_t room = sm_http_edit_room(edit, len);
+    g_autofree uint8_t *copy = g_malloc(room);
+    len = sm_http_edit_head(edit, data, len, copy);
+    if (edit->value) {
+        sm_outq_put_secret(&h->out[SM_BRIDGE_ORIGIN], copy, len);
+        sm_wipe(copy, room);
+        sm_http_edit_spent(edit);
+    } else {
+        put(h, SM_BRIDGE_ORIGIN, copy, len);
     }
 }
 
@@ -370,6 +430,7 @@ static void guest_pass(struct h1 *h, const uint8_t *data)
     put_request_head(h, data);
     if (f->chunked || (f->has_length && f->content_length > 0)) {
         sm_http_body_init(&h->up, f->chunked ? SM_HTTP_BODY_CHUNKED : SM_HTTP_BODY_LENGTH, f->content_length);
+        h->up.no_trailer = h->last->edit ? h->last->edit->name : NULL;
         h->guest = GUEST_BODY;
     } else {
         guest_request_sent(h);
@@ -490,7 +551,7 @@ static void origin_broken(struct h1 *h, const char *reason)
 
     h->base.ops->broken(h->base.ctx, SM_BRIDGE_ORIGIN, open ? x->req : 0, reason);
     if (open && !x->answering) {
-        make_own_page(h, x, 502, reason);
+        make_own_page(h, x, SM_BRIDGE_BROKEN, 502, reason);
         settle(h);
     } else if (open && !x->answered) {
         exchange_end(h, SM_BRIDGE_BROKEN);
@@ -505,18 +566,55 @@ static void origin_broken(struct h1 *h, const char *reason)
 static void put_response_head(struct h1 *h, const uint8_t *data)
 {
     size_t len = h->response.consumed;
+    bool strip = h->response.alt_svc && h->base.config.strip_alt_svc;
+    struct exchange *x = h->first;
 
-    if (h->response.alt_svc && h->base.config.strip_alt_svc) {
-        g_autofree uint8_t *copy = g_malloc(len);
-        len = sm_http_alt_svc_strip(data, len, copy);
-        put(h, SM_BRIDGE_GUEST, copy, len);
-    } else {
+    if (!strip && !x->scrub) {
         put(h, SM_BRIDGE_GUEST, data, len);
+        return;
     }
+    g_autofree uint8_t *copy = g_malloc(len);
+    if (strip)
+        len = sm_http_alt_svc_strip(data, len, copy);
+    else
+        memcpy(copy, data, len);
+    if (x->scrub)
+        x->scrubbed += sm_http_scrub_head(x->scrub, copy, len);
+    put(h, SM_BRIDGE_GUEST, copy, len);
+}
+
+/* sm_http_body_feed(), and what it used goes through the scrub: data as a stream, trailers one by one. */
+static enum sm_http_body_status scrub_body(struct h1 *h, const uint8_t *data, size_t len, size_t *ret_used)
+{
+    struct exchange *x = h->first;
+    struct sm_outq *out = &h->out[SM_BRIDGE_GUEST];
+    enum sm_http_body_status status = SM_HTTP_BODY_MORE;
+    size_t n = 1;
+
+    for (*ret_used = 0; status == SM_HTTP_BODY_MORE && n > 0 && *ret_used < len; *ret_used += n) {
+        const uint8_t *p = data + *ret_used;
+        bool is_data, trailer = sm_http_body_trailers(&h->down);
+        status = sm_http_body_piece(&h->down, p, len - *ret_used, &n, &is_data);
+        if (trailer && n > 2) {
+            g_autofree uint8_t *line = g_memdup2(p, n);
+            x->scrubbed += sm_http_scrub_line(x->scrub, line, n - 2);
+            sm_outq_put(out, line, n);
+        } else if (!x->stream) {
+            sm_outq_put(out, p, n); /* encoded, or behind the body's last byte */
+        } else if (is_data) {
+            sm_scrub_data(x->stream, p, n, out);
+        } else {
+            sm_scrub_framing(x->stream, p, n, out);
+            if (sm_http_body_trailers(&h->down))
+                scrub_end(h, x);
+        }
+    }
+    return status;
 }
 
 static void origin_answered(struct h1 *h)
 {
+    scrub_end(h, h->first);
     h->first->answered = true;
     origin_head_begin(h);
     settle(h);
@@ -534,6 +632,7 @@ static void origin_switch(struct h1 *h, const uint8_t *data)
     put_response_head(h, data);
     x->answering = true;
     x->status = 101;
+    x->unscrubbed = x->scrub != NULL;
     h->origin = ORIGIN_RAW;
     h->guest = GUEST_RAW;
 }
@@ -556,6 +655,10 @@ static void origin_final(struct h1 *h, const uint8_t *data)
         return;
     }
     sm_http_body_init(&h->down, kind, h->response.framing.content_length);
+    if (x->scrub && h->response.coded)
+        x->unscrubbed = true;
+    else if (x->scrub)
+        x->stream = sm_scrub_stream_new(x->scrub, h->base.config.account);
     h->origin = ORIGIN_BODY;
 }
 
@@ -608,8 +711,13 @@ static size_t read_origin(struct h1 *h, const uint8_t *data, size_t len)
                 return used;
             break;
         case ORIGIN_BODY: {
-            enum sm_http_body_status status = sm_http_body_feed(&h->down, p, left, &n);
-            put(h, SM_BRIDGE_GUEST, p, n);
+            enum sm_http_body_status status;
+            if (h->first->scrub) {
+                status = scrub_body(h, p, left, &n);
+            } else {
+                status = sm_http_body_feed(&h->down, p, left, &n);
+                put(h, SM_BRIDGE_GUEST, p, n);
+            }
             used += n;
             h->first->down = h->down.payload;
             if (status == SM_HTTP_BODY_DONE)
@@ -761,10 +869,17 @@ static void h1_answer(struct sm_bridge *b, uint64_t req, const struct sm_bridge_
     /* Only the last request can be unanswered; anything else is an answer that comes too late. */
     if (!x || x->req != req || x->state != EXCHANGE_JUDGING)
         return;
-    if (answer->pass)
+    if (answer->pass && answer->edit && !sm_http_edit_valid(answer->edit)) {
+        make_own_page(h, x, SM_BRIDGE_REFUSED, 502, SM_HTTP_EDIT_INVALID);
+    } else if (answer->pass) {
         x->state = EXCHANGE_PASSED;
-    else
+        if (answer->edit) {
+            x->edit = sm_http_edit_new(answer->edit);
+            x->scrub = answer->edit->scrub ? sm_scrub_ref(answer->edit->scrub) : NULL;
+        }
+    } else {
         make_page(x, SM_BRIDGE_REFUSED, answer->status ? answer->status : 403, answer->body, answer->body_len);
+    }
     if (!h->busy)
         advance(h);
 }
@@ -776,6 +891,8 @@ static size_t h1_room(const struct sm_bridge *b, enum sm_bridge_side from)
 
     if (is_over(h))
         return SM_BRIDGE_OUT_MAX;
+    if (from == SM_BRIDGE_ORIGIN && h->first && h->first->stream)
+        waits += sm_scrub_held(h->first->stream);
     if (from == SM_BRIDGE_GUEST) {
         if (h->guest == GUEST_DROP)
             return SM_BRIDGE_OUT_MAX;

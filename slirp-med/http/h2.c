@@ -21,9 +21,11 @@
 #include <glib.h>
 #include <string.h>
 
+#include "http/edit.h"
 #include "http/h2_head.h"
 #include "http/h2_mem.h"
 #include "http/outq.h"
+#include "http/scrub.h"
 
 /*
  * Frames that cost us something and carry nothing are counted against useful work, because there is no clock here.
@@ -80,8 +82,13 @@ struct stream {
     int32_t id[SM_BRIDGE_SIDES];
     enum stream_state state;
 
-    struct sm_h2_block *head; /* the request, until it is submitted */
-    bool head_only;           /* END_STREAM stood on it */
+    struct sm_h2_block *head;  /* the request, until it is submitted */
+    struct sm_http_edit *edit; /* NULL: none */
+    struct sm_scrub *scrub;    /* of the response; NULL: none */
+    struct sm_scrub_stream *scrubber;
+    unsigned scrubbed;
+    bool unscrubbed;
+    bool head_only; /* END_STREAM stood on it */
     bool method_head;
     bool judged;  /* ops->request was called: ops->response is owed */
     bool refused; /* by the judge */
@@ -113,6 +120,7 @@ struct stream {
 
 struct h2 {
     struct sm_bridge base;
+    struct sm_h2_mem mem; /* of both sessions */
     nghttp2_session *session[SM_BRIDGE_SIDES];
     struct sm_outq out[SM_BRIDGE_SIDES];
     struct stream *first, *last;
@@ -334,6 +342,11 @@ static void drop_body(struct h2 *h, struct stream *s, enum sm_bridge_side from)
 {
     size_t n = s->body[from].len + s->unconsumed[from];
 
+    if (from == SM_BRIDGE_ORIGIN && s->scrubber) {
+        n += sm_scrub_held(s->scrubber);
+        s->scrubbed += sm_scrub_matches(s->scrubber);
+        sm_scrub_stream_free(sm_steal_ptr(&s->scrubber));
+    }
     if (n > 0 && !h->dead[from] && s->state != STREAM_PAGE)
         (void)nghttp2_session_consume_connection(h->session[from], n);
     s->unconsumed[from] = 0;
@@ -378,11 +391,25 @@ static int submit_trailers(struct h2 *h, struct stream *s, enum sm_bridge_side t
     return rv;
 }
 
+/* No more of the response's body will come, so what the scrub holds back of it is no match. */
+static void release_held(struct h2 *h, struct stream *s)
+{
+    if (!s->scrubber)
+        return;
+    sm_scrub_end(s->scrubber, &s->body[SM_BRIDGE_ORIGIN]);
+    s->scrubbed += sm_scrub_matches(s->scrubber);
+    sm_scrub_stream_free(sm_steal_ptr(&s->scrubber));
+    if (s->body[SM_BRIDGE_ORIGIN].len > 0)
+        resume(h, s, SM_BRIDGE_GUEST);
+}
+
 /* The body, or the message, has come to its end on one side: let the other side know. */
 static void end_body(struct h2 *h, struct stream *s, enum sm_bridge_side from)
 {
     enum sm_bridge_side to = other(from);
 
+    if (from == SM_BRIDGE_ORIGIN)
+        release_held(h, s);
     /* With nothing left to send in front of them trailers need no empty DATA frame. */
     if (s->deferred[to] && s->trailers[from] && s->body[from].len == 0) {
         s->deferred[to] = false;
@@ -463,7 +490,10 @@ static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, co
         (void)nghttp2_session_consume(session, id, len);
         return 0;
     }
-    sm_outq_put(&s->body[from], data, len);
+    if (from == SM_BRIDGE_ORIGIN && s->scrubber)
+        sm_scrub_data(s->scrubber, data, len, &s->body[from]);
+    else
+        sm_outq_put(&s->body[from], data, len);
     if (!s->tight[from] && nghttp2_session_get_stream_effective_recv_data_length(session, id) >=
                                nghttp2_session_get_stream_effective_local_window_size(session, id) / 4 * 3)
         s->tight[from] = true;
@@ -507,6 +537,15 @@ static void head_done(struct h2 *h, struct stream *s)
     }
 }
 
+/* The new value has gone to nghttp2, or never will. */
+static void value_done(struct h2 *h, struct stream *s)
+{
+    if (!s->edit || !s->edit->value)
+        return;
+    count_waiting(h, -(gssize)s->edit->value_len);
+    sm_http_edit_spent(s->edit);
+}
+
 static void stream_free(struct h2 *h, struct stream *s)
 {
     for (unsigned side = 0; side < SM_BRIDGE_SIDES; side++) {
@@ -518,6 +557,9 @@ static void stream_free(struct h2 *h, struct stream *s)
     if (s->state == STREAM_WAITING)
         h->waiting--;
     head_done(h, s);
+    value_done(h, s);
+    sm_http_edit_free(s->edit);
+    sm_scrub_unref(s->scrub);
     if (s->prev)
         s->prev->next = s->next;
     else
@@ -537,6 +579,8 @@ static void stream_free(struct h2 *h, struct stream *s)
                        : !s->answer_ended ? SM_BRIDGE_RESET
                        : s->refused       ? SM_BRIDGE_REFUSED
                                           : SM_BRIDGE_DONE,
+            .scrubbed = s->scrubbed,
+            .unscrubbed = s->unscrubbed,
         };
         h->base.ops->response(h->base.ctx, &r);
     }
@@ -605,14 +649,13 @@ static void send_page(struct h2 *h, struct stream *s, uint16_t status, const cha
     reset_guest_after(h, s, NGHTTP2_NO_ERROR);
 }
 
-static void send_own_page(struct h2 *h, struct stream *s, uint16_t status, enum sm_h2_broken broken)
+static void send_own_page(struct h2 *h, struct stream *s, uint16_t status, const char *reason)
 {
     char page[PAGE_MAX];
     size_t len = 0;
 
     if (h->base.ops->page)
-        len =
-            SM_MIN(h->base.ops->page(h->base.ctx, status, sm_h2_broken_name(broken), page, sizeof(page)), sizeof(page));
+        len = SM_MIN(h->base.ops->page(h->base.ctx, status, reason, page, sizeof(page)), sizeof(page));
     send_page(h, s, status, page, len);
 }
 
@@ -623,7 +666,7 @@ static int refuse_broken(struct h2 *h, struct stream *s, enum sm_h2_broken broke
 
     s->broken = true;
     tell_broken(h, SM_BRIDGE_GUEST, s->req, broken);
-    send_own_page(h, s, large ? 431 : 400, broken);
+    send_own_page(h, s, large ? 431 : 400, sm_h2_broken_name(broken));
     return spend(h, SM_BRIDGE_GUEST, FLOOD_RESET);
 }
 
@@ -641,8 +684,9 @@ static int break_guest(struct h2 *h, struct stream *s, enum sm_h2_broken broken)
 static void answer_broken(struct h2 *h, struct stream *s, enum sm_h2_broken broken)
 {
     s->broken = true;
+    release_held(h, s);
     if (!s->answered && !s->closed[SM_BRIDGE_GUEST])
-        send_own_page(h, s, 502, broken);
+        send_own_page(h, s, 502, sm_h2_broken_name(broken));
     else
         reset_guest_after(h, s, NGHTTP2_INTERNAL_ERROR);
 }
@@ -665,14 +709,17 @@ static bool origin_has_place(const struct h2 *h)
 /* A judged request goes to the origin. */
 static void submit_request(struct h2 *h, struct stream *s)
 {
-    nghttp2_nv nv[SM_H2_FIELDS_MAX];
+    nghttp2_nv nv[SM_H2_FIELDS_MAX + SM_HTTP_EDIT_FIELDS];
     nghttp2_data_provider provider = {.read_callback = read_body};
+    size_t n = s->head->n;
 
     sm_h2_block_nv(s->head, nv);
+    if (s->edit)
+        n = sm_http_edit_nv(s->edit, nv, n);
     s->state = STREAM_OPEN;
-    int32_t id =
-        nghttp2_submit_request(h->session[SM_BRIDGE_ORIGIN], NULL, nv, s->head->n, s->head_only ? NULL : &provider, s);
+    int32_t id = nghttp2_submit_request(h->session[SM_BRIDGE_ORIGIN], NULL, nv, n, s->head_only ? NULL : &provider, s);
     head_done(h, s);
+    value_done(h, s);
     if (id < 0) {
         drop_body(h, s, SM_BRIDGE_GUEST);
         reset_guest_after(h, s, NGHTTP2_REFUSED_STREAM);
@@ -806,16 +853,26 @@ static int on_request(struct h2 *h, struct stream *s, bool ended)
     return 0;
 }
 
+/* A header that was replaced must not come again behind the body. */
+static bool has_replaced(const struct stream *s, const struct sm_h2_block *trailers)
+{
+    return s->edit && s->edit->name && trailers && sm_h2_block_get(trailers, s->edit->name).ptr;
+}
+
 static int on_trailers(struct h2 *h, struct stream *s, enum sm_bridge_side from)
 {
     enum sm_h2_broken broken = sm_h2_head_trailers(h->block[from], from);
 
+    if (broken == SM_H2_BROKEN_NONE && from == SM_BRIDGE_GUEST && has_replaced(s, h->block[from]))
+        broken = SM_H2_BROKEN_TRAILER;
     if (broken != SM_H2_BROKEN_NONE) {
         if (from == SM_BRIDGE_GUEST)
             return break_guest(h, s, broken);
         break_origin(h, s, broken);
         return 0;
     }
+    if (from == SM_BRIDGE_ORIGIN && s->scrub)
+        s->scrubbed += sm_h2_block_scrub(h->block[from], s->scrub);
     if (h->block[from]->n > 0)
         s->trailers[from] = sm_steal_ptr(&h->block[from]);
     s->ended[from] = true;
@@ -843,6 +900,8 @@ static void on_response(struct h2 *h, struct stream *s, bool ended)
         return;
     if (h->base.config.strip_alt_svc)
         sm_h2_block_strip_alt_svc(block);
+    if (s->scrub)
+        s->scrubbed += sm_h2_block_scrub(block, s->scrub);
     sm_h2_block_nv(block, nv);
     if (status < 200) {
         rv = nghttp2_submit_headers(guest, NGHTTP2_FLAG_NONE, s->id[SM_BRIDGE_GUEST], NULL, nv, block->n, NULL);
@@ -853,6 +912,11 @@ static void on_response(struct h2 *h, struct stream *s, bool ended)
     s->status = status;
     s->answered = true;
     s->ended[SM_BRIDGE_ORIGIN] = ended;
+    if (s->scrub && !ended && !s->method_head) {
+        s->unscrubbed = sm_h2_block_coded(block);
+        if (!s->unscrubbed)
+            s->scrubber = sm_scrub_stream_new(s->scrub, h->base.config.account);
+    }
     rv = nghttp2_submit_response(guest, s->id[SM_BRIDGE_GUEST], nv, block->n, ended ? NULL : &provider);
     if (rv == 0)
         s->heads_queued++;
@@ -1075,6 +1139,7 @@ static void origin_closed(struct h2 *h, struct stream *s, uint32_t code)
         stream_free(h, s);
         return;
     }
+    release_held(h, s);
     if (s->state != STREAM_PAGE)
         drop_body(h, s, SM_BRIDGE_GUEST);
     if (!whole && s->state != STREAM_PAGE)
@@ -1118,7 +1183,10 @@ static bool pump(struct h2 *h, enum sm_bridge_side to, size_t limit)
         if (n <= 0)
             break;
         open = block_open(p, (size_t)n);
-        sm_outq_put(&h->out[to], p, (size_t)n);
+        if (h->mem.wipe && to == SM_BRIDGE_ORIGIN)
+            sm_outq_put_secret(&h->out[to], p, (size_t)n);
+        else
+            sm_outq_put(&h->out[to], p, (size_t)n);
         more = true;
     }
     return more;
@@ -1187,6 +1255,7 @@ static void origin_gone(struct h2 *h, enum sm_h2_broken broken)
     submit_waiting(h);
     for (struct stream *s = h->first; s; s = s->next) {
         bool gone = !s->closed[SM_BRIDGE_ORIGIN];
+        release_held(h, s);
         s->closed[SM_BRIDGE_ORIGIN] = true;
         if (s->state == STREAM_ASKED)
             continue; /* refused when it is answered, so that it is answered */
@@ -1372,6 +1441,26 @@ static bool h2_out_closed(const struct sm_bridge *b, enum sm_bridge_side to)
     return h->end != SM_BRIDGE_LIVE || h->dead[to];
 }
 
+static void pass_edited(struct h2 *h, struct stream *s, const struct sm_bridge_edit *edit)
+{
+    if (!sm_http_edit_valid(edit)) {
+        s->refused = true;
+        send_own_page(h, s, 502, SM_HTTP_EDIT_INVALID);
+        return;
+    }
+    s->edit = sm_http_edit_new(edit);
+    s->scrub = edit->scrub ? sm_scrub_ref(edit->scrub) : NULL;
+    if (s->edit && s->edit->value) {
+        count_waiting(h, (gssize)s->edit->value_len);
+        h->mem.wipe = true;
+    }
+    /* They may have come before the answer. */
+    if (has_replaced(s, s->trailers[SM_BRIDGE_GUEST]))
+        (void)refuse_broken(h, s, SM_H2_BROKEN_TRAILER);
+    else
+        pass(h, s);
+}
+
 static void h2_answer(struct sm_bridge *b, uint64_t req, const struct sm_bridge_answer *answer)
 {
     struct h2 *h = h2_of(b);
@@ -1385,6 +1474,8 @@ static void h2_answer(struct sm_bridge *b, uint64_t req, const struct sm_bridge_
     if (!answer->pass) {
         s->refused = true;
         send_page(h, s, answer->status ? answer->status : 403, answer->body, answer->body_len);
+    } else if (answer->edit) {
+        pass_edited(h, s, answer->edit);
     } else {
         pass(h, s);
     }
@@ -1447,8 +1538,8 @@ static nghttp2_session *session_new(struct h2 *h, enum sm_bridge_side side)
         {side == SM_BRIDGE_GUEST ? NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS : NGHTTP2_SETTINGS_ENABLE_PUSH,
          side == SM_BRIDGE_GUEST ? SM_H2_STREAMS_MAX : 0},
     };
-    int rv = side == SM_BRIDGE_GUEST ? nghttp2_session_server_new3(&session, callbacks, h, option, sm_h2_mem())
-                                     : nghttp2_session_client_new3(&session, callbacks, h, option, sm_h2_mem());
+    int rv = side == SM_BRIDGE_GUEST ? nghttp2_session_server_new3(&session, callbacks, h, option, &h->mem.mem)
+                                     : nghttp2_session_client_new3(&session, callbacks, h, option, &h->mem.mem);
     if (rv != 0 || nghttp2_submit_settings(session, NGHTTP2_FLAG_NONE, settings, SM_ARRAY_LEN(settings)) != 0 ||
         nghttp2_session_set_local_window_size(session, NGHTTP2_FLAG_NONE, 0, (int32_t)SM_H2_WINDOW_CONNECTION) != 0)
         g_error("nghttp2: %s", nghttp2_strerror(rv));
@@ -1462,6 +1553,7 @@ struct sm_bridge *sm_bridge_new_h2(const struct sm_bridge_ops *ops, void *ctx, c
     struct h2 *h = g_new0(struct h2, 1);
 
     h->base = (struct sm_bridge){.vtable = &h2_vtable, .ops = ops, .ctx = ctx, .config = *config};
+    sm_h2_mem_init(&h->mem);
     for (unsigned side = 0; side < SM_BRIDGE_SIDES; side++) {
         h->session[side] = session_new(h, side);
         h->out[side].account = config->account;

@@ -12,6 +12,7 @@
 #include "http/altsvc.h"
 #include "http/field.h"
 #include "http/head.h"
+#include "http/scrub.h"
 
 #define TEXT_FIRST 1024u /* most heads fit */
 #define FIELDS_FIRST 32u
@@ -182,6 +183,44 @@ void sm_h2_block_strip_alt_svc(struct sm_h2_block *b)
         b->fields[kept++] = *f;
     }
     b->n = kept;
+}
+
+unsigned sm_h2_block_scrub(struct sm_h2_block *b, const struct sm_scrub *scrub)
+{
+    unsigned matches = 0;
+
+    for (size_t i = 0; i < b->n; i++) {
+        struct sm_text name = name_of(b, i);
+        if (name.ptr[0] != ':' && sm_http_scrubs((const uint8_t *)name.ptr, name.len))
+            matches += sm_scrub_text(scrub, (uint8_t *)b->text + b->fields[i].value, b->fields[i].value_len);
+    }
+    return matches;
+}
+
+bool sm_h2_block_coded(const struct sm_h2_block *b)
+{
+    for (size_t i = 0; i < b->n; i++) {
+        struct sm_text value = value_of(b, i);
+        if (is(name_of(b, i), "content-encoding") && sm_http_coded((const uint8_t *)value.ptr, value.len))
+            return true;
+    }
+    return false;
+}
+
+static bool next_field(const struct sm_bridge_request *r, size_t *at, struct sm_text *ret_name,
+                       struct sm_text *ret_value)
+{
+    const struct sm_h2_block *b = r->head;
+
+    for (; *at < b->n; ++*at) {
+        *ret_name = name_of(b, *at);
+        *ret_value = value_of(b, *at);
+        if (ret_name->ptr[0] != ':') {
+            ++*at;
+            return true;
+        }
+    }
+    return false;
 }
 
 /* What a name means to us. One look per field, by length and then by text. */
@@ -381,7 +420,7 @@ enum sm_h2_broken sm_h2_head_request(const struct sm_h2_block *b, bool tls, stru
     struct sm_text method = {0}, scheme = {0}, authority = {0}, path = {0}, host = {0}, length = {0};
     bool plain = false;
 
-    *ret = (struct sm_bridge_request){.protocol = "HTTP/2"};
+    *ret = (struct sm_bridge_request){.protocol = "HTTP/2", .head = b, .next_field = next_field};
     if (b->fault != SM_H2_BROKEN_NONE)
         return b->fault;
     for (size_t i = 0; i < b->n; i++) {

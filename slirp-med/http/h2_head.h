@@ -65,6 +65,10 @@ struct sm_text sm_h2_block_get(const struct sm_h2_block *b, const char *name);
 void sm_h2_block_nv(const struct sm_h2_block *b, nghttp2_nv *nv);
 /** sm_h2_block_strip_alt_svc() - takes the offers of HTTP/3 out of a response head. */
 void sm_h2_block_strip_alt_svc(struct sm_h2_block *b);
+/** sm_h2_block_scrub() - overwrite matches in the values of a response's block. Returns how many. */
+unsigned sm_h2_block_scrub(struct sm_h2_block *b, const struct sm_scrub *scrub);
+/** sm_h2_block_coded() - does it have a content-encoding other than identity? */
+bool sm_h2_block_coded(const struct sm_h2_block *b);
 
 /**
  * sm_h2_head_request() - judge a request head. @tls: inside TLS, so the scheme is https, else http.

@@ -5,6 +5,8 @@
 #include <glib.h>
 #include <string.h>
 
+#include "base/secret.h"
+
 /* Whole TLS records are worth more than a size that the allocator would like better. */
 #define BLOCK_MAX (32u << 10)
 #define BLOCK_MIN 1024u
@@ -12,6 +14,7 @@
 struct sm_outq_block {
     struct sm_outq_block *next;
     size_t begin, end, cap;
+    bool secret;
     uint8_t data[];
 };
 
@@ -33,9 +36,15 @@ static struct sm_outq_block *add_block(struct sm_outq *q, size_t n)
     return block;
 }
 
-void sm_outq_put(struct sm_outq *q, const void *src, size_t n)
+static void free_block(struct sm_outq_block *block)
 {
-    const uint8_t *p = src;
+    if (block->secret)
+        sm_wipe(block->data, block->end);
+    g_free(block);
+}
+
+static void put(struct sm_outq *q, const uint8_t *p, size_t n, bool secret)
+{
 
     q->len += n;
     if (q->account)
@@ -45,11 +54,22 @@ void sm_outq_put(struct sm_outq *q, const void *src, size_t n)
         if (!block || block->end == block->cap)
             block = add_block(q, n);
         size_t part = SM_MIN(n, block->cap - block->end);
+        block->secret |= secret;
         memcpy(block->data + block->end, p, part);
         block->end += part;
         p += part;
         n -= part;
     }
+}
+
+void sm_outq_put(struct sm_outq *q, const void *src, size_t n)
+{
+    put(q, src, n, false);
+}
+
+void sm_outq_put_secret(struct sm_outq *q, const void *src, size_t n)
+{
+    put(q, src, n, true);
 }
 
 size_t sm_outq_peek(const struct sm_outq *q, const uint8_t **ret)
@@ -72,7 +92,7 @@ void sm_outq_took(struct sm_outq *q, size_t n)
             q->first = block->next;
             if (!q->first)
                 q->last = NULL;
-            g_free(block);
+            free_block(block);
         }
     }
 }
@@ -82,7 +102,7 @@ void sm_outq_clear(struct sm_outq *q)
     while (q->first) {
         struct sm_outq_block *block = q->first;
         q->first = block->next;
-        g_free(block);
+        free_block(block);
     }
     if (q->account)
         *q->account -= q->len;

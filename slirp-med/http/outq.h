@@ -20,6 +20,8 @@ struct sm_outq {
 };
 
 void sm_outq_put(struct sm_outq *q, const void *src, size_t n);
+/** sm_outq_put_secret() - the same; the blocks that it went into are wiped when they have been taken. */
+void sm_outq_put_secret(struct sm_outq *q, const void *src, size_t n);
 /** sm_outq_peek() - the first contiguous bytes; 0 and a non-NULL pointer when there are none. */
 size_t sm_outq_peek(const struct sm_outq *q, const uint8_t **ret);
 /** sm_outq_took() - n <= q->len bytes are done with. */

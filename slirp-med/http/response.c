@@ -60,6 +60,8 @@ static void judge_field(struct sm_http_response *r, const uint8_t *line, size_t 
         r->upgrade_bad |= !sm_http_upgrade_ok(f.value, f.value_len);
     } else if (sm_http_field_is(&f, "Alt-Svc")) {
         r->alt_svc = true;
+    } else if (sm_http_field_is(&f, "Content-Encoding")) {
+        r->coded |= sm_http_coded(f.value, f.value_len);
     }
 }
 

@@ -29,6 +29,7 @@ struct sm_http_response {
     struct sm_http_framing framing;
     bool upgrade; /* an Upgrade line with a protocol that may follow a 101 */
     bool alt_svc; /* has an Alt-Svc line */
+    bool coded;   /* has a Content-Encoding other than identity */
 
     /* Private. */
     bool line_read;

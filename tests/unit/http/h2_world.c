@@ -75,12 +75,13 @@ static ssize_t read_source(nghttp2_session *session, int32_t id, uint8_t *buf, s
         return NGHTTP2_ERR_DEFERRED;
     }
     for (size_t i = 0; i < n; i++)
-        buf[i] = pattern(s->sent + i);
+        buf[i] = s->send_text ? (uint8_t)s->send_text[s->sent + i] : pattern(s->sent + i);
     s->sent += n;
     if (s->sent == s->to_send && !s->send_more) {
         *flags |= NGHTTP2_DATA_FLAG_EOF;
         if (s->send_trailer) {
-            nghttp2_nv nv = {(uint8_t *)s->send_trailer, (uint8_t *)"yes", strlen(s->send_trailer), 3, 0};
+            const char *value = s->trailer_value ? s->trailer_value : "yes";
+            nghttp2_nv nv = {(uint8_t *)s->send_trailer, (uint8_t *)value, strlen(s->send_trailer), strlen(value), 0};
             *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
             assert_int_equal(nghttp2_submit_trailer(session, id, &nv, 1), 0);
         }
@@ -268,14 +269,20 @@ static int on_close(nghttp2_session *session, int32_t id, uint32_t code, void *u
 
 void h2_answer(struct h2_world *w, uint64_t req, bool pass)
 {
-    struct sm_bridge_answer a = {.pass = pass, .status = w->refuse_status, .body = "{\"no\":1}", .body_len = 8};
+    struct sm_bridge_answer a = {
+        .pass = pass, .status = w->refuse_status, .body = "{\"no\":1}", .body_len = 8, .edit = w->edit};
     sm_bridge_answer(w->b, req, &a);
 }
 
 static void on_request(void *ctx, struct sm_bridge *b, const struct sm_bridge_request *r)
 {
     struct h2_world *w = ctx;
+    struct sm_text name, value;
+
     w->requests++;
+    g_string_truncate(w->fields, 0);
+    for (size_t at = 0; sm_bridge_request_field(r, &at, &name, &value);)
+        g_string_append_printf(w->fields, "%.*s=%.*s\n", (int)name.len, name.ptr, (int)value.len, value.ptr);
     assert_string_equal(r->protocol, "HTTP/2");
     assert_false(r->upgrade);
     if (w->judge != H2_LATER)
@@ -291,8 +298,11 @@ static void on_response(void *ctx, const struct sm_bridge_response *r)
 {
     struct h2_world *w = ctx;
     w->responses++;
-    g_string_append_printf(w->told, "%u %s %u %u %u\n", (unsigned)r->req, sm_bridge_outcome_name(r->outcome), r->status,
+    g_string_append_printf(w->told, "%u %s %u %u %u", (unsigned)r->req, sm_bridge_outcome_name(r->outcome), r->status,
                            (unsigned)r->bytes_up, (unsigned)r->bytes_down);
+    if (r->scrubbed)
+        g_string_append_printf(w->told, " *%u", r->scrubbed);
+    g_string_append(w->told, r->unscrubbed ? " unscrubbed\n" : "\n");
 }
 
 static void on_broken(void *ctx, enum sm_bridge_side by, uint64_t req, const char *reason)
@@ -410,10 +420,11 @@ static nghttp2_session *session_new(struct h2_world *w, enum sm_bridge_side end,
 void h2_world_init(struct h2_world *w, const struct h2_options *o)
 {
     static const struct h2_options none;
-    struct sm_bridge_config config = {.tls = !(o && o->cleartext), .strip_alt_svc = true};
+    struct sm_bridge_config config = {.tls = !(o && o->cleartext), .strip_alt_svc = true, .account = &w->account};
 
     *w = (struct h2_world){.judge = H2_PASS, .refuse_status = 403};
     w->asked = g_string_new(NULL);
+    w->fields = g_string_new(NULL);
     w->told = g_string_new(NULL);
     w->broken = g_string_new(NULL);
     for (unsigned end = 0; end < SM_BRIDGE_SIDES; end++) {
@@ -433,7 +444,9 @@ void h2_world_done(struct h2_world *w)
     assert_int_not_equal(sm_bridge_ended(w->b), SM_BRIDGE_LIVE);
     sm_bridge_free(w->b);
     assert_int_equal(w->requests, w->responses);
+    assert_int_equal(w->account, 0);
     g_string_free(w->asked, TRUE);
+    g_string_free(w->fields, TRUE);
     g_string_free(w->told, TRUE);
     g_string_free(w->broken, TRUE);
     for (unsigned end = 0; end < SM_BRIDGE_SIDES; end++) {

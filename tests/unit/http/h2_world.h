@@ -45,7 +45,9 @@ struct h2_seen {
     uint64_t sent;
     bool send_more; /* no end yet */
     bool deferred;
-    const char *send_trailer; /* name of one, value "yes" */
+    const char *send_trailer;  /* name of one, value "yes" */
+    const char *trailer_value; /* instead of "yes" */
+    const char *send_text;     /* instead of the pattern; as long as all that is sent */
 };
 
 enum h2_judge { H2_PASS, H2_REFUSE, H2_LATER };
@@ -66,8 +68,11 @@ struct h2_world {
 
     enum h2_judge judge;
     uint16_t refuse_status;
+    const struct sm_bridge_edit *edit; /* of what passes */
+    size_t account;
+    GString *fields; /* of the last request, as the judge sees them: "name=value\n" */
     GString *asked;  /* "1 GET https ok.test 0 /path ?query\n" */
-    GString *told;   /* "1 done 200 up down\n" */
+    GString *told;   /* "1 done 200 up down\n"; " *n" and " unscrubbed" before its end when they are so */
     GString *broken; /* "guest 1 word\n" */
     unsigned requests, responses;
 };

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The HTTP/1 bridge against a model: connections are made up at random from valid parts, so that it is known beforehand what has to arrive,
- * and are played with random cuts, random readers and a judge that takes its time. Everything that passes has to arrive bit-identical and in
- * order, nothing before its answer, nothing of what is refused.
+ * The HTTP/1 bridge against a model: connections are made up at random from valid parts, so that it is known beforehand
+ * what has to arrive, and are played with random cuts, random readers and a judge that takes its time. Everything that
+ * passes has to arrive bit-identical and in order, nothing before its answer, nothing of what is refused. Every other
+ * connection has edits: its requests are given a header, and a secret that is all over its responses' bodies, across
+ * their chunks, is overwritten wherever a plain search finds it.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,12 +16,16 @@
 
 #include "http/bridge.h"
 #include "http/h1.h"
+#include "http/scrub.h"
 
 #define CONNECTIONS 4000
 #define EXCHANGES_MAX 12
+#define SECRET "0\r\n\r\nHTTP/1" /* looks like framing, too */
 
 struct message {
     GString *request, *response;
+    GString *want_request, *want_response; /* as they arrive */
+    unsigned matches;
     uint64_t up, down; /* payload */
     uint16_t status;
     bool refused;
@@ -33,7 +39,14 @@ struct model {
     struct sm_bridge *b;
     GString *in[SM_BRIDGE_SIDES];
     GString *got[SM_BRIDGE_SIDES];
-    size_t allowed; /* bytes that may be at the origin by now */
+    size_t allowed;         /* bytes that may be at the origin by now */
+    struct sm_scrub *scrub; /* NULL: a connection without edits */
+    size_t account;
+    GArray *spans; /* of the payload in the message that is being made */
+};
+
+struct span {
+    size_t off, len;
 };
 
 static unsigned upto(struct model *m, unsigned n)
@@ -56,6 +69,41 @@ static void add_bytes(struct model *m, GString *s, size_t n)
         g_string_append_c(s, upto(m, 3) ? tricky[(i + n) % (sizeof(tricky) - 1)] : (char)upto(m, 256));
 }
 
+static void add_payload(struct model *m, GString *s, size_t n)
+{
+    struct span span = {s->len, n};
+
+    add_bytes(m, s, n);
+    g_array_append_val(m->spans, span);
+}
+
+/* The payload's bytes one after another, out of the message or back into it. */
+static void move_payload(struct model *m, char *message, char *payload, bool out)
+{
+    for (guint i = 0; i < m->spans->len; i++) {
+        const struct span *span = &g_array_index(m->spans, struct span, i);
+        memcpy(out ? payload : message + span->off, out ? message + span->off : payload, span->len);
+        payload += span->len;
+    }
+}
+
+/* Put the secret at a few places of the response's payload, and overwrite it in what is to arrive. */
+static void plant(struct model *m, struct message *msg, size_t len)
+{
+    g_autofree char *payload = g_malloc0(len + 1);
+    size_t secret = strlen(SECRET);
+
+    move_payload(m, msg->response->str, payload, true);
+    for (unsigned i = 0; i < 3 && len >= secret; i++)
+        memcpy(payload + upto(m, (unsigned)(len - secret + 1)), SECRET, secret);
+    move_payload(m, msg->response->str, payload, false);
+    for (char *at = payload; (at = memmem(at, (size_t)(payload + len - at), SECRET, secret)); msg->matches++)
+        memset(at, '*', secret);
+    g_string_truncate(msg->want_response, 0);
+    g_string_append_len(msg->want_response, msg->response->str, (gssize)msg->response->len);
+    move_payload(m, msg->want_response->str, payload, false);
+}
+
 static void add_fields(struct model *m, GString *s)
 {
     for (unsigned n = upto(m, 5); n > 0; n--)
@@ -74,7 +122,7 @@ static uint64_t add_body(struct model *m, GString *s)
         g_string_append_printf(s, "%s:%s%zu\r\n", PICK(m, "Content-Length", "content-length"), PICK(m, "", " "), n);
         add_fields(m, s);
         g_string_append(s, "\r\n");
-        add_bytes(m, s, n);
+        add_payload(m, s, n);
         return n;
     }
     g_string_append_printf(s, "Transfer-Encoding: %s\r\n", PICK(m, "chunked", "Chunked"));
@@ -84,7 +132,7 @@ static uint64_t add_body(struct model *m, GString *s)
         unsigned size = upto(m, 4) ? upto(m, 20) + 1 : upto(m, 3000) + 1;
         g_string_append_printf(s, upto(m, 2) ? "%x%s\r\n" : "00%X%s\r\n", size,
                                PICK(m, "", ";a", " ;a=\"b;c\"", "; \x80"));
-        add_bytes(m, s, size);
+        add_payload(m, s, size);
         g_string_append(s, "\r\n");
         payload += size;
     }
@@ -99,16 +147,34 @@ static void make(struct model *m, struct message *msg, bool refused)
     const char *method = PICK(m, "GET", "GET", "HEAD", "POST", "PUT", "OPTIONS", "PATCH", "TRACE", "m-x");
     bool head = strcmp(method, "HEAD") == 0;
 
-    *msg = (struct message){.request = g_string_new(NULL), .response = g_string_new(NULL), .refused = refused};
+    bool fake = upto(m, 2);
+
+    *msg = (struct message){.request = g_string_new(NULL),
+                            .response = g_string_new(NULL),
+                            .want_request = g_string_new(NULL),
+                            .want_response = g_string_new(NULL),
+                            .refused = refused};
     g_string_append_printf(msg->request, "%s %s%s HTTP/1.1\r\n", method, PICK(m, "", "http://a.test"),
                            refused ? "/deny" : PICK(m, "/", "/x?y", "/a%20b?c=/?d", "//a/../b"));
     add_fields(m, msg->request);
     g_string_append(msg->request, PICK(m, "Host: a.test\r\n", "HOST:a.test\r\n"));
+    size_t key = msg->request->len;
+    if (fake)
+        g_string_append(msg->request, "X-KEY:\tfake\r\n");
+    size_t behind = msg->request->len;
     if (upto(m, 2)) {
         msg->up = add_body(m, msg->request);
     } else {
         add_fields(m, msg->request);
         g_string_append(msg->request, "\r\n");
+    }
+    g_string_append_len(msg->want_request, msg->request->str, (gssize)msg->request->len);
+    if (m->scrub && fake) {
+        g_string_erase(msg->want_request, (gssize)key, (gssize)(behind - key));
+        g_string_insert(msg->want_request, (gssize)key, "X-KEY: value\r\n");
+    } else if (m->scrub) {
+        key = (size_t)(strstr(msg->want_request->str, "\r\n\r\n") - msg->want_request->str) + 2;
+        g_string_insert(msg->want_request, (gssize)key, "x-key: value\r\n");
     }
     if (refused)
         return;
@@ -125,9 +191,15 @@ static void make(struct model *m, struct message *msg, bool refused)
     if (head || msg->status == 204 || msg->status == 304) {
         g_string_append(msg->response,
                         PICK(m, "\r\n", "Content-Length: 12\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n"));
-        return;
+    } else {
+        g_array_set_size(m->spans, 0);
+        msg->down = add_body(m, msg->response);
+        if (m->scrub) {
+            plant(m, msg, (size_t)msg->down);
+            return;
+        }
     }
-    msg->down = add_body(m, msg->response);
+    g_string_append_len(msg->want_response, msg->response->str, (gssize)msg->response->len);
 }
 
 static void on_request(void *ctx, struct sm_bridge *b, const struct sm_bridge_request *r)
@@ -151,6 +223,8 @@ static void on_response(void *ctx, const struct sm_bridge_response *r)
     assert_int_equal(r->status, msg->refused ? 403 : msg->status);
     assert_int_equal(r->bytes_up, msg->refused ? 0 : msg->up);
     assert_int_equal(r->bytes_down, msg->refused ? 0 : msg->down);
+    assert_int_equal(r->scrubbed, msg->matches);
+    assert_false(r->unscrubbed);
 }
 
 static void on_broken(void *ctx, enum sm_bridge_side by, uint64_t req, const char *reason)
@@ -164,11 +238,12 @@ static const struct sm_bridge_ops ops = {.request = on_request, .response = on_r
 static void answer(struct model *m)
 {
     const struct message *msg = &m->messages[m->answered];
-    struct sm_bridge_answer a = {.pass = !msg->refused};
+    struct sm_bridge_edit edit = {.name = "X-Key", .value = "value", .value_len = 5, .scrub = m->scrub};
+    struct sm_bridge_answer a = {.pass = !msg->refused, .edit = m->scrub ? &edit : NULL};
 
     m->answered++;
     if (!msg->refused)
-        m->allowed += msg->request->len;
+        m->allowed += msg->want_request->len;
     sm_bridge_answer(m->b, m->answered, &a);
 }
 
@@ -197,12 +272,14 @@ static void take(struct model *m, enum sm_bridge_side side, size_t max)
 
 static void play(struct model *m, uint32_t seed)
 {
-    struct sm_bridge_config config = {.tls = true, .strip_alt_svc = true};
+    struct sm_bridge_config config = {.tls = true, .strip_alt_svc = true, .account = &m->account};
     GString *want[SM_BRIDGE_SIDES] = {g_string_new(NULL), g_string_new(NULL)};
     unsigned responded = 0;
     bool refused;
 
-    *m = (struct model){.rand = g_rand_new_with_seed(seed)};
+    *m = (struct model){.rand = g_rand_new_with_seed(seed), .spans = g_array_new(FALSE, FALSE, sizeof(struct span))};
+    if (seed % 2)
+        m->scrub = sm_scrub_new((const uint8_t *)SECRET, strlen(SECRET));
     m->b = sm_bridge_new_h1(&ops, m, &config);
     for (unsigned side = 0; side < SM_BRIDGE_SIDES; side++) {
         m->in[side] = g_string_new(NULL);
@@ -214,8 +291,8 @@ static void play(struct model *m, uint32_t seed)
         make(m, msg, i + 1 == m->n_messages && upto(m, 3) == 0);
         g_string_append_len(m->in[SM_BRIDGE_GUEST], msg->request->str, (gssize)msg->request->len);
         if (!msg->refused)
-            g_string_append_len(want[SM_BRIDGE_ORIGIN], msg->request->str, (gssize)msg->request->len);
-        g_string_append_len(want[SM_BRIDGE_GUEST], msg->response->str, (gssize)msg->response->len);
+            g_string_append_len(want[SM_BRIDGE_ORIGIN], msg->want_request->str, (gssize)msg->want_request->len);
+        g_string_append_len(want[SM_BRIDGE_GUEST], msg->want_response->str, (gssize)msg->want_response->len);
     }
     refused = m->messages[m->n_messages - 1].refused;
     if (refused)
@@ -237,9 +314,9 @@ static void play(struct model *m, uint32_t seed)
             take(m, SM_BRIDGE_ORIGIN, 1 + upto(m, (unsigned)most));
             /* The origin answers what it has got whole. */
             while (responded < m->n_messages && !m->messages[responded].refused &&
-                   m->got[SM_BRIDGE_ORIGIN]->len >= whole + m->messages[responded].request->len) {
+                   m->got[SM_BRIDGE_ORIGIN]->len >= whole + m->messages[responded].want_request->len) {
                 const struct message *msg = &m->messages[responded++];
-                whole += msg->request->len;
+                whole += msg->want_request->len;
                 g_string_append_len(m->in[SM_BRIDGE_ORIGIN], msg->response->str, (gssize)msg->response->len);
             }
             break;
@@ -269,6 +346,9 @@ static void play(struct model *m, uint32_t seed)
     assert_int_equal(sm_bridge_ended(m->b), SM_BRIDGE_FINISHED);
 
     sm_bridge_free(m->b);
+    assert_int_equal(m->account, 0);
+    sm_scrub_unref(m->scrub);
+    g_array_unref(m->spans);
     for (unsigned side = 0; side < SM_BRIDGE_SIDES; side++) {
         g_string_free(m->in[side], TRUE);
         g_string_free(m->got[side], TRUE);
@@ -276,6 +356,8 @@ static void play(struct model *m, uint32_t seed)
     for (unsigned i = 0; i < m->n_messages; i++) {
         g_string_free(m->messages[i].request, TRUE);
         g_string_free(m->messages[i].response, TRUE);
+        g_string_free(m->messages[i].want_request, TRUE);
+        g_string_free(m->messages[i].want_response, TRUE);
     }
     g_rand_free(m->rand);
 }

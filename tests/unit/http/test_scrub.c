@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The matcher of http/scrub.h: what it finds, at every split point; what it holds back and what not; and against a model,
- * a plain search that tries every form of the secret at every place, over texts that are made of pieces of matches.
+ * The matcher of http/scrub.h: what it finds, at every split point; what it holds back and what not; and against a
+ * model, a plain search that tries every form of the secret at every place, over texts that are made of pieces of
+ * matches.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -357,7 +358,9 @@ static void form_free(struct form *f)
     g_free(f->ways);
 }
 
-/* The four forms, base64 by GLib's encoder: what two texts around the secret that differ in every bit have in common. */
+/*
+ * The four forms, base64 by GLib's encoder: what two texts around the secret that differ in every bit have in common.
+ */
 static void make_forms(const char *secret, struct form forms[4])
 {
     size_t len = strlen(secret);
