@@ -5,7 +5,8 @@
  *
  * What must hold whatever they send: the origin sees no HEADERS that no answer let pass, and no DATA before its
  * HEADERS; what goes to either side is whole frames; every judged request is told of exactly once; the bridge takes
- * what it says that it has room for.
+ * what it says that it has room for; all that it counted is given back. The answers may come with edits, and with such
+ * that cannot be made.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -13,6 +14,7 @@
 #include <string.h>
 
 #include "http/bridge.h"
+#include "http/scrub.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -46,7 +48,9 @@ struct play {
     unsigned passed, heads;
     uint32_t highest; /* stream that the origin knows */
     uint32_t next;    /* of the guest */
-    bool at_once;
+    bool at_once, edits;
+    struct sm_scrub *scrub;
+    size_t account;
 };
 
 static const uint8_t preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0";
@@ -84,7 +88,15 @@ static void must(bool ok)
 
 static void answer(struct play *p, uint64_t req, bool pass)
 {
+    struct sm_bridge_edit edit = {.name = "X", .value = "secret", .value_len = 6, .identity = true, .scrub = p->scrub};
     struct sm_bridge_answer a = {.pass = pass, .status = 403, .body = "{}", .body_len = 2};
+    if (p->edits && req % 4 != 0)
+        a.edit = &edit;
+    if (a.edit && req % 4 == 3) {
+        edit.value_len = 5;
+        edit.value = "a\nb: ";
+        pass = false;
+    }
     bool open = req < ASKED_MAX && p->asked[req] == 1;
 
     if (open) {
@@ -103,6 +115,9 @@ static void on_request(void *ctx, struct sm_bridge *b, const struct sm_bridge_re
     for (size_t i = 0; i < r->authority.len; i++)
         must(r->authority.ptr[i] > ' ' && r->authority.ptr[i] < 0x7f && r->authority.ptr[i] != '@');
     p->reqs = r->req;
+    struct sm_text name, value;
+    for (size_t at = 0; sm_bridge_request_field(r, &at, &name, &value);)
+        must(name.len > 0 && name.ptr[0] != ':');
     if (r->req < ASKED_MAX)
         p->asked[r->req] = 1;
     p->b = b;
@@ -200,11 +215,12 @@ static void feed_frame(struct play *p, enum sm_bridge_side from, uint8_t type, u
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct play p;
-    struct sm_bridge_config config = {.tls = true, .strip_alt_svc = true};
+    struct sm_bridge_config config = {.tls = true, .strip_alt_svc = true, .account = &p.account};
 
     if (size < 1)
         return 0;
-    p = (struct play){.next = 1, .at_once = data[0] & 1};
+    p = (struct play){.next = 1, .at_once = data[0] & 1, .edits = data[0] & 8};
+    p.scrub = p.edits ? sm_scrub_new((const uint8_t *)"secret", 6) : NULL;
     p.reader[SM_BRIDGE_ORIGIN].skip = 24;
     p.b = sm_bridge_new_h2(&ops, &p, &config);
     if (!(data[0] & 2))
@@ -271,5 +287,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         must(p.asked[req] == 0 || p.asked[req] == 3);
     must(sm_bridge_idle(p.b));
     sm_bridge_free(p.b);
+    must(p.account == 0);
+    sm_scrub_unref(p.scrub);
     return 0;
 }

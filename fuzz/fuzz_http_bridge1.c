@@ -2,21 +2,24 @@
 /*
  * http/h1.c as a whole: the input is a script of what both sides send, take and end, and of the judge's answers.
  *
- * What must hold whatever they do: what the origin gets is the beginning of what the guest sent, byte for byte, but for edited heads (edit.h);
- * it does not grow while a request is at the judge, nor ever again after a refusal; a second, plain reader finds in it no more requests than
- * were passed, and no offer of h2c. What the guest
- * gets is the beginning of what the origin sent, and a page of ours at most at its end. What waits is bounded, and every request is told of
- * exactly once.
+ * What must hold whatever they do: what the origin gets is the beginning of what the guest sent, byte for byte, but for
+ * edited heads (edit.h); it does not grow while a request is at the judge, nor ever again after a refusal; a second,
+ * plain reader finds in it no more requests than were passed, and no offer of h2c. A request whose path has "edit" in
+ * it is answered with one, and with "bad" in it with one that cannot be made. What the guest gets is the beginning of
+ * what the origin sent, with asterisks where it was scrubbed, and a page of ours at most at its end. What waits is
+ * bounded, and every request is told of exactly once.
  */
 #include <glib.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "http/body.h"
 #include "http/bridge.h"
 #include "http/edit.h"
 #include "http/head.h"
+#include "http/scrub.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -31,6 +34,9 @@ struct world {
     uint64_t pending; /* request at the judge */
     unsigned pages;
     bool later, refused, upgraded;
+    struct sm_scrub *scrub;
+    bool edit, bad; /* of the pending request */
+    size_t account;
     size_t limit; /* what the origin may have while the judge thinks, or after a refusal */
 };
 
@@ -53,13 +59,29 @@ static size_t waiting(struct world *w, enum sm_bridge_side side)
     return w->got[side]->len;
 }
 
+static struct sm_bridge_edit edit_of(struct sm_scrub *scrub)
+{
+    return (struct sm_bridge_edit){.name = "X", .value = "secret", .value_len = 6, .identity = true, .scrub = scrub};
+}
+
+static bool has(const void *p, size_t len, const char *word)
+{
+    return memmem(p, len, word, strlen(word)) != NULL;
+}
+
 static void answer(struct world *w, bool pass)
 {
+    struct sm_bridge_edit edit = edit_of(w->scrub);
     struct sm_bridge_answer a = {.pass = pass, .status = 403, .body = "{}", .body_len = 2};
     uint64_t req = w->pending;
 
     if (req == 0)
         return;
+    if (w->edit || w->bad)
+        a.edit = &edit;
+    if (w->bad)
+        edit.value = "a\r\nb:";
+    pass &= !w->bad;
     w->pending = 0;
     w->passed += pass;
     w->refused |= !pass;
@@ -76,8 +98,15 @@ static void on_request(void *ctx, struct sm_bridge *b, const struct sm_bridge_re
     w->asked++;
     w->pending = r->req;
     w->limit = waiting(w, SM_BRIDGE_ORIGIN);
+    w->edit = has(r->path.ptr, r->path.len, "edit");
+    w->bad = has(r->path.ptr, r->path.len, "bad");
+    struct sm_text name, value;
+    size_t hosts = 0;
+    for (size_t at = 0; sm_bridge_request_field(r, &at, &name, &value);)
+        hosts += name.len == 4 && strncasecmp(name.ptr, "host", 4) == 0;
+    require(hosts <= 1 && (hosts == 1) == (sm_bridge_request_value(r, "Host", 0).ptr != NULL));
     if (!w->later)
-        answer(w, memmem(r->path.ptr, r->path.len, "deny", 4) == NULL);
+        answer(w, !has(r->path.ptr, r->path.len, "deny"));
 }
 
 static void on_response(void *ctx, const struct sm_bridge_response *r)
@@ -111,7 +140,8 @@ static size_t on_page(void *ctx, uint16_t status, const char *reason, char *out,
 static const struct sm_bridge_ops ops = {on_request, on_response, on_broken, on_page};
 
 /* The message at p, of which the head is whole: what there is of it. True: its end is there. */
-static bool message(const struct sm_http_head *head, const uint8_t *p, size_t left, size_t *ret_len)
+static bool message(const struct sm_http_head *head, const uint8_t *p, size_t left, const char *no_trailer,
+                    size_t *ret_len)
 {
     struct sm_http_body body;
     enum sm_http_body_status status = SM_HTTP_BODY_DONE;
@@ -120,28 +150,39 @@ static bool message(const struct sm_http_head *head, const uint8_t *p, size_t le
     if (head->framing.chunked || head->framing.content_length > 0) {
         sm_http_body_init(&body, head->framing.chunked ? SM_HTTP_BODY_CHUNKED : SM_HTTP_BODY_LENGTH,
                           head->framing.content_length);
+        body.no_trailer = no_trailer;
         status = sm_http_body_feed(&body, p + head->consumed, left - head->consumed, &used);
     }
     *ret_len = head->consumed + used;
     return status == SM_HTTP_BODY_DONE;
 }
 
-/* What the guest sent, with its heads edited: the origin has a beginning of it. */
-static GByteArray *wanted(const GByteArray *sent)
+/*
+ * What the guest sent, with its heads edited, if what follows the raw-th upgrade request (0 is the first) is no HTTP
+ * any more.
+ */
+static GByteArray *wanted(const GByteArray *sent, unsigned raw, unsigned *ret_upgrades)
 {
     GByteArray *want = g_byte_array_new();
     const uint8_t *p = sent->data;
     size_t left = sent->len, len;
     struct sm_http_head head;
 
-    while (left > 0) {
+    *ret_upgrades = 0;
+    while (left > 0 && *ret_upgrades <= raw) {
         sm_http_head_init(&head);
-        if (sm_http_head_feed(&head, p, left) != SM_HTTP_HTTP1 || head.upgrade)
+        if (sm_http_head_feed(&head, p, left) != SM_HTTP_HTTP1)
             break;
-        struct sm_http_edit edit = {.drop_h2c = head.h2c};
-        bool whole = message(&head, p, left, &len);
-        g_autofree uint8_t *out = g_malloc(head.consumed);
-        g_byte_array_append(want, out, (guint)sm_http_edit_head(&edit, p, head.consumed, out));
+        *ret_upgrades += head.upgrade;
+        struct sm_bridge_edit from = {.name = NULL};
+        if (has(p + head.path.off, head.path.len, "edit"))
+            from = edit_of(NULL);
+        struct sm_http_edit none = {0}, *made = sm_http_edit_new(&from), *edit = made ? made : &none;
+        edit->drop_h2c = head.h2c;
+        bool whole = message(&head, p, left, edit->name, &len);
+        g_autofree uint8_t *out = g_malloc(sm_http_edit_room(edit, head.consumed));
+        g_byte_array_append(want, out, (guint)sm_http_edit_head(edit, p, head.consumed, out));
+        sm_http_edit_free(made);
         g_byte_array_append(want, p + head.consumed, (guint)(len - head.consumed));
         p += len;
         left -= len;
@@ -152,26 +193,35 @@ static GByteArray *wanted(const GByteArray *sent)
     return want;
 }
 
+/* The origin has a beginning of it, whichever upgrade it has granted. */
+static bool is_wanted(const GByteArray *sent, const GByteArray *got)
+{
+    bool ok = false;
+    unsigned upgrades = 0;
+
+    for (unsigned raw = 0; !ok && raw <= upgrades; raw++) {
+        g_autoptr(GByteArray) want = wanted(sent, raw, &upgrades);
+        ok = got->len == 0 || (got->len <= want->len && memcmp(got->data, want->data, got->len) == 0);
+    }
+    return ok;
+}
+
 static void check(struct world *w)
 {
-    g_autoptr(GByteArray) want = wanted(w->sent[SM_BRIDGE_GUEST]);
-
     for (unsigned side = 0; side < SM_BRIDGE_SIDES; side++) {
         size_t before = w->got[side]->len;
         size_t got = waiting(w, side);
-        const GByteArray *sent = side == SM_BRIDGE_GUEST ? w->sent[SM_BRIDGE_ORIGIN] : want;
         require(got - before <= SM_BRIDGE_OUT_MAX + PAGE_MAX);
-        size_t same = 0;
-        while (same < got && same < sent->len && w->got[side]->data[same] == sent->data[same])
-            same++;
-        if (side == SM_BRIDGE_ORIGIN) {
-            require(same == got);
-            if (w->pending || w->refused)
-                require(got <= w->limit);
-        } else {
-            require(same == got || (w->pages > 0 && got - same <= PAGE_MAX));
-        }
     }
+    const GByteArray *sent = w->sent[SM_BRIDGE_ORIGIN], *got = w->got[SM_BRIDGE_GUEST];
+    size_t same = 0;
+    while (same < got->len && same < sent->len &&
+           (got->data[same] == sent->data[same] || (w->scrub && got->data[same] == '*')))
+        same++;
+    require(same == got->len || (w->pages > 0 && got->len - same <= PAGE_MAX));
+    require(is_wanted(w->sent[SM_BRIDGE_GUEST], w->got[SM_BRIDGE_ORIGIN]));
+    if (w->pending || w->refused)
+        require(w->got[SM_BRIDGE_ORIGIN]->len <= w->limit);
     if (sm_bridge_ended(w->b) != SM_BRIDGE_LIVE)
         require(w->told == w->asked && sm_bridge_idle(w->b));
 }
@@ -191,7 +241,7 @@ static uint64_t heads_in(const GByteArray *bytes)
             break;
         require(!head.h2c); /* and so no HTTP2-Settings either: alone they are refused */
         n++;
-        if (head.upgrade || !message(&head, p, left, &len))
+        if (head.upgrade || !message(&head, p, left, NULL, &len))
             break;
         p += len;
         left -= len;
@@ -217,13 +267,14 @@ static void send_bytes(struct world *w, enum sm_bridge_side side, const uint8_t 
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct sm_bridge_config config = {.tls = true};
     struct world w = {0};
+    struct sm_bridge_config config = {.tls = true, .account = &w.account};
     size_t at = 1;
 
     if (size < 1)
         return 0;
     w.later = data[0] & 1;
+    w.scrub = data[0] & 2 ? sm_scrub_new((const uint8_t *)"secret", 6) : NULL;
     w.b = sm_bridge_new_h1(&ops, &w, &config);
     for (unsigned side = 0; side < SM_BRIDGE_SIDES; side++) {
         w.sent[side] = g_byte_array_new();
@@ -268,6 +319,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     check(&w);
     require(sm_bridge_ended(w.b) != SM_BRIDGE_LIVE && w.told == w.asked);
     sm_bridge_free(w.b);
+    require(w.account == 0);
+    sm_scrub_unref(w.scrub);
     for (unsigned side = 0; side < SM_BRIDGE_SIDES; side++) {
         g_byte_array_unref(w.sent[side]);
         g_byte_array_unref(w.got[side]);
