@@ -17,6 +17,7 @@
 #define SM_CORE_MEDIATE_H
 
 #include "core/core.h"
+#include "core/creds.h"
 #include "http/bridge.h"
 #include "tls/conn.h"
 
@@ -89,6 +90,7 @@ struct sm_mediation {
     const char *why;       /* why it ended, for the close line; NULL: in order */
     struct sm_timer again; /* more to do than one turn may take */
     GArray *answers;       /* of struct sm_mediate_answer, until the end of the turn */
+    GQueue credentials;    /* of requests that wait for their credential (requests.c) */
     GArray *open;          /* of struct sm_mediate_open: requests whose response line is owed */
     GList wait_link;       /* in core->roots_wait or core->mint_wait */
     GQueue *wait_in;
@@ -98,12 +100,17 @@ struct sm_mediate_answer {
     uint64_t req;
     uint16_t status; /* 0: pass */
     const char *reason;
-    char *host; /* that was asked for; NULL: pass */
+    char *host;                       /* that was asked for; NULL: pass */
+    const struct sm_swap *swap;       /* pass, and put this entry's credential in; NULL: as it is */
+    struct sm_credential *credential; /* ours */
+    struct sm_secret *value; /* the header's, where it is not the credential's own: a placeholder was replaced */
 };
 
 struct sm_mediate_open {
     uint64_t req;
     int64_t began_us;
+    const struct sm_swap *swap;       /* whose credential it was given; NULL: none */
+    struct sm_credential *credential; /* ours */
 };
 
 enum sm_mediate_kind { SM_MEDIATE_NOT, SM_MEDIATE_TLS, SM_MEDIATE_CLEARTEXT };
@@ -128,7 +135,20 @@ void sm_mediate_free(struct sm_session *s);
 /** sm_mediate_pump() - go on after answers. May end the session. */
 void sm_mediate_pump(struct sm_session *s);
 
+/* inject.c */
+/** sm_inject_judge() - what speaks against the request because of credentials, or NULL. @swap: its host's entry, or NULL. */
+const char *sm_inject_judge(struct sm_mediation *m, const struct sm_bridge_request *r, const struct sm_swap *swap);
+/** sm_inject() - the request may pass, with swap's credential: now, later, or not at all. */
+void sm_inject(struct sm_mediation *m, const struct sm_bridge_request *r, const struct sm_swap *swap);
+void sm_inject_clear(struct sm_mediation *m);
+
 /* requests.c */
+/** sm_request_pass() - write the lines and let it pass; credential and value (or NULL) are taken, NULL without a swap. */
+void sm_request_pass(struct sm_mediation *m, const struct sm_bridge_request *r, const struct sm_swap *swap,
+                     struct sm_credential *credential, struct sm_secret *value);
+/** sm_request_fail() - its credential cannot be had: egress_swap_error and 502. */
+void sm_request_fail(struct sm_mediation *m, const struct sm_bridge_request *r, const struct sm_swap *swap,
+                     enum sm_cred_reason reason);
 extern const struct sm_bridge_ops sm_request_ops;
 void sm_requests_init(struct sm_mediation *m);
 void sm_requests_clear(struct sm_mediation *m);

@@ -34,18 +34,21 @@ static bool host_of(const struct sm_bridge_request *r, struct sm_host *ret)
     return sm_name_classify(r->host.ptr, r->host.len, ret) != SM_NAME_BAD;
 }
 
-/* NULL: it may pass. */
-static const char *judge(struct sm_session *s, const struct sm_bridge_request *r, uint16_t *ret_status)
+/* NULL: it may pass. *ret_host: whom it is for, BAD when it does not say. */
+static const char *judge(struct sm_session *s, const struct sm_bridge_request *r, uint16_t *ret_status,
+                         struct sm_host *ret_host)
 {
     struct sm_host host;
 
     *ret_status = 421;
+    *ret_host = (struct sm_host){0};
     if (!r->authority.ptr)
         return NULL; /* HTTP/1.0 without Host: it goes where the connection goes */
-    if (!host_of(r, &host)) {
+    if (!host_of(r, ret_host)) {
         *ret_status = 400;
         return "bad_name";
     }
+    host = *ret_host;
     if (r->port && r->port != s->dst.port)
         return "authority_mismatch";
     if (s->asserted.kind == SM_NAME_HOST)
@@ -86,6 +89,11 @@ static void add_request(struct sm_audit_record *line, const struct sm_session *s
     sm_audit_add_str(line, "protocol", r->protocol);
 }
 
+static void open_clear(void *p)
+{
+    sm_credential_unref(((struct sm_mediate_open *)p)->credential);
+}
+
 /* Its request line was not written: there will be no response line either. */
 static void forget_open(struct sm_mediation *m, uint64_t req)
 {
@@ -95,6 +103,16 @@ static void forget_open(struct sm_mediation *m, uint64_t req)
             return;
         }
     }
+}
+
+static struct sm_bridge_edit edit_of(const struct sm_mediate_answer *a)
+{
+    struct sm_bridge_edit edit = {.name = a->swap->header, .scrub = a->credential->scrub};
+    const uint8_t *value = sm_secret_bytes(a->value ? a->value : a->credential->header, &edit.value_len);
+
+    edit.value = (const char *)value;
+    edit.identity = edit.scrub != NULL;
+    return edit;
 }
 
 static void answer(struct sm_session *s, bool ok)
@@ -117,6 +135,11 @@ static void answer(struct sm_session *s, bool ok)
             say.body = page;
             say.body_len = sm_http_page_body(&p, page, sizeof(page));
         }
+        struct sm_bridge_edit edit;
+        if (say.pass && a->swap) {
+            edit = edit_of(a);
+            say.edit = &edit;
+        }
         sm_bridge_answer(m->bridge, a->req, &say);
     }
     sm_mediate_pump(s);
@@ -124,15 +147,15 @@ static void answer(struct sm_session *s, bool ok)
 
 static void answer_clear(void *p)
 {
-    g_free(((struct sm_mediate_answer *)p)->host);
+    struct sm_mediate_answer *a = p;
+
+    g_free(a->host);
+    sm_credential_unref(a->credential);
+    sm_secret_free(a->value);
 }
 
-static void answer_later(struct sm_mediation *m, const struct sm_bridge_request *r, uint16_t status, const char *reason)
+static void push_answer(struct sm_mediation *m, struct sm_mediate_answer a)
 {
-    struct sm_mediate_answer a = {.req = r->req, .status = status, .reason = reason};
-
-    if (reason && r->host.ptr)
-        a.host = g_strndup(r->host.ptr, SM_MIN(r->host.len, (size_t)SM_NAME_MAX));
     if (!m->answers) {
         m->answers = g_array_new(FALSE, FALSE, sizeof(a));
         g_array_set_clear_func(m->answers, answer_clear);
@@ -142,16 +165,81 @@ static void answer_later(struct sm_mediation *m, const struct sm_bridge_request 
         sm_core_effect(m->s, answer);
 }
 
+static void answer_later(struct sm_mediation *m, const struct sm_bridge_request *r, uint16_t status, const char *reason)
+{
+    struct sm_mediate_answer a = {.req = r->req, .status = status, .reason = reason};
+
+    if (reason && r->host.ptr)
+        a.host = g_strndup(r->host.ptr, SM_MIN(r->host.len, (size_t)SM_NAME_MAX));
+    push_answer(m, a);
+}
+
+/* What a swap's lines say of it; never of the credential. */
+static void add_swap(struct sm_audit_record *line, const struct sm_swap *swap)
+{
+    sm_audit_add_str(line, "name", swap->name);
+    sm_audit_add_str(line, "type", sm_swap_type_name(swap->type));
+    sm_audit_add_str(line, "header", swap->header);
+}
+
+void sm_request_pass(struct sm_mediation *m, const struct sm_bridge_request *r, const struct sm_swap *swap,
+                     struct sm_credential *credential, struct sm_secret *value)
+{
+    struct sm_session *s = m->s;
+    struct sm_audit_record line;
+
+    sm_session_line(s, &line, SM_AUDIT_EGRESS_HTTP_REQUEST, NULL);
+    add_request(&line, s, r);
+    bool recorded = sm_core_record(s->core, &line);
+    if (recorded && swap) {
+        sm_audit_begin(&line, SM_AUDIT_EGRESS_SWAP, sm_clock_wall_us());
+        sm_audit_add_uint(&line, "flow", s->id);
+        sm_audit_add_uint(&line, "req", r->req);
+        add_swap(&line, swap);
+        recorded = sm_core_record(s->core, &line);
+    }
+    if (!recorded) {
+        sm_credential_unref(credential);
+        sm_secret_free(value);
+        answer_later(m, r, 503, "not_recorded");
+        return;
+    }
+    struct sm_mediate_open o = {.req = r->req, .began_us = sm_loop_now(s->core->loop), .swap = swap};
+    o.credential = credential ? sm_credential_ref(credential) : NULL;
+    g_array_append_val(m->open, o);
+    push_answer(m, (struct sm_mediate_answer){.req = r->req, .swap = swap, .credential = credential, .value = value});
+}
+
+void sm_request_fail(struct sm_mediation *m, const struct sm_bridge_request *r, const struct sm_swap *swap,
+                     enum sm_cred_reason reason)
+{
+    struct sm_session *s = m->s;
+    struct sm_audit_record line;
+
+    sm_session_line(s, &line, SM_AUDIT_EGRESS_SWAP_ERROR, sm_cred_reason_name(reason));
+    add_request(&line, s, r);
+    add_swap(&line, swap);
+    sm_audit_add_uint(&line, "status", 502);
+    sm_core_note(s->core, &line);
+    answer_later(m, r, 502, sm_cred_reason_name(reason));
+}
+
 static void on_request(void *ctx, struct sm_bridge *b, const struct sm_bridge_request *r)
 {
     struct sm_mediation *m = ctx;
     struct sm_session *s = m->s;
     struct sm_audit_record line;
+    struct sm_host host;
     uint16_t status;
-    const char *reason = judge(s, r, &status);
+    const char *reason = judge(s, r, &status, &host);
+    /* Upstream's certificate was verified for this name. */
+    const struct sm_swap *swap =
+        !reason && m->tls && host.kind == SM_NAME_HOST ? sm_creds_match(s->core->creds, host.name) : NULL;
 
     (void)b;
-    if (!reason && m->open->len >= SM_MEDIATE_REQUESTS_MAX) {
+    if (!reason && (reason = sm_inject_judge(m, r, swap)))
+        status = 403;
+    if (!reason && m->open->len + m->credentials.length >= SM_MEDIATE_REQUESTS_MAX) {
         reason = "too_many_requests";
         status = 403;
     }
@@ -163,15 +251,10 @@ static void on_request(void *ctx, struct sm_bridge *b, const struct sm_bridge_re
         answer_later(m, r, status, reason);
         return;
     }
-    sm_session_line(s, &line, SM_AUDIT_EGRESS_HTTP_REQUEST, NULL);
-    add_request(&line, s, r);
-    if (!sm_core_record(s->core, &line)) {
-        answer_later(m, r, 503, "not_recorded");
-        return;
-    }
-    struct sm_mediate_open o = {.req = r->req, .began_us = sm_loop_now(s->core->loop)};
-    g_array_append_val(m->open, o);
-    answer_later(m, r, 0, NULL);
+    if (swap)
+        sm_inject(m, r, swap);
+    else
+        sm_request_pass(m, r, NULL, NULL, NULL);
 }
 
 static void on_response(void *ctx, const struct sm_bridge_response *r)
@@ -192,7 +275,13 @@ static void on_response(void *ctx, const struct sm_bridge_response *r)
         sm_audit_add_uint(&line, "bytes_down", r->bytes_down);
         sm_audit_add_int(&line, "ms", (sm_loop_now(s->core->loop) - o->began_us) / 1000);
         sm_audit_add_str(&line, "outcome", sm_bridge_outcome_name(r->outcome));
+        if (r->scrubbed)
+            sm_audit_add_uint(&line, "scrubbed", r->scrubbed);
+        if (r->unscrubbed)
+            sm_audit_add_bool(&line, "unscrubbed", true);
         sm_core_note(s->core, &line);
+        if (o->swap && r->status == 401)
+            (void)sm_creds_rejected(s->core->creds, o->swap, o->credential);
         g_array_remove_index(m->open, i);
         return;
     }
@@ -236,11 +325,14 @@ const struct sm_bridge_ops sm_request_ops = {
 void sm_requests_init(struct sm_mediation *m)
 {
     m->open = g_array_new(FALSE, FALSE, sizeof(struct sm_mediate_open));
+    g_array_set_clear_func(m->open, open_clear);
+    g_queue_init(&m->credentials);
 }
 
 /* What the bridge had not told yet when the flow ended has been told by its end, or is lost with it. */
 void sm_requests_clear(struct sm_mediation *m)
 {
+    sm_inject_clear(m);
     g_clear_pointer(&m->answers, g_array_unref);
     g_clear_pointer(&m->open, g_array_unref);
 }

@@ -367,6 +367,7 @@ static char *swap_file(const char *name, const char *text)
 
 static void test_swaps(void **state)
 {
+    assert_int_equal(setenv("VAULT_ADDR", "https://vault.test:8200", 1), 0);
     g_autofree char *path = swap_file("s.yaml", "swaps:\n"
                                                 "  corp:\n"
                                                 "    type: jwt-bearer\n"
@@ -432,9 +433,44 @@ static void test_swaps(void **state)
         assert_non_null(strstr(error->message, place));
     }
     (void)unlink(path);
+    assert_int_equal(unsetenv("VAULT_ADDR"), 0);
 }
 
 /** A domain that a credential could not go to, and values that are none, among them secrets in the wrong place. */
+/* What the engines want of an entry, and of the environment, before anything is started. */
+static void test_swaps_vault(void **state)
+{
+    static const struct {
+        const char *addr, *ref, *want;
+    } rows[] = {
+        {NULL, "vault:kv/a#b", "vault:kv/a#b: VAULT_ADDR is not set"},
+        {"", "vault:kv/a#b", "vault:kv/a#b: VAULT_ADDR is not set"},
+        {"http://vault.test", "vault:kv/a#b", "VAULT_ADDR: "},
+    };
+
+    for (size_t i = 0; i < SM_ARRAY_LEN(rows); i++) {
+        g_autofree char *line = g_strdup_printf("--cred-swap openai=%s x", rows[i].ref);
+        g_auto(GStrv) argv = g_strsplit(line, " ", -1);
+        g_autoptr(GPtrArray) args = g_ptr_array_new();
+        struct sm_run_options o;
+        g_autoptr(GError) error = NULL;
+        char run[] = "run";
+        if (rows[i].addr)
+            assert_int_equal(setenv("VAULT_ADDR", rows[i].addr, 1), 0);
+        else
+            assert_int_equal(unsetenv("VAULT_ADDR"), 0);
+        g_ptr_array_add(args, run);
+        for (size_t k = 0; argv[k]; k++)
+            g_ptr_array_add(args, argv[k]);
+        g_ptr_array_add(args, NULL);
+        assert_int_equal(sm_run_options_parse((int)args->len - 1, (char **)args->pdata, &o, &error), -1);
+        if (!strstr(error->message, rows[i].want))
+            print_error("%s\n", error->message);
+        assert_non_null(strstr(error->message, rows[i].want));
+    }
+    assert_int_equal(unsetenv("VAULT_ADDR"), 0);
+}
+
 static void test_swaps_refused(void **state)
 {
     g_autofree char *path = swap_file(
@@ -774,10 +810,11 @@ static void test_messages(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything),    cmocka_unit_test(test_modes),
-        cmocka_unit_test(test_refused),  cmocka_unit_test(test_policy_file),   cmocka_unit_test(test_warnings_and_help),
-        cmocka_unit_test(test_ca_files), cmocka_unit_test(test_suggest),       cmocka_unit_test(test_messages),
-        cmocka_unit_test(test_swaps),    cmocka_unit_test(test_swaps_refused), cmocka_unit_test(test_dry_run),
+        cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything),  cmocka_unit_test(test_modes),
+        cmocka_unit_test(test_refused),  cmocka_unit_test(test_policy_file), cmocka_unit_test(test_warnings_and_help),
+        cmocka_unit_test(test_ca_files), cmocka_unit_test(test_suggest),     cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_swaps),    cmocka_unit_test(test_swaps_vault), cmocka_unit_test(test_swaps_refused),
+        cmocka_unit_test(test_dry_run),
     };
     g_strlcpy(dir, "/tmp/sm-test-options-XXXXXX", sizeof(dir));
     if (!mkdtemp(dir))
