@@ -24,7 +24,7 @@
  * Flow control: bytes count as consumed (WINDOW_UPDATE) only when the other side's output has taken them, so a slow
  * reader closes the window of the writer. Memory of one direction of a connection: SM_H2_STREAMS_MAX x
  * SM_H2_WINDOW_MIN + SM_H2_WINDOW_POOL at the very worst, of one stream SM_H2_WINDOW_MAX; and nothing while nobody is
- * slow.
+ * slow. What a scrub holds back of a body (scrub.h) is not consumed either, so it is within that.
  *
  * Floods (no clock here, so all is counted against useful work): see enum sm_h2_flood in h2.c. A flood ends the
  * connection with GOAWAY ENHANCE_YOUR_CALM.
