@@ -596,7 +596,7 @@ static void sniff(struct sm_session *s, bool give_up)
 
     (void)sm_tls_conn_flush(guest->tls);
     (void)sm_tls_conn_flush(origin->tls);
-    while (!guest->eof && sm_buf_room(&m->sniff) > 0) {
+    for (unsigned i = 0; i < SM_MEDIATE_ROUNDS && !guest->eof && sm_buf_room(&m->sniff) > 0; i++) {
         size_t room = SM_MIN(sm_buf_room(&m->sniff), sizeof(scratch));
         io = end_read(guest, scratch, room, &n);
         if (io != SM_TLS_IO_OK)
@@ -647,6 +647,8 @@ static void sniff(struct sm_session *s, bool give_up)
     /* A word of a few letters may be all that the guest says before it is answered. */
     if (m->head.maybe == SM_HTTP_MAYBE_TOKEN && !sm_timer_armed(&s->timer))
         limit(s, SM_CORE_RELEASE_US);
+    if (sm_tls_conn_readable(guest->tls) && !stuck && !sm_timer_armed(&m->again)) /* it sends small records */
+        sm_loop_arm(s->core->loop, &m->again, sm_loop_now(s->core->loop));
     watch_end(s, guest, !stuck, end_unsent(guest) > 0);
     watch_end(s, origin, io != SM_TLS_IO_WANT_WRITE, end_unsent(origin) > 0);
 }
@@ -778,7 +780,10 @@ static size_t room_for(const struct sm_mediation *m, enum sm_bridge_side side)
 
 static void count_held(struct sm_mediation *m)
 {
-    size_t now = m->held + end_unsent(&m->end[SM_BRIDGE_GUEST]) + end_unsent(&m->end[SM_BRIDGE_ORIGIN]);
+    size_t now = m->held;
+
+    for (enum sm_bridge_side side = 0; side < SM_BRIDGE_SIDES; side++)
+        now += m->end[side].tls ? sm_tls_conn_held(m->end[side].tls) : 0;
 
     m->s->core->relayed_now += now - m->counted;
     m->counted = now;

@@ -47,6 +47,11 @@ void sm_tls_scratch_clear(struct sm_tls_scratch *s)
     *s = (struct sm_tls_scratch){0};
 }
 
+static bool flooded(const struct sm_tls_conn *c)
+{
+    return c->later > SM_TLS_LATER_MAX;
+}
+
 static size_t scratch_unsent(const struct sm_tls_conn *c)
 {
     return c->scratch->out_of == c ? c->scratch->out_len - c->scratch->out_pos : 0;
@@ -55,6 +60,11 @@ static size_t scratch_unsent(const struct sm_tls_conn *c)
 size_t sm_tls_conn_unsent(const struct sm_tls_conn *c)
 {
     return c->out.len + scratch_unsent(c);
+}
+
+size_t sm_tls_conn_held(const struct sm_tls_conn *c)
+{
+    return sm_tls_conn_unsent(c) + c->in.len;
 }
 
 /*
@@ -105,6 +115,10 @@ static int bio_read(BIO *bio, char *buf, int len)
     BIO_clear_retry_flags(bio);
     if (len <= 0)
         return 0;
+    if (flooded(c)) { /* nothing more of it */
+        BIO_set_retry_read(bio);
+        return -1;
+    }
     size_t n = (size_t)len;
     if (c->in.len > 0) {
         n = SM_MIN(n, c->in.len);
@@ -130,7 +144,7 @@ static int bio_write(BIO *bio, const char *buf, int len)
     if (len <= 0)
         return 0;
     size_t n = (size_t)len;
-    if (c->write_broken)
+    if (c->write_broken || flooded(c))
         return len;
     if (sm_tls_conn_unsent(c) + n > SM_TLS_OUT_MAX + SM_TLS_OUT_SLACK) {
         /*
@@ -227,6 +241,19 @@ static void on_info(const SSL *ssl, int where, int ret)
         c->alert = (int16_t)(ret & 0xff);
 }
 
+/*
+ * Every record and every message, read or written. What comes after the handshake and is no data makes work for us, and
+ * the owner would never learn of it: it is counted, and sm_tls_conn_read() ends the connection.
+ */
+static void on_message(int write_p, int version, int type, const void *buf, size_t len, SSL *ssl, void *arg)
+{
+    struct sm_tls_conn *c = SSL_get_app_data(ssl);
+    if (!write_p && type == SSL3_RT_HEADER)
+        c->records++;
+    else if (c->handshaken && type == (write_p ? SSL3_RT_ALERT : SSL3_RT_HANDSHAKE))
+        c->later++;
+}
+
 /* --- life --- */
 
 struct sm_tls_conn *sm_tls_conn_new(SSL *ssl, struct sm_tls_scratch *scratch, const struct sm_tls_wire *wire)
@@ -249,6 +276,7 @@ struct sm_tls_conn *sm_tls_conn_new(SSL *ssl, struct sm_tls_scratch *scratch, co
     SSL_set_bio(ssl, bio, bio);
     SSL_set_app_data(ssl, c);
     SSL_set_info_callback(ssl, on_info);
+    SSL_set_msg_callback(ssl, on_message);
     return c;
 }
 
@@ -281,6 +309,7 @@ static void begin(struct sm_tls_conn *c, size_t want)
     ERR_clear_error(); /* what others left behind would be taken for ours */
     c->drained = false;
     c->taken = 0;
+    c->records = 0;
     c->want = want;
 }
 
@@ -467,10 +496,9 @@ enum sm_tls_io sm_tls_conn_read(struct sm_tls_conn *c, void *buf, size_t cap, si
     if (c->dead || !c->handshaken)
         return SM_TLS_IO_ERROR;
     size_t unsent = sm_tls_conn_unsent(c);
-    while (done < cap) {
+    begin(c, cap);
+    while (done < cap && c->records < SM_TLS_READ_RECORDS) {
         size_t n = 0;
-        if (done == 0)
-            begin(c, cap);
         c->want = cap - done;
         int rc = SSL_read_ex(c->ssl, p + done, cap - done, &n);
         if (rc != 1) {
@@ -479,6 +507,14 @@ enum sm_tls_io sm_tls_conn_read(struct sm_tls_conn *c, void *buf, size_t cap, si
         }
         done += n;
     }
+    if (flooded(c)) {
+        c->dead = true;
+        sm_tls_conn_fail(c, SM_TLS_FAILURE_PROTOCOL, "too many messages after the handshake");
+        io = SM_TLS_IO_ERROR;
+    }
+    c->later_paid += done;
+    c->later -= (unsigned)SM_MIN((size_t)c->later, c->later_paid / SM_TLS_LATER_BYTES);
+    c->later_paid %= SM_TLS_LATER_BYTES;
     end(c);
     if (sm_tls_conn_unsent(c) > unsent)
         (void)sm_tls_conn_flush(c); /* OpenSSL has answered by itself: a key update, an alert */

@@ -38,6 +38,15 @@
 
 /** Gathered output of one connection: eight full records; beyond it sm_tls_conn_write() says WANT_WRITE. */
 #define SM_TLS_OUT_MAX (128u << 10)
+/**
+ * Messages that a peer may send after the handshake (key updates, tickets, requests to renegotiate; our alerts that
+ * answer them count too), and the bytes of data that earn it one more. Each costs some ten times what a record of data
+ * does. Servers send a handful of tickets at once, and a key update comes every few gigabytes or few hours.
+ */
+#define SM_TLS_LATER_MAX 64
+#define SM_TLS_LATER_BYTES 1024
+/** Records that one sm_tls_conn_read() takes: with one byte in each, 64 KiB would hold its caller for 50 ms. */
+#define SM_TLS_READ_RECORDS 128
 /** Upstream sessions kept to resume, and how long. Each is 1 to 6 KiB (it holds the peer's chain). */
 #define SM_TLS_SESSIONS_MAX 512
 #define SM_TLS_SESSION_SECONDS 3600
@@ -146,7 +155,10 @@ void sm_tls_conn_free(struct sm_tls_conn *c);
  * flushed as far as the wire took it.
  */
 enum sm_tls_io sm_tls_conn_handshake(struct sm_tls_conn *c);
-/** sm_tls_conn_read() - up to cap bytes, over as many records as are there. OK: *ret_n > 0. */
+/**
+ * sm_tls_conn_read() - up to cap bytes, over as many records as are there (SM_TLS_READ_RECORDS at most: look at
+ * sm_tls_conn_readable() before you wait). OK: *ret_n > 0.
+ */
 enum sm_tls_io sm_tls_conn_read(struct sm_tls_conn *c, void *buf, size_t cap, size_t *ret_n);
 /** sm_tls_conn_write() - OK: *ret_n of len were taken (may be fewer). Call sm_tls_conn_flush() after the batch. */
 enum sm_tls_io sm_tls_conn_write(struct sm_tls_conn *c, const void *buf, size_t len, size_t *ret_n);
@@ -156,6 +168,8 @@ enum sm_tls_io sm_tls_conn_flush(struct sm_tls_conn *c);
 enum sm_tls_io sm_tls_conn_shutdown(struct sm_tls_conn *c);
 /** sm_tls_conn_unsent() - bytes gathered and not yet taken by the wire. */
 size_t sm_tls_conn_unsent(const struct sm_tls_conn *c);
+/** sm_tls_conn_held() - those, and the bytes of the wire that are not yet read: what waits in this connection. */
+size_t sm_tls_conn_held(const struct sm_tls_conn *c);
 /** sm_tls_conn_readable() - has OpenSSL bytes that need no more of the wire? (epoll would not tell.) */
 bool sm_tls_conn_readable(const struct sm_tls_conn *c);
 

@@ -58,6 +58,8 @@ SSL_SESSION *sm_tls_sessions_take(struct sm_tls_sessions *s, const char *key, in
                                   struct sm_tls_trust *ret_trust);
 /** sm_tls_sessions_count() - for tests. */
 size_t sm_tls_sessions_count(const struct sm_tls_sessions *s);
+/** sm_tls_upstream_sessions() - the factory's own. */
+const struct sm_tls_sessions *sm_tls_upstream_sessions(const struct sm_tls_upstream *u);
 
 /* --- conn.c --- */
 
@@ -97,9 +99,12 @@ struct sm_tls_conn {
     bool write_broken; /* the wire takes nothing more: what is written is dropped */
     bool dead;         /* OpenSSL's state machine has failed */
     bool handshaken;
-    bool closing;  /* close_notify is queued or sent */
-    bool end_due;  /* an end was seen behind data that was returned: the next read tells */
-    int16_t alert; /* received fatal alert, -1: none */
+    bool closing;      /* close_notify is queued or sent */
+    bool end_due;      /* an end was seen behind data that was returned: the next read tells */
+    unsigned records;  /* that the running call has read */
+    unsigned later;    /* messages after the handshake that no data has paid for, see SM_TLS_LATER_MAX */
+    size_t later_paid; /* bytes read that have not paid for one yet */
+    int16_t alert;     /* received fatal alert, -1: none */
     char error[160];
 
     /* Upstream. */

@@ -38,7 +38,8 @@ static int on_client_certificate(SSL *ssl, void *arg)
 static int on_new_session(SSL *ssl, SSL_SESSION *session)
 {
     struct sm_tls_conn *c = SSL_get_app_data(ssl);
-    if (!c->upstream || SSL_get_verify_result(ssl) != X509_V_OK || !SSL_SESSION_is_resumable(session))
+    if (!c->upstream || c->later > SM_TLS_LATER_MAX || SSL_get_verify_result(ssl) != X509_V_OK ||
+        !SSL_SESSION_is_resumable(session))
         return 0;
     /* Under TLS 1.2 this comes before the handshake has returned. */
     if (!c->handshaken && !sm_tls_upstream_accepted(c))
@@ -88,6 +89,11 @@ void sm_tls_upstream_free(struct sm_tls_upstream *u)
     SSL_CTX_free(u->ctx);
     sm_tls_scratch_clear(&u->scratch);
     g_free(u);
+}
+
+const struct sm_tls_sessions *sm_tls_upstream_sessions(const struct sm_tls_upstream *u)
+{
+    return u->sessions;
 }
 
 size_t sm_tls_upstream_add_roots(struct sm_tls_upstream *u, const char *pem, size_t len)
