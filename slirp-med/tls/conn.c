@@ -115,7 +115,7 @@ static int bio_read(BIO *bio, char *buf, int len)
     BIO_clear_retry_flags(bio);
     if (len <= 0)
         return 0;
-    if (flooded(c)) { /* nothing more of it */
+    if (flooded(c) || c->overloaded) { /* nothing more of it */
         BIO_set_retry_read(bio);
         return -1;
     }
@@ -250,6 +250,9 @@ static void on_message(int write_p, int version, int type, const void *buf, size
     struct sm_tls_conn *c = SSL_get_app_data(ssl);
     if (!write_p && type == SSL3_RT_HEADER)
         c->records++;
+    else if (!write_p && type == SSL3_RT_HANDSHAKE && c->upstream && !c->handshaken && len > 0 &&
+             *(const uint8_t *)buf == SSL3_MT_CERTIFICATE)
+        c->overloaded = !sm_tls_upstream_chain(c, len);
     else if (c->handshaken && type == (write_p ? SSL3_RT_ALERT : SSL3_RT_HANDSHAKE))
         c->later++;
 }
@@ -292,6 +295,7 @@ void sm_tls_conn_free(struct sm_tls_conn *c)
      * A connection that ends without close_notify would take its session with it (SSL_shutdown(3)); RFC 5246 7.2.1 no
      * longer asks for that.
      */
+    sm_tls_upstream_forget(c);
     if (!c->dead)
         SSL_set_shutdown(c->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(c->ssl);
@@ -459,7 +463,11 @@ enum sm_tls_io sm_tls_conn_handshake(struct sm_tls_conn *c)
     enum sm_tls_io io = SM_TLS_IO_OK;
     begin(c, HANDSHAKE_READ);
     int rc = SSL_do_handshake(c->ssl);
-    if (rc == 1) {
+    if (c->overloaded) {
+        c->dead = true;
+        sm_tls_conn_fail(c, SM_TLS_FAILURE_RESOURCES, "the server's chain of certificates is too long");
+        io = SM_TLS_IO_ERROR;
+    } else if (rc == 1) {
         if (c->upstream && !sm_tls_upstream_accepted(c)) {
             c->dead = true;
             io = SM_TLS_IO_ERROR;

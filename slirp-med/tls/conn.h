@@ -47,8 +47,23 @@
 #define SM_TLS_LATER_BYTES 1024
 /** Records that one sm_tls_conn_read() takes: with one byte in each, 64 KiB would hold its caller for 50 ms. */
 #define SM_TLS_READ_RECORDS 128
-/** Upstream sessions kept to resume, and how long. Each is 1 to 6 KiB (it holds the peer's chain). */
+/**
+ * A server's chain, as long as its Certificate message: real ones have 2 to 10 KiB, with post-quantum signatures 20. A
+ * server may add to its own certificate whatever it likes, nobody verifies what is not needed; beyond this the
+ * handshake fails (OpenSSL would take 100 KiB).
+ */
+#define SM_TLS_CHAIN_MAX (64u << 10)
+/** What a byte of it costs once it is decoded: 5 in an ordinary chain, 14 in one of empty names and extensions. */
+#define SM_TLS_CHAIN_COST 16
+/**
+ * What the chains of all live connections may cost: beyond it a server with more than its share fails, so that a
+ * thousand connections to one that adds 64 KiB of junk are no gigabyte. Ten thousand ordinary chains are below it.
+ */
+#define SM_TLS_CHAINS_COST ((size_t)512 << 20)
+#define SM_TLS_CHAIN_SHARE (16u << 10)
+/** Upstream sessions kept to resume, what they may cost together (tickets, and the chains that they hold), how long. */
 #define SM_TLS_SESSIONS_MAX 512
+#define SM_TLS_SESSIONS_COST ((size_t)32 << 20)
 #define SM_TLS_SESSION_SECONDS 3600
 
 struct sm_tls_wire {

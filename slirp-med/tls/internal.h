@@ -46,6 +46,7 @@ struct sm_tls_sessions;
 struct sm_tls_trust {
     int64_t verified_us;       /* the full handshake's time; a resumption inherits it */
     int64_t from_us, until_us; /* validity of the chain */
+    size_t chain_len;          /* of the Certificate message */
 };
 
 struct sm_tls_sessions *sm_tls_sessions_new(void);
@@ -58,8 +59,16 @@ SSL_SESSION *sm_tls_sessions_take(struct sm_tls_sessions *s, const char *key, in
                                   struct sm_tls_trust *ret_trust);
 /** sm_tls_sessions_count() - for tests. */
 size_t sm_tls_sessions_count(const struct sm_tls_sessions *s);
+/** sm_tls_sessions_cost() - bytes, estimated: a chain that several sessions share counts once. */
+size_t sm_tls_sessions_cost(const struct sm_tls_sessions *s);
 /** sm_tls_upstream_sessions() - the factory's own. */
 const struct sm_tls_sessions *sm_tls_upstream_sessions(const struct sm_tls_upstream *u);
+/** sm_tls_upstream_chain() - a server's Certificate message has come, so long; false: that is too much. */
+bool sm_tls_upstream_chain(struct sm_tls_conn *c, size_t len);
+/** sm_tls_upstream_forget() - the connection ends. */
+void sm_tls_upstream_forget(struct sm_tls_conn *c);
+/** sm_tls_upstream_set_chains_cost() - in place of SM_TLS_CHAINS_COST: a test need not fill it. */
+void sm_tls_upstream_set_chains_cost(struct sm_tls_upstream *u, size_t cost);
 
 /* --- conn.c --- */
 
@@ -98,6 +107,7 @@ struct sm_tls_conn {
     bool wire_eof;     /* the wire has ended */
     bool write_broken; /* the wire takes nothing more: what is written is dropped */
     bool dead;         /* OpenSSL's state machine has failed */
+    bool overloaded;   /* upstream: the server's chain is more than may be held */
     bool handshaken;
     bool closing;      /* close_notify is queued or sent */
     bool end_due;      /* an end was seen behind data that was returned: the next read tells */
@@ -112,6 +122,7 @@ struct sm_tls_conn {
     char *session_key;
     uint8_t *alpn; /* upstream: the offer; guest: the one to choose */
     size_t alpn_len;
+    size_t chain_cost;           /* counted in the factory */
     struct sm_tls_trust trust;   /* of the chain that stands behind this connection */
     struct sm_tls_trust resumes; /* ... and of the session that it offers */
 

@@ -5,17 +5,22 @@
  * prolong it), it is not used at a time when a certificate of its chain is not valid, and a TLS 1.3 ticket is used
  * once (RFC 8446 C.4: a second use would let an observer link both).
  *
- * The sessions of one key, and those that come out of their resumptions, share one decoded chain.
+ * The sessions of one key, and those that come out of their resumptions, share one decoded chain. A server decides how
+ * large that is, and its tickets: what all of them cost together is bounded as well as their number, and the oldest go.
  */
 #include "tls/internal.h"
 
 #define SECOND_US INT64_C(1000000)
+/** A session without its ticket and its chain, with what stands around it here. */
+#define SESSION_COST 1024u
 
 struct entry {
     SSL_SESSION *session;
     struct bucket *bucket;
     struct sm_tls_trust trust;
     int64_t until_us; /* life: ours and the server's */
+    size_t own_cost;
+    size_t chain_cost; /* 0 while another session of the bucket answers for the chain */
     GList in_bucket;
     GList in_all;
 };
@@ -28,6 +33,7 @@ struct bucket {
 struct sm_tls_sessions {
     GHashTable *by_key;
     GQueue all; /* head: newest */
+    size_t cost;
 };
 
 static void entry_free(void *p)
@@ -61,9 +67,25 @@ void sm_tls_sessions_free(struct sm_tls_sessions *s)
     g_free(s);
 }
 
+/* Another session of the bucket that holds the same chain. */
+static struct entry *sharer(const struct bucket *b, const struct entry *e)
+{
+    const X509 *leaf = SSL_SESSION_get0_peer(e->session);
+    for (const GList *l = b->entries.head; l && leaf; l = l->next) {
+        struct entry *other = l->data;
+        if (other != e && SSL_SESSION_get0_peer(other->session) == leaf)
+            return other;
+    }
+    return NULL;
+}
+
 static void drop(struct sm_tls_sessions *s, struct entry *e)
 {
     struct bucket *b = e->bucket;
+    struct entry *heir = e->chain_cost > 0 ? sharer(b, e) : NULL;
+    if (heir)
+        heir->chain_cost = e->chain_cost;
+    s->cost -= e->own_cost + (heir ? 0 : e->chain_cost);
     g_queue_unlink(&s->all, &e->in_all);
     g_queue_unlink(&b->entries, &e->in_bucket);
     entry_free(e);
@@ -95,13 +117,20 @@ void sm_tls_sessions_put(struct sm_tls_sessions *s, const char *key, SSL_SESSION
         (void)g_hash_table_insert(s->by_key, b->key, b);
     }
     e->bucket = b;
+    const unsigned char *ticket;
+    size_t ticket_len = 0;
+    SSL_SESSION_get0_ticket(session, &ticket, &ticket_len);
+    e->own_cost = SESSION_COST + ticket_len;
+    if (!sharer(b, e))
+        e->chain_cost = trust->chain_len * SM_TLS_CHAIN_COST;
+    s->cost += e->own_cost + e->chain_cost;
     e->in_bucket.data = e->in_all.data = e;
     g_queue_push_head_link(&b->entries, &e->in_bucket);
     g_queue_push_head_link(&s->all, &e->in_all);
     if (b->entries.length > SM_TLS_SESSIONS_PER_KEY)
         drop(s, b->entries.tail->data);
-    if (s->all.length > SM_TLS_SESSIONS_MAX)
-        drop(s, s->all.tail->data);
+    while (s->all.length > SM_TLS_SESSIONS_MAX || s->cost > SM_TLS_SESSIONS_COST)
+        drop(s, s->all.tail->data); /* one alone is never too much */
 }
 
 static bool usable(const struct entry *e, int64_t wall_us)
@@ -128,6 +157,11 @@ SSL_SESSION *sm_tls_sessions_take(struct sm_tls_sessions *s, const char *key, in
             return session;
     }
     return NULL;
+}
+
+size_t sm_tls_sessions_cost(const struct sm_tls_sessions *s)
+{
+    return s->cost;
 }
 
 size_t sm_tls_sessions_count(const struct sm_tls_sessions *s)

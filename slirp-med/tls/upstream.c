@@ -22,6 +22,7 @@ struct sm_tls_upstream {
     SSL_CTX *ctx;
     struct sm_tls_sessions *sessions;
     struct sm_tls_scratch scratch;
+    size_t chains_cost, chains_max; /* of the live connections */
 };
 
 /*
@@ -53,6 +54,7 @@ static bool set_up(SSL_CTX *ctx)
     X509_VERIFY_PARAM *param = SSL_CTX_get0_param(ctx);
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
     SSL_CTX_set_verify_depth(ctx, CHAIN_DEPTH_MAX);
+    SSL_CTX_set_max_cert_list(ctx, SM_TLS_CHAIN_MAX);
     (void)SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_sess_set_new_cb(ctx, on_new_session);
     SSL_CTX_set_cert_cb(ctx, on_client_certificate, NULL);
@@ -70,6 +72,7 @@ static bool set_up(SSL_CTX *ctx)
 struct sm_tls_upstream *sm_tls_upstream_new(GError **error)
 {
     struct sm_tls_upstream *u = g_new0(struct sm_tls_upstream, 1);
+    u->chains_max = SM_TLS_CHAINS_COST;
     u->sessions = sm_tls_sessions_new();
     sm_tls_scratch_init(&u->scratch);
     u->ctx = SSL_CTX_new(TLS_client_method());
@@ -94,6 +97,28 @@ void sm_tls_upstream_free(struct sm_tls_upstream *u)
 const struct sm_tls_sessions *sm_tls_upstream_sessions(const struct sm_tls_upstream *u)
 {
     return u->sessions;
+}
+
+void sm_tls_upstream_set_chains_cost(struct sm_tls_upstream *u, size_t cost)
+{
+    u->chains_max = cost;
+}
+
+bool sm_tls_upstream_chain(struct sm_tls_conn *c, size_t len)
+{
+    struct sm_tls_upstream *u = c->upstream;
+    sm_tls_upstream_forget(c);
+    c->trust.chain_len = len;
+    c->chain_cost = len * SM_TLS_CHAIN_COST;
+    u->chains_cost += c->chain_cost;
+    return u->chains_cost <= u->chains_max || len <= SM_TLS_CHAIN_SHARE;
+}
+
+void sm_tls_upstream_forget(struct sm_tls_conn *c)
+{
+    if (c->upstream)
+        c->upstream->chains_cost -= c->chain_cost;
+    c->chain_cost = 0;
 }
 
 size_t sm_tls_upstream_add_roots(struct sm_tls_upstream *u, const char *pem, size_t len)
@@ -210,6 +235,7 @@ bool sm_tls_upstream_accepted(struct sm_tls_conn *c)
     }
     if (SSL_session_reused(c->ssl)) {
         c->trust = c->resumes;
+        (void)sm_tls_upstream_chain(c, c->trust.chain_len); /* it was small enough once */
         return true;
     }
     STACK_OF(X509) *chain = SSL_get0_verified_chain(c->ssl);

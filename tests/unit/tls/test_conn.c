@@ -861,6 +861,121 @@ static void test_sessions_bounded(void **state)
     sm_tls_sessions_free(NULL);
 }
 
+/* A certificate that nobody needs, of at least so many bytes: a server may add it to its chain. */
+static struct cert junk(size_t len)
+{
+    char *text = g_strnfill(len, 'a');
+    struct cert c = cert_make(NULL, &(struct cert_spec){.cn = "junk", .ca = true});
+    ASN1_OCTET_STRING *value = ASN1_OCTET_STRING_new();
+    ASN1_OBJECT *oid = OBJ_txt2obj("1.2.3.4", 1);
+    assert_int_equal(ASN1_OCTET_STRING_set(value, (const unsigned char *)text, (int)len), 1);
+    X509_EXTENSION *ext = X509_EXTENSION_create_by_OBJ(NULL, oid, 0, value);
+    assert_int_equal(X509_add_ext(c.x, ext, -1), 1);
+    assert_true(X509_sign(c.x, c.key, EVP_sha256()) > 0);
+    X509_EXTENSION_free(ext);
+    ASN1_OBJECT_free(oid);
+    ASN1_OCTET_STRING_free(value);
+    g_free(text);
+    return c;
+}
+
+/* A server decides how large its chain and its tickets are; what we keep of all of them is bounded. */
+static void test_sessions_cost(void **state)
+{
+    static const size_t len = 30 << 10;
+    struct cert leaf = cert_make(&pki.root, &(struct cert_spec){.cn = "x", .san = "DNS:*.wild.example"});
+    struct cert extra = junk(len);
+    struct sm_tls_upstream *u = new_upstream();
+    const struct sm_tls_sessions *s = sm_tls_upstream_sessions(u);
+    struct origin o;
+    char name[32];
+    origin_init(&o, &leaf, &extra, TLS1_3_VERSION);
+
+    /* Sessions of one connection share its chain, and it counts until the last of them is gone. */
+    SSL_CTX_set_num_tickets(o.ctx, 8);
+    struct sm_tls_peer peer = peer_of("a.wild.example");
+    sm_tls_conn_free(dial(&o, u, &peer));
+    assert_int_equal(sm_tls_sessions_count(s), 8);
+    assert_in_range(sm_tls_sessions_cost(s), len * SM_TLS_CHAIN_COST, (len + 4096) * SM_TLS_CHAIN_COST);
+    SSL_CTX_set_num_tickets(o.ctx, 0);
+    for (unsigned left = 7;; left--) {
+        expect_resumed(&o, u, &peer, true);
+        assert_int_equal(sm_tls_sessions_count(s), left);
+        if (left == 0)
+            break;
+        assert_in_range(sm_tls_sessions_cost(s), len * SM_TLS_CHAIN_COST, (len + 4096) * SM_TLS_CHAIN_COST);
+    }
+    assert_int_equal(sm_tls_sessions_cost(s), 0);
+
+    /* Names without end, each with a chain of its own: the oldest go, the newest stays. */
+    SSL_CTX_set_num_tickets(o.ctx, 1);
+    size_t most = 0;
+    for (unsigned i = 0; i < 2 * SM_TLS_SESSIONS_COST / (len * SM_TLS_CHAIN_COST); i++) {
+        (void)g_snprintf(name, sizeof(name), "n%u.wild.example", i);
+        peer = peer_of(name);
+        expect_resumed(&o, u, &peer, false);
+        assert_true(sm_tls_sessions_cost(s) <= SM_TLS_SESSIONS_COST);
+        most = SM_MAX(most, sm_tls_sessions_count(s));
+    }
+    assert_in_range(most, 32, SM_TLS_SESSIONS_COST / (len * SM_TLS_CHAIN_COST));
+    expect_resumed(&o, u, &peer, true);
+    peer = peer_of("n0.wild.example");
+    expect_resumed(&o, u, &peer, false);
+    origin_clear(&o);
+    sm_tls_upstream_free(u);
+    cert_free(&extra);
+    cert_free(&leaf);
+}
+
+/* What a live connection holds of its server is bounded too, and what all of them hold. */
+static void test_chains(void **state)
+{
+    static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
+    for (size_t v = 0; v < SM_ARRAY_LEN(versions); v++) {
+        struct cert leaf = cert_make(&pki.root, &(struct cert_spec){.cn = "x", .san = "DNS:www.example"});
+        struct cert large = junk(SM_TLS_CHAIN_MAX - 4096), too_large = junk(SM_TLS_CHAIN_MAX);
+        struct sm_tls_upstream *u = new_upstream();
+        struct sm_tls_peer peer = peer_of("www.example");
+        struct origin small_o, large_o, o;
+        origin_init(&o, &leaf, &too_large, versions[v]);
+        struct sm_tls_conn *c = dial(&o, u, &peer);
+        assert_int_equal(sm_tls_conn_failure(c), SM_TLS_FAILURE_PROTOCOL);
+        sm_tls_conn_free(c);
+
+        /* Room for three of the large ones: the fourth fails, what is no larger than others are does not. */
+        origin_init(&large_o, &leaf, &large, versions[v]);
+        origin_init(&small_o, &leaf, NULL, versions[v]);
+        SSL_CTX_set_options(large_o.ctx, SSL_OP_NO_TICKET);
+        SSL_CTX_set_num_tickets(large_o.ctx, 0);
+        sm_tls_upstream_set_chains_cost(u, 3 * (size_t)SM_TLS_CHAIN_MAX * SM_TLS_CHAIN_COST);
+        struct sm_tls_conn *live[3];
+        for (unsigned i = 0; i < SM_ARRAY_LEN(live); i++) {
+            peer.port = (uint16_t)(1000 + i); /* nothing is resumed */
+            live[i] = dial(&large_o, u, &peer);
+            assert_int_equal(sm_tls_conn_failure(live[i]), SM_TLS_FAILURE_NONE);
+        }
+        peer.port = 2000;
+        c = dial(&large_o, u, &peer);
+        assert_int_equal(sm_tls_conn_failure(c), SM_TLS_FAILURE_RESOURCES);
+        sm_tls_conn_free(c);
+        expect_resumed(&small_o, u, &peer, false);
+        sm_tls_conn_free(live[0]);
+        peer.port = 2001;
+        c = dial(&large_o, u, &peer);
+        assert_int_equal(sm_tls_conn_failure(c), SM_TLS_FAILURE_NONE);
+        sm_tls_conn_free(c);
+        sm_tls_conn_free(live[1]);
+        sm_tls_conn_free(live[2]);
+        origin_clear(&large_o);
+        origin_clear(&small_o);
+        origin_clear(&o);
+        sm_tls_upstream_free(u);
+        cert_free(&large);
+        cert_free(&too_large);
+        cert_free(&leaf);
+    }
+}
+
 static void test_roots(void **state)
 {
     GError *error = NULL;
@@ -1233,6 +1348,8 @@ int main(void)
         cmocka_unit_test(test_sessions),
         cmocka_unit_test(test_tickets_once),
         cmocka_unit_test(test_sessions_bounded),
+        cmocka_unit_test(test_sessions_cost),
+        cmocka_unit_test(test_chains),
         cmocka_unit_test(test_roots),
         cmocka_unit_test(test_guest_hello),
         cmocka_unit_test(test_guest_refuses),
