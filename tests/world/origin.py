@@ -12,6 +12,7 @@ import sys
 import threading
 import warnings
 
+import forge
 import peer
 import worldlib as w
 from http2d import h2, http_serve
@@ -72,6 +73,32 @@ def odd_serve(p, what):
             pass
 
 
+def flood_serve(p):
+    """Inside TLS 1.3: "GET /KIND" is answered with records of that kind (forge.py) until the client ends the connection."""
+    ctx = forge.context(True, os.path.join(peer.D[0], "certs", "good.pem"))
+    p.start_tls(ctx)
+    line = p.until(b"\r\n\r\n")
+    if line is None:
+        return
+    kind = line.split(b" ")[1][1:].decode()
+    f = forge.Forge(ctx, p.sock)
+    raw = socket.socket(fileno=os.dup(p.sock.fileno()))
+    raw.setblocking(True)
+    raw.settimeout(20)
+    try:
+        if kind.startswith("onebyte"):
+            raw.sendall(f.record(forge.DATA, b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n"))
+        data = f.make(kind, forge.FLOOD)
+        log(ev="flood", id=p.id, kind=kind)
+        raw.sendall(data)
+        while p.more():  # all of it was taken: the client decides how long this lasts
+            pass
+    except OSError as e:
+        log(ev="flood_end", id=p.id, kind=kind, error=str(e))
+    finally:
+        raw.close()
+
+
 def context(pem, versions=(None, None), alpn=(), client_ca=None, weak=False):
     c = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     if weak:
@@ -122,6 +149,7 @@ def endpoints():
     e[w.TLS_BAD["tls10.test"], 443] = "tls10.test", tls(context("good.pem", versions=(V.TLSv1, V.TLSv1_1), weak=True), http_serve)
     for site in ("rsthello.test", "finhello.test", "nottls.test", "alert.test", "stall.test"):
         e[w.TLS_BAD[site], 443] = site, lambda p, site=site: odd_serve(p, site)
+    e[S["flood.test"], 443] = "flood.test", flood_serve
     for ip in w.TLS_BAD.values():
         e[ip, 80] = "bad", http_serve
     return e

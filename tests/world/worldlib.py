@@ -23,7 +23,8 @@ PROTO = "203.0.113.20"      # proto.test: the odd TCP and UDP servers (they list
 SITES = {"origin.test": "203.0.113.40", "alias.test": "203.0.113.40", "h2.test": "203.0.113.41", "grpc.test": "203.0.113.42",
          "line.test": "203.0.113.44", "mail.test": "203.0.113.44", "tls12.test": "203.0.113.45",
          "inter.test": "203.0.113.46",  # good, by way of an intermediate CA
-         "ipsan.test": "203.0.113.47"}  # good for its address only
+         "ipsan.test": "203.0.113.47",  # good for its address only
+         "flood.test": "203.0.113.48"}  # sends what its client names, without end
 GIT = {"git.test": "203.0.113.43"}      # nginx with h1 and h2 before origin.py's smart-HTTP git
 # TLS servers that no verified handshake may succeed with, and the word that the audit has for each.
 BAD_CERT = {"expired.test": ("203.0.113.50", "certificate_expired"), "notyet.test": ("203.0.113.51", "certificate_not_yet_valid"),
