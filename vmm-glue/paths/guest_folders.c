@@ -257,6 +257,23 @@ static int make_addition(const struct addition *a, int to, GError **error)
     return 0;
 }
 
+/** What was copied of a folder that is left as it is takes memory and helps nobody. */
+static void remove_copy(const struct sm_trust *t, const char *name, int to)
+{
+    int again = openat(to, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = again < 0 ? NULL : fdopendir(again);
+    struct dirent *e;
+
+    if (!dir && again >= 0)
+        (void)close(again);
+    while (dir && (e = readdir(dir)) != NULL)
+        if (unlinkat(to, e->d_name, 0) < 0) /* a folder in it is empty yet */
+            (void)unlinkat(to, e->d_name, AT_REMOVEDIR);
+    if (dir)
+        (void)closedir(dir);
+    (void)unlinkat(t->dir, name, AT_REMOVEDIR);
+}
+
 static int make_folder(struct sm_trust *t, struct folder *f, unsigned number, GError **error)
 {
     g_autofree char *name = g_strdup_printf("folder-%u", number);
@@ -271,6 +288,8 @@ static int make_folder(struct sm_trust *t, struct folder *f, unsigned number, GE
         return -1;
     }
     int r = copy_folder(t, f, to, error);
+    if (r > 0)
+        remove_copy(t, name, to);
     if (r != 0)
         return SM_MIN(r, 0); /* left as it is, or failed */
     for (guint i = 0; i < f->additions->len; i++)

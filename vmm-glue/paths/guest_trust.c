@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -11,6 +12,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -125,11 +127,30 @@ static int open_inside(int root, const char *path, uint64_t flags)
     return (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
 }
 
+/**
+ * Is it one of the kernel's own file systems? guest-init may read there what CMD may not: its own environment, with what
+ * CMD's was cleared of, is /proc/1/environ.
+ */
+static bool is_kernels(int fd)
+{
+    static const unsigned long magic[] = {PROC_SUPER_MAGIC,   SYSFS_MAGIC,    CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC,
+                                          DEBUGFS_MAGIC,      TRACEFS_MAGIC,  SECURITYFS_MAGIC,   BPF_FS_MAGIC,
+                                          DEVPTS_SUPER_MAGIC, PSTOREFS_MAGIC, EFIVARFS_MAGIC,     BINFMTFS_MAGIC};
+    struct statfs st;
+
+    if (fstatfs(fd, &st) < 0)
+        return true;
+    for (size_t i = 0; i < SM_ARRAY_LEN(magic); i++)
+        if ((unsigned long)st.f_type == magic[i])
+            return true;
+    return false;
+}
+
 int sm_trust_find(int root, const char *path, mode_t type, struct stat *ret_st)
 {
     sm_autofd fd = open_inside(root, path, O_PATH);
 
-    if (fd < 0 || fstat(fd, ret_st) < 0 || (ret_st->st_mode & S_IFMT) != type)
+    if (fd < 0 || fstat(fd, ret_st) < 0 || (ret_st->st_mode & S_IFMT) != type || is_kernels(fd))
         return -1;
     return sm_steal_fd(&fd);
 }
@@ -141,6 +162,10 @@ char *sm_trust_read(int fd, size_t max, size_t *ret_len)
 
     if (readable < 0)
         return NULL;
+    if (is_kernels(readable)) {
+        errno = EACCES;
+        return NULL;
+    }
     char *text = sm_fd_read_all(readable, max, ret_len, NULL);
     if (!text)
         errno = EFBIG;
@@ -198,6 +223,17 @@ const struct sm_trust_cover *sm_trust_cover(const struct sm_trust *t, size_t i)
 
 /* ---- mounts ---- */
 
+/**
+ * What we have made, to be mounted. A program of CMD's root has run since then, with our user id (guest_nss.h): a link that it may have left in
+ * the place of source would lead to what a mount of ours covers, because a clone shows what lies below.
+ */
+static int open_ours(const struct sm_trust *t, const char *source)
+{
+    struct open_how how = {.flags = O_PATH | O_CLOEXEC,
+                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV};
+    return (int)syscall(SYS_openat2, t->dir, source, &how, sizeof(how));
+}
+
 /** Lay source over target. The folders kept in a copy bring their own attributes: only the top is restricted. */
 static int lay_over(struct sm_trust *t, const char *source, const char *target, unsigned flags, bool writable,
                     GError **error)
@@ -205,7 +241,8 @@ static int lay_over(struct sm_trust *t, const char *source, const char *target, 
     uint64_t attributes =
         MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | (writable ? 0 : (uint64_t)MOUNT_ATTR_RDONLY);
     sm_autofd at = open_inside(t->root, target, O_PATH);
-    sm_autofd tree = at < 0 ? -1 : sm_mount_clone(t->dir, source, flags);
+    sm_autofd from = at < 0 ? -1 : open_ours(t, source);
+    sm_autofd tree = from < 0 ? -1 : sm_mount_clone(from, "", flags | AT_EMPTY_PATH);
 
     if (tree < 0 || sm_mount_restrict(tree, attributes, 0) < 0 || sm_mount_attach(tree, at) < 0) {
         sm_error_set_errno(error, errno, "%s: lay the trust in the workspace's CA over it", target);
@@ -222,7 +259,7 @@ static int attach_folder(struct sm_trust *t, const struct folder *f, GError **er
         g_autofree char *place = g_strconcat(f->source, "/", name, NULL);
         sm_autofd from = open_inside(t->root, original, O_PATH | O_DIRECTORY | O_NOFOLLOW);
         sm_autofd tree = from < 0 ? -1 : sm_mount_clone(from, "", AT_EMPTY_PATH | AT_RECURSIVE);
-        sm_autofd at = openat(t->dir, place, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        sm_autofd at = open_ours(t, place);
         if (tree < 0 || at < 0 || sm_mount_attach(tree, at) < 0) {
             sm_error_set_errno(error, errno, "keep %s", original);
             return -1;

@@ -16,8 +16,8 @@
  * not there is not made, but inside a folder that is covered. Chromium has no such file: it gets a managed policy, in a copy of its folder in
  * /etc. The variables that SM_TRUST_VARIABLES names are pointed at the bundle.
  *
- * Names are looked up inside CMD's root: a symbolic link cannot lead out of it, /proc's links are not followed. Bytes that are read there may
- * be a former CMD's: see certs.h. The CA's own certificate, which the core made, is parsed by libcrypto.
+ * Names are looked up inside CMD's root: a symbolic link cannot lead out of it, /proc's links are not followed, and nothing is read from the
+ * kernel's file systems (/proc/1 is guest-init). Bytes that are read there may be a former CMD's: see certs.h. The CA's own certificate, which the core made, is parsed by libcrypto.
  *
  * Steps: sm_trust_new(), sm_trust_build() (files only, so that it can be tried in any folder), sm_trust_attach() (mounts),
  * sm_trust_environment(). Errors are of SM_ERROR_SYSTEM: give the start up. A store that cannot be read or is too large is left as it is, with a

@@ -10,6 +10,8 @@ import os
 import pathlib
 import shutil
 import subprocess
+import threading
+import time
 
 import pytest
 
@@ -306,6 +308,134 @@ def test_rootfs_cannot_lead_out(user, pki, folder):  # noqa: F811
             own(path, user)
     got = trusting("tr -d '\\n' < $SSL_CERT_FILE", pki, user=user, env=ENV, rootfs=str(root), binds=root_binds())
     assert lines_of(pki / "ca.pem") in got and lines_of(pki / "other.pem") not in got
+
+
+@pytest.fixture
+def root(folder, user):  # noqa: F811
+    """An empty root for a former CMD to prepare, and what it may hold of the machine."""
+    at = pathlib.Path(folder, "root")
+    at.joinpath("etc/ssl").mkdir(parents=True)
+    for path in [at, *at.rglob("*")]:
+        own(path, user)
+    return at
+
+
+def prepared(root, pki, user, script, **kw):
+    for path in root.rglob("*"):
+        if not path.is_symlink():
+            own(path, user)
+    began = time.monotonic()
+    got = trusting(script, pki, user=user, rootfs=str(root), **{"env": ENV, "binds": root_binds(), **kw})
+    assert time.monotonic() - began < 15
+    return got
+
+
+@pytest.mark.parametrize("to", ["/proc/self", "/proc/1", "/proc/self/task/1", "/proc/self/fdinfo", "/proc/thread-self", "/sys/kernel"])
+def test_rootfs_shows_nothing_of_guest_init(user, pki, root, to):
+    """/proc/1 is guest-init, whose environment still has what CMD's was cleared of."""
+    root.joinpath("etc/ssl/certs").symlink_to(to)
+    root.joinpath("etc/ssl/cert.pem").symlink_to(to + "/environ")
+    root.joinpath("etc/pki/tls/certs").mkdir(parents=True)
+    root.joinpath("etc/pki/tls/certs/ca-bundle.crt").symlink_to(to + "/maps")
+    script = "find /run/slirp-med; cat -- $(find /run/slirp-med -type f) | tr '\\0' '\\n'"
+    got = prepared(root, pki, user, script, env=dict(ENV, TOKEN="of-an-env-reference"), unset_env=["TOKEN"])
+    assert "slirp-med-ca.pem" in got and lines_of(pki / "ca.pem")[:64] in got
+    assert "of-an-env-reference" not in got and "environ" not in got and "fdinfo" not in got
+
+
+def fifo(root, pki):
+    for name in (SYSTEM, "etc/ssl/cert.pem", "etc/ssl/certs/java/cacerts", "etc/ssl/certs/a.pem"):
+        os.mkfifo(root / name)
+
+
+def loops(root, pki):
+    root.joinpath(SYSTEM).symlink_to("ca-certificates.crt")
+    root.joinpath("etc/ssl/certs/java/cacerts").symlink_to("../java/cacerts")
+    root.joinpath("etc/pki").symlink_to("/etc/pki/tls")
+    root.joinpath("etc/chromium").symlink_to("chromium/policies")
+    root.joinpath("etc/ssl/certs/self").symlink_to(".")
+
+
+def sparse(root, pki):
+    for name in (SYSTEM, "etc/ssl/cert.pem", "etc/ssl/certs/java/cacerts", "etc/ssl/certs/a.pem"):
+        root.joinpath(name).touch()
+        os.truncate(root / name, 1 << 40)
+
+
+def crowded(root, pki):
+    for i in range(9000):
+        root.joinpath(f"etc/ssl/certs/{i}.pem").symlink_to("/nowhere")
+
+
+def lying_jks(root, pki):
+    body = bytes.fromhex("feedfeed00000002 7ffffffe 00000002 ffff") + b"short"
+    salt = "".join("\0" + c for c in "changeit").encode() + b"Mighty Aphrodite"
+    root.joinpath("etc/ssl/certs/java/cacerts").write_bytes(body + hashlib.sha1(salt + body).digest())
+
+
+def hard_links(root, pki):
+    root.joinpath("secret").write_text("not a certificate")
+    os.link(root / "secret", root / SYSTEM)
+    os.link(root / "secret", root / "etc/ssl/certs/java/cacerts")
+    os.link(root / "secret", root / "etc/ssl/cert.pem")
+
+
+def dashes(root, pki):
+    """What would make a reader that starts over at each block take for ever."""
+    root.joinpath(SYSTEM).write_bytes(b"-----BEGIN CERTIFICATE-----" * (4 << 20 >> 5))
+
+
+@pytest.mark.parametrize("prepare", [fifo, loops, sparse, crowded, lying_jks, hard_links, dashes])
+def test_a_hostile_rootfs_holds_nobody_up(user, pki, root, prepare):
+    root.joinpath("etc/ssl/certs/java").mkdir(parents=True)
+    prepare(root, pki)
+    before = {k: v for k, v in state_of(pki).items()}
+    got = prepared(root, pki, user, "tr -d '\\n' < $SSL_CERT_FILE; du -sm /run/slirp-med; head -c 4 /run/slirp-med/ca-bundle.jks | od -An -tx1")
+    assert lines_of(pki / "ca.pem") in got and "fe ed fe ed" in got
+    assert int(got.split("/run/slirp-med")[0].split("-----")[-1]) < 24  # MiB
+    assert state_of(pki) == before
+
+
+def test_a_bundle_that_changes_while_it_is_read(user, pki, root):
+    """Grown and cut all the time: the start takes what it finds. (Another file in its place in the middle of a start fails the start.)"""
+    root.joinpath("etc/ssl/certs").mkdir()
+    store, stop = root / SYSTEM, threading.Event()
+    store.write_text(pki.joinpath("other.pem").read_text())
+
+    def change():
+        while not stop.is_set():
+            store.write_bytes(pki.joinpath("other.pem").read_bytes() * 400)
+            os.truncate(store, 100)
+
+    t = threading.Thread(target=change)
+    t.start()
+    try:
+        for _ in range(5):
+            got = trusting("tr -d '\\n' < $SSL_CERT_FILE", pki, user=user, env=ENV, rootfs=str(root), binds=root_binds())
+            assert lines_of(pki / "ca.pem") in got
+    finally:
+        stop.set()
+        t.join()
+
+
+def test_a_certutil_of_the_rootfs_uncovers_nothing(user, pki, root, folder):  # noqa: F811
+    """It runs while our mounts are made; what it leaves in the place of our files is not mounted: below a cover lies what is covered."""
+    state = pathlib.Path(folder, "home/state")
+    state.mkdir(parents=True)
+    state.joinpath("key").write_text("the CA's key")
+    for name in ("usr/bin", "usr/lib", "bin", "lib", "lib64", "bound", "home/me/.pki/nssdb", "etc/ssl/certs"):
+        root.joinpath(name).mkdir(parents=True)
+    shutil.copy(os.environ["HOSTILE_CERTUTIL"], root / "usr/bin/certutil")
+    for path in [root, *root.rglob("*"), state.parent, state, state / "key"]:
+        own(path, user)
+    binds = [f"{os.path.realpath(d)}:{d}" for d in ("/bin", "/lib", "/lib64") if os.path.exists(d)] + [f"{state.parent}:/bound"]
+    script = "ls -d /run/slirp-med/away-0 >&2 2>/dev/null; cat /home/me/.pki/nssdb/state/key /etc/ssl/certs/state/key 2>/dev/null; true"
+    with certificate(pki / "ca.pem") as ca:
+        guest = Guest(["/bin/sh", "-c", script], user=user, ca=ca, rootfs=str(root), binds=binds, masks=[str(state)], env=dict(ENV, HOME="/home/me")).go()
+        output = guest.read()
+        message, status = guest.end()
+    assert "the CA's key" not in output
+    assert message.startswith("FAIL ") and "lay the trust" in message and status == 125, (message, output)
 
 
 # ---- what fails the start ----
