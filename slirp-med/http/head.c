@@ -16,6 +16,9 @@
 
 enum { STATE_METHOD, STATE_REQUEST_LINE, STATE_FIELDS };
 
+/** White space before the first word that is looked through: more of it no server skips, and it may be anything. */
+#define LEAD_MAX 64
+
 static const char preface_text[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #define PREFACE_LEN (sizeof(preface_text) - 1)
 /* From here on only an HTTP/2 client can be speaking. */
@@ -77,6 +80,25 @@ static const char *const known_methods[] = {"GET",     "HEAD",  "POST",  "PUT", 
 static bool is_control(uint8_t c)
 {
     return c < 0x20 || c == 0x7f;
+}
+
+/*
+ * What some server takes for white space between the words of a request line: RFC 9112 3 allows SP, HTAB, VT, FF and
+ * bare CR, and what splits text by Unicode's rules (Python's str.split()) takes these too.
+ */
+static bool is_gap(uint8_t c)
+{
+    return c == ' ' || c == '\t' || c == '\v' || c == '\f' || c == '\r' || (c >= 0x1c && c <= 0x1f) || c == 0x85 ||
+           c == 0xa0;
+}
+
+/* Is it the beginning of one? */
+static bool begins_known_method(const uint8_t *p, size_t len)
+{
+    for (size_t i = 0; i < SM_ARRAY_LEN(known_methods); i++)
+        if (len <= strlen(known_methods[i]) && memcmp(p, known_methods[i], len) == 0)
+            return true;
+    return false;
 }
 
 static bool is_known_method(const uint8_t *p, size_t len)
@@ -247,9 +269,22 @@ static void judge_target(struct sm_http_head *h, const uint8_t *data)
 static bool mentions_http(const uint8_t *line, size_t len)
 {
     for (size_t i = 1; i < len; i++)
-        if ((line[i - 1] == ' ' || line[i - 1] == '\t') && sm_http_begins_nocase(line + i, len - i, "HTTP/"))
+        if ((is_gap(line[i - 1]) || is_control(line[i - 1])) && sm_http_begins_nocase(line + i, len - i, "HTTP/"))
             return true;
     return false;
+}
+
+/* HTTP/0.9, which many servers still answer, some of them after reading header lines: a path, and no version. */
+static bool is_simple_request(const struct sm_http_head *h, const uint8_t *line, size_t len)
+{
+    size_t at = h->lead;
+
+    if (!sm_http_begins_nocase(line + at, len - at, "GET"))
+        return false;
+    for (at += strlen("GET"); at < len && is_gap(line[at]); at++)
+        ;
+    return at < len && (line[at] == '/' || sm_http_begins_nocase(line + at, len - at, "http://") ||
+                        sm_http_begins_nocase(line + at, len - at, "https://"));
 }
 
 /* The request line without its LF: [0, len) of data. */
@@ -259,7 +294,14 @@ static void judge_request_line(struct sm_http_head *h, const uint8_t *data, size
     size_t end = crlf ? len - 1 : len;
 
     if (!mentions_http(data, end)) {
-        settle(h, SM_HTTP_NOT_HTTP);
+        if (h->known && is_simple_request(h, data, end))
+            refuse(h, SM_HTTP_REJECT_REQUEST_LINE);
+        else
+            settle(h, SM_HTTP_NOT_HTTP);
+        return;
+    }
+    if (h->lead > 0) {
+        refuse(h, SM_HTTP_REJECT_REQUEST_LINE);
         return;
     }
     for (size_t i = 0; i < end; i++) {
@@ -388,19 +430,25 @@ static void read_method(struct sm_http_head *h, const uint8_t *data, size_t len)
 {
     for (; h->scanned < len; h->scanned++) {
         uint8_t c = data[h->scanned];
+        size_t n = h->scanned - h->lead;
         if (sm_http_is(c, SM_HTTP_TOKEN)) {
             h->maybe = SM_HTTP_MAYBE_TOKEN;
-            if (h->scanned >= SM_HTTP_METHOD_MAX) {
+            if (n >= SM_HTTP_METHOD_MAX || (h->lead > 0 && !begins_known_method(data + h->lead, n + 1))) {
                 settle(h, SM_HTTP_NOT_HTTP);
                 return;
             }
             continue;
         }
-        h->known = is_known_method(data, h->scanned);
-        if (h->scanned == 0 && (c == '\r' || c == '\n')) {
+        if (n == 0 && h->lead < LEAD_MAX && is_gap(c) && c != '\r') {
+            h->maybe = SM_HTTP_MAYBE_TOKEN;
+            h->lead++;
+            continue;
+        }
+        h->known = is_known_method(data + h->lead, n);
+        if (n == 0 && (c == '\r' || c == '\n')) {
             refuse(h, SM_HTTP_REJECT_LEADING_CRLF);
-        } else if (h->scanned > 0 && (c == ' ' || (c == '\t' && h->known))) {
-            h->method = span(0, h->scanned);
+        } else if (n > 0 && ((c == ' ' && h->lead == 0) || (h->known && is_gap(c)))) {
+            h->method = span(h->lead, n);
             h->maybe = SM_HTTP_MAYBE_METHOD;
             h->state = STATE_REQUEST_LINE;
         } else {
@@ -421,6 +469,19 @@ static void read_request_line(struct sm_http_head *h, const uint8_t *data, size_
             h->line = h->scanned;
             h->state = STATE_FIELDS;
             return;
+        }
+        /* The version behind a gap of the odd kind; what else a control character is part of, see below. */
+        if (!h->known && is_gap(c) && c != ' ' && c != '\t' && c != '\r') {
+            size_t at = h->scanned;
+            while (at < len && is_gap(data[at]))
+                at++;
+            size_t have = SM_MIN(len - at, sizeof("HTTP/") - 1);
+            if (strncasecmp((const char *)data + at, "HTTP/", have) == 0) {
+                if (have < sizeof("HTTP/") - 1)
+                    break; /* the rest will tell */
+                refuse(h, SM_HTTP_REJECT_REQUEST_LINE);
+                return;
+            }
         }
         /* A binary protocol that happens to begin with a word and a space. Nobody serves such a line under such a
          * method. */

@@ -18,9 +18,10 @@
  * that offers h2c and nothing else is read (`h2c`); who passes it on takes the offer out (edit.h).
  *
  * NOT_HTTP is said as early as the bytes permit: a first byte that no method may begin with, a byte in the method that
- * is no token character, a method over SM_HTTP_METHOD_MAX, a line whose method is followed by CR or LF, a complete
+ * is no token character, a method over SM_HTTP_METHOD_MAX, a line whose method is followed by CRLF or LF, a complete
  * first line without " HTTP/<digit>". A first line that a lenient server would take for a request ("GET  / HTTP/1.1", a
- * tab for a space, a bare LF, an 8-bit byte in the target, no less than the version at its end) is REJECT and not
+ * tab, VT, FF, CR or no-break space for a space, white space before a method that servers act on, a bare LF, an 8-bit
+ * byte in the target, no less than the version at its end; GET with a path and no version, HTTP/0.9) is REJECT and not
  * NOT_HTTP: otherwise a sloppy line would buy what a strict one does not.
  *
  * What partial input means is `maybe` (see enum sm_http_maybe). With "GE" the answer is NEED_MORE and
@@ -147,6 +148,7 @@ struct sm_http_head {
     uint8_t state;
     bool not_preface; /* the bytes are not the beginning of the HTTP/2 preface */
     bool known;       /* the method is one that servers act on */
+    uint8_t lead;     /* white space before it */
     bool seen_host;
     bool h2_settings; /* has an HTTP2-Settings line */
     bool abs_https;   /* the authority in an absolute-form target */

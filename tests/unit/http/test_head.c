@@ -71,7 +71,16 @@ static const struct sample samples[] = {
     /* What is no HTTP. */
     NOT("\x16\x03\x01"),
     NOT("\xff"),
-    NOT(" GET / HTTP/1.1\r\n"),
+    NOT(" get key\r\n"),
+    NOT(" GET key\r\n"),
+    NOT(" \x01"),
+    NOT("\x0bword"),
+    NOT("\xa0\xa0WORD"),
+    NOT("GET\x0bkey\r\n"),
+    NOT("WORD \x0bkey"),
+    NOT("WORD \x0b\x0bHTTX"),
+    NOT("POST /path\r\n"),
+    NOT("WORD /path\r\n"),
     NOT("SSH-2.0-OpenSSH_9.2p1\r\n"),
     NOT("HTTP/1.1 200 OK\r\n"),
     NOT("ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFG"),
@@ -137,6 +146,30 @@ static const struct sample samples[] = {
     BAD("PRI * HTTP/2.0\r\n\r\nSX", PREFACE),
     BAD("PRI * HTTP/2.0\n", BARE_LF),
     BAD("PRI * HTTP/1.1\r\n", TARGET),
+
+    /* White space of other kinds is white space to somebody: Python's http.server takes each of these. */
+    BAD(" GET / HTTP/1.1\r\n", REQUEST_LINE),
+    BAD("\t GET / HTTP/1.1\r\n", REQUEST_LINE),
+    BAD("\x0bGET / HTTP/1.1\r\n", REQUEST_LINE),
+    BAD("\x85\xa0POST / HTTP/1.1\r\n", REQUEST_LINE),
+    BAD(" \r\n", LEADING_CRLF),
+    BAD("GET\x0b/ HTTP/1.1\r\n", CONTROL),
+    BAD("GET\xa0/ HTTP/1.1\r\n", REQUEST_LINE),
+    BAD("GET\r/ HTTP/1.1\r\n", BARE_CR),
+    BAD("GET /\x0bHTTP/1.1\r\n", CONTROL),
+    BAD("GET /\x0cHTTP/1.1\r\n", CONTROL),
+    BAD("GET /\x1fHTTP/1.1\r\n", CONTROL),
+    BAD("GET /\rHTTP/1.1\r\n", BARE_CR),
+    BAD("GET /\x85HTTP/1.1\r\n", REQUEST_LINE),
+    BAD("GET /\xa0HTTP/1.1\r\n", REQUEST_LINE),
+    BAD("FOO /\x0bHTTP/1.1", REQUEST_LINE),
+    BAD("FOO /\xa0\x0bhttp/1.1", REQUEST_LINE),
+    BAD("FOO /\rHTTP/1.1\r\n", BARE_CR),
+    /* HTTP/0.9; behind its line Python's http.server looks for Host. */
+    BAD("GET /\r\n", REQUEST_LINE),
+    BAD("GET /path\n", REQUEST_LINE),
+    BAD(" GET\x0b/path\r\n", REQUEST_LINE),
+    BAD("GET http://evil.test/\r\n", REQUEST_LINE),
 
     /* The target. */
     BAD("CONNECT ok.test:443 HTTP/1.1\r\n", CONNECT),
@@ -308,9 +341,20 @@ static void test_not_http_is_early(void **state)
     static const struct {
         const char *text;
         size_t at; /* bytes needed */
-    } cases[] = {{"\x16\x03", 1},    {"SSH-2.0-x\r\n", 10}, {"ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFGH", 33},
-                 {"WORD \x01", 6},   {"GET\r\n", 4},        {"{", 1},
-                 {"EHLO a\r\nx", 8}, {"HTTP/1.1", 5},       {":x", 1}};
+    } cases[] = {{"\x16\x03", 1},
+                 {"SSH-2.0-x\r\n", 10},
+                 {"ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFGH", 33},
+                 {"WORD \x01", 6},
+                 {"GET\r\n", 5},
+                 {"{", 1},
+                 {"EHLO a\r\nx", 8},
+                 {"HTTP/1.1", 5},
+                 {":x", 1},
+                 {" WORD", 2},
+                 {"\x20\x01", 2},
+                 {"\x0b"
+                  "GEX",
+                  4}};
     (void)state;
     for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
         struct sm_http_head h;
