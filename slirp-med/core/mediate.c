@@ -22,7 +22,7 @@ static void on_limit(struct sm_timer *timer, int64_t now_us);
 static void upstream_failed(struct sm_session *s, enum sm_tls_failure failure, const char *reason, const char *text);
 static void guest_failed(struct sm_session *s, const char *reason);
 static void handshake(struct sm_session *s, enum sm_bridge_side with);
-static void sniff(struct sm_session *s, bool give_up);
+static void sniff(struct sm_session *s, bool waited);
 
 /* The wire under TLS. */
 
@@ -585,8 +585,20 @@ static void relay_raw(struct sm_session *s, const char *reason)
     sm_session_record(s, &r, raw_recorded);
 }
 
+/* The guest's word goes on and stays here: what follows is still read with it before it, and the origin gets it once. */
+static void release_word(struct sm_mediation *m)
+{
+    struct sm_mediate_end *origin = &m->end[SM_BRIDGE_ORIGIN];
+    size_t n;
+
+    while (m->skip < m->sniff.len &&
+           end_write(origin, sm_buf_peek(&m->sniff) + m->skip, m->sniff.len - m->skip, &n) == SM_TLS_IO_OK)
+        m->skip += n;
+    (void)sm_tls_conn_flush(origin->tls);
+}
+
 /* Inside TLS, and no ALPN said what it is. As with first bytes on the wire: silence decides nothing, the server may speak first. */
-static void sniff(struct sm_session *s, bool give_up)
+static void sniff(struct sm_session *s, bool waited)
 {
     struct sm_mediation *m = s->mediation;
     struct sm_mediate_end *guest = &m->end[SM_BRIDGE_GUEST], *origin = &m->end[SM_BRIDGE_ORIGIN];
@@ -618,8 +630,12 @@ static void sniff(struct sm_session *s, bool give_up)
         sm_mediate_pump(s);
         return;
     }
-    bool not_http = http == SM_HTTP_NOT_HTTP || give_up || guest->eof;
-    const char *reason = not_http ? "not_http" : "server_first";
+    /* A word of a few letters may be all that the guest says before it is answered, or the start of a request line. */
+    bool word = m->head.maybe == SM_HTTP_MAYBE_TOKEN;
+    if (word && waited && !guest->eof)
+        release_word(m);
+    bool not_http = http == SM_HTTP_NOT_HTTP || guest->eof;
+    const char *reason = not_http || m->skip > 0 ? "not_http" : "server_first";
     if (!not_http && !origin->eof) {
         io = end_read(origin, scratch, sizeof(scratch), &n);
         if (io == SM_TLS_IO_OK || (io != SM_TLS_IO_WANT_READ && io != SM_TLS_IO_WANT_WRITE)) {
@@ -644,8 +660,7 @@ static void sniff(struct sm_session *s, bool give_up)
         relay_raw(s, reason);
         return;
     }
-    /* A word of a few letters may be all that the guest says before it is answered. */
-    if (m->head.maybe == SM_HTTP_MAYBE_TOKEN && !sm_timer_armed(&s->timer))
+    if (word && m->sniff.len > m->skip && !sm_timer_armed(&s->timer))
         limit(s, SM_CORE_RELEASE_US);
     if (sm_tls_conn_readable(guest->tls) && !stuck && !sm_timer_armed(&m->again)) /* it sends small records */
         sm_loop_arm(s->core->loop, &m->again, sm_loop_now(s->core->loop));
