@@ -54,6 +54,7 @@ static const char *const reject_names[] = {
     [SM_HTTP_REJECT_LENGTH_INVALID] = "http_content_length_invalid",
     [SM_HTTP_REJECT_LENGTH_AND_CODING] = "http_content_length_and_transfer_encoding",
     [SM_HTTP_REJECT_CODING] = "http_transfer_encoding",
+    [SM_HTTP_REJECT_CONNECTION] = "http_connection",
     [SM_HTTP_REJECT_UPGRADE] = "http_upgrade",
     [SM_HTTP_REJECT_STATUS_LINE] = "http_status_line",
     [SM_HTTP_REJECT_CHUNK] = "http_chunk",
@@ -359,6 +360,23 @@ static bool is_token68(const uint8_t *p, size_t len)
     return len > 0;
 }
 
+/*
+ * A proxy behind us takes away what Connection names (RFC 9110 7.6.1). Without its length a body is the next request;
+ * without its Host a request is somebody else's.
+ */
+static bool connection_ok(const struct sm_http_field *f)
+{
+    static const char *const not_for_one_hop[] = {"Host", "Content-Length", "Transfer-Encoding"};
+    const uint8_t *option;
+    size_t at = 0, len;
+
+    while (sm_http_list_next(f->value, f->value_len, &at, &option, &len))
+        for (size_t i = 0; i < SM_ARRAY_LEN(not_for_one_hop); i++)
+            if (sm_http_same_nocase(option, len, not_for_one_hop[i]))
+                return false;
+    return true;
+}
+
 /* One header line without its CRLF. */
 static void judge_field(struct sm_http_head *h, const uint8_t *data, size_t off, size_t len)
 {
@@ -373,7 +391,10 @@ static void judge_field(struct sm_http_head *h, const uint8_t *data, size_t off,
         refuse(h, why);
         return;
     }
-    if (sm_http_field_is(&f, "Host")) {
+    if (sm_http_field_is(&f, "Connection")) {
+        if (!connection_ok(&f))
+            refuse(h, SM_HTTP_REJECT_CONNECTION);
+    } else if (sm_http_field_is(&f, "Host")) {
         judge_host(h, data, (size_t)(f.value - data), f.value_len);
     } else if (sm_http_field_is(&f, "Upgrade")) {
         if (sm_http_upgrade_h2c(f.value, f.value_len))

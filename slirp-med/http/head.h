@@ -86,6 +86,7 @@ enum sm_http_reject {
     SM_HTTP_REJECT_LENGTH_INVALID,    /* not 1 to 18 digits */
     SM_HTTP_REJECT_LENGTH_AND_CODING, /* Content-Length and Transfer-Encoding */
     SM_HTTP_REJECT_CODING,            /* Transfer-Encoding other than exactly one `chunked`, or in HTTP/1.0 */
+    SM_HTTP_REJECT_CONNECTION,        /* Connection names a field that frames or routes the message */
     SM_HTTP_REJECT_UPGRADE,           /* Upgrade to TLS, to HTTP, to h2c among others; HTTP2-Settings without h2c */
     /* Not of request heads: response.h, body.h. */
     SM_HTTP_REJECT_STATUS_LINE, /* not `HTTP/1.x SP 3DIGIT [SP reason] CRLF` */

@@ -119,6 +119,7 @@ static const struct sample samples[] = {
        0),
     OK(GH "UPGRADE:H2C\r\n\r\n", "ok.test", 0),
     OK(GH "Upgrade: h2c , \th2C\r\nhttp2-settings: -_+/~.09aZ==\r\nupgrade: \t h2c \r\n\r\n", "ok.test", 0),
+    OK(GH "Connection: TE, x-hosts, close\r\nTE: trailers\r\nContent-Length: 0\r\n\r\n", "ok.test", 0),
 
     /* The first line. */
     BAD("\r\nGET / HTTP/1.1\r\n", LEADING_CRLF),
@@ -239,6 +240,8 @@ static const struct sample samples[] = {
     BAD(GH "Content-Length: 1, 1\r\n", LENGTH_REPEATED),
     BAD(GH "Content-Length: +1\r\n", LENGTH_INVALID),
     BAD(GH "Content-Length: 0x1\r\n", LENGTH_INVALID),
+    BAD(GH "Content-Length: 1\xc2\xa0\r\n", LENGTH_INVALID),
+    BAD(GH "Content-Length: \xd9\xa1\r\n", LENGTH_INVALID),
     BAD(GH "Content-Length:\r\n", LENGTH_INVALID),
     BAD(GH "Content-Length: 1 1\r\n", LENGTH_INVALID),
     BAD(GH "Content-Length: 9999999999999999999\r\n", LENGTH_INVALID),
@@ -252,6 +255,9 @@ static const struct sample samples[] = {
     BAD(GH "Transfer-Encoding: xchunked\r\n", CODING),
     BAD(GH "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", CODING),
     BAD("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n", CODING),
+    BAD(GH "Connection: close, content-length\r\n", CONNECTION),
+    BAD(GH "Connection: Transfer-Encoding\r\n", CONNECTION),
+    BAD(GH "Connection: keep-alive\r\nConnection: x,\tHOST\t,y\r\n", CONNECTION),
 
     /* Upgrades: h2c stands alone and is whole, or it is refused. */
     BAD(GH "Upgrade: websocket, H2C\r\n", UPGRADE),
