@@ -795,7 +795,7 @@ static size_t room_for(const struct sm_mediation *m, enum sm_bridge_side side)
 
 static void count_held(struct sm_mediation *m)
 {
-    size_t now = m->held;
+    size_t now = m->held + m->sniff.len;
 
     for (enum sm_bridge_side side = 0; side < SM_BRIDGE_SIDES; side++)
         now += m->end[side].tls ? sm_tls_conn_held(m->end[side].tls) : 0;

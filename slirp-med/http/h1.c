@@ -101,6 +101,7 @@ struct h1 {
     struct sm_http_response response;
     struct sm_http_body down;
     struct sm_buf held[SM_BRIDGE_SIDES]; /* of what came from that side */
+    size_t counted;                      /* ... as last added to the account; the queues count themselves */
     struct sm_outq out[SM_BRIDGE_SIDES];
     bool eof[SM_BRIDGE_SIDES];
     bool guest_over; /* nothing more of the guest's will go to the origin */
@@ -763,6 +764,15 @@ static void guest_ended(struct h1 *h)
         finish(h, SM_BRIDGE_FINISHED);
 }
 
+static void count_held(struct h1 *h)
+{
+    size_t now = h->held[SM_BRIDGE_GUEST].len + h->held[SM_BRIDGE_ORIGIN].len;
+
+    if (h->base.config.account)
+        *h->base.config.account += now - h->counted;
+    h->counted = now;
+}
+
 /* Something has changed: what is held may now go on. */
 static void advance(struct h1 *h)
 {
@@ -784,6 +794,7 @@ static void advance(struct h1 *h)
         sm_buf_clear(&h->held[SM_BRIDGE_GUEST]);
         sm_buf_clear(&h->held[SM_BRIDGE_ORIGIN]);
     }
+    count_held(h);
 }
 
 static void h1_feed(struct sm_bridge *b, enum sm_bridge_side from, const uint8_t *data, size_t len)
@@ -945,6 +956,7 @@ static void h1_free(struct sm_bridge *b)
         sm_buf_clear(&h->held[side]);
         sm_outq_clear(&h->out[side]);
     }
+    count_held(h);
     g_free(h);
 }
 

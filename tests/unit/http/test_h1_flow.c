@@ -294,6 +294,44 @@ static void test_refused_upload_is_dropped(void **state)
 }
 
 /* An idle connection holds what a new one holds; malloc itself keeps a few small pieces that were freed in a cache that it counts as used. */
+/* Half a head is held for as long as its sender likes, and thousands of connections may do that: it is counted with all that waits. */
+static void test_what_is_held_is_counted(void **state)
+{
+    static const char begun[] = "GET / HTTP/1.1\r\nHost: a.test\r\nX-Long: ";
+    static const char answer[] = "HTTP/1.1 200 OK\r\nX-Long: ";
+    g_autofree char *rest = g_strnfill(60000, 'x');
+    size_t account = 7;
+    struct sm_bridge_config config = {.account = &account};
+
+    (void)state;
+    memset(&seen, 0, sizeof(seen));
+    for (unsigned ends = 0; ends < 3; ends++) {
+        struct sm_bridge *b = sm_bridge_new_h1(&ops, NULL, &config);
+        feed(b, SM_BRIDGE_GUEST, begun);
+        assert_int_equal(account, 7 + strlen(begun));
+        feed(b, SM_BRIDGE_GUEST, rest);
+        assert_int_equal(account, 7 + strlen(begun) + 60000);
+        if (ends == 1) {
+            feed(b, SM_BRIDGE_GUEST, "\n"); /* a bare LF: nothing of it is kept but the page */
+            drain(b, SM_BRIDGE_GUEST);
+            assert_int_equal(account, 7);
+        } else if (ends == 2) {
+            feed(b, SM_BRIDGE_GUEST, "\r\n\r\n");
+            assert_int_equal(account, 7 + strlen(begun) + 60004); /* in the origin's queue: it is counted once */
+            drain(b, SM_BRIDGE_ORIGIN);
+            assert_int_equal(account, 7);
+            feed(b, SM_BRIDGE_ORIGIN, answer);
+            feed(b, SM_BRIDGE_ORIGIN, rest);
+            assert_int_equal(account, 7 + strlen(answer) + 60000);
+            feed(b, SM_BRIDGE_ORIGIN, "\r\nContent-Length: 0\r\n\r\n");
+            drain(b, SM_BRIDGE_GUEST);
+            assert_int_equal(account, 7);
+        }
+        sm_bridge_free(b);
+        assert_int_equal(account, 7);
+    }
+}
+
 static void test_idle_holds_no_buffer(void **state)
 {
     (void)state;
@@ -364,6 +402,7 @@ int main(void)
         cmocka_unit_test(test_largest_heads),
         cmocka_unit_test(test_framing_is_bounded),
         cmocka_unit_test(test_refused_upload_is_dropped),
+        cmocka_unit_test(test_what_is_held_is_counted),
         cmocka_unit_test(test_idle_holds_no_buffer),
         cmocka_unit_test(test_queue),
     };
