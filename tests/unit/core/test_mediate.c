@@ -65,6 +65,7 @@ struct story {
     enum end guest_end;
     bool accepted, attached, aborted, refused;
     bool hold_pair; /* the guest does nothing with its pair */
+    size_t word;    /* so many letters may go on under the allow line, before it is clear what they are */
 };
 
 static int alpn_as_offered(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *in,
@@ -186,8 +187,10 @@ static void watch_origin(struct story *s)
         s->raw += speak(s->origin, s->peer, &s->peer_end, &s->said);
     if (s->raw > 0)
         assert_true(audit_has(s->f, "egress_mitm_dial"));
-    if (s->said.len > 0)
+    if (s->said.len > s->word)
         assert_true(audit_has(s->f, "egress_http_request") || audit_has(s->f, "egress_mitm_opaque"));
+    if (s->said.len > 0)
+        assert_true(audit_has(s->f, "egress_allow"));
 }
 
 static void on_attach(struct story *s)
@@ -1044,17 +1047,47 @@ static void test_server_speaks_first(void **state)
 }
 
 /* A few letters may be all that is said before an answer: after a moment they go on as what is no HTTP. */
-static void test_short_word(void **state)
+static struct story *story_of_a_word(const char *word)
 {
     struct story *s = story_new((struct scene){.alpn = ""});
 
     until_secured(s);
-    guest_says(s, "hi");
+    s->word = strlen(word);
+    guest_says(s, word);
     UNTIL(s, sm_timer_armed(&session(s)->timer));
     assert_int_equal(s->said.len, 0);
     time_out(s, SM_CORE_RELEASE_US);
-    UNTIL(s, s->said.len == 2);
+    UNTIL(s, s->said.len == strlen(word));
+    assert_false(audit_has(s->f, "egress_mitm_opaque"));
+    assert_false(audit_has(s->f, "egress_http_request"));
+    return s;
+}
+
+/* All that it says before it is answered. */
+static void test_short_word(void **state)
+{
+    struct story *s = story_of_a_word("hi");
+
+    origin_says(s, "hello", 5);
+    UNTIL(s, s->answered.len == 5);
     expect_in(s, "egress_mitm_opaque", "\"reason\":\"not_http\"");
+    guest_says(s, "bye");
+    UNTIL(s, s->said.len == 5);
+    assert_memory_equal(s->said.text, "hibye", 5);
+    story_free(s);
+}
+
+/* The beginning of a request line: judged all the same, and the origin gets it once. */
+static void test_request_letter_by_letter(void **state)
+{
+    struct story *s = story_of_a_word("G");
+
+    assert_memory_equal(request, "G", 1);
+    guest_says(s, request + 1);
+    UNTIL(s, s->said.len == sizeof(request) - 1);
+    assert_memory_equal(s->said.text, request, sizeof(request) - 1);
+    expect_in(s, "egress_http_request", "\"method\":\"GET\"");
+    assert_false(audit_has(s->f, "egress_mitm_opaque"));
     story_free(s);
 }
 
@@ -1105,6 +1138,7 @@ int main(void)
         T(test_not_http),
         T(test_server_speaks_first),
         T(test_short_word),
+        T(test_request_letter_by_letter),
         T(test_another_protocol_by_alpn),
     };
     sm_log_set_level(SM_LOG_ERROR);
