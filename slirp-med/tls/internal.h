@@ -149,6 +149,16 @@ const char *sm_tls_alert_name(int alert);
 /** sm_tls_set_error() - error := what, and OpenSSL's first reason. Empties OpenSSL's queue. */
 void sm_tls_set_error(GError **error, enum sm_error_code code, const char *what);
 
+/* --- provider.c --- */
+
+/**
+ * sm_tls_provider_load() - OpenSSL's default provider, with OpenSSL before 3.2 only the part that we use, because there
+ * every public key costs in proportion to what is loaded. Once a process; again does nothing.
+ */
+bool sm_tls_provider_load(void) SM_WARN_UNUSED;
+
+/* --- library.c --- */
+
 /** sm_tls_ctx_common() - what both sides set. */
 bool sm_tls_ctx_common(SSL_CTX *ctx);
 

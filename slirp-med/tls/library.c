@@ -5,7 +5,8 @@
  *
  *   openssl.cnf        never read: what this module needs it sets itself, and a distribution's edits are not to
  *                      change our policy
- *   providers          the default one, which is built in; algorithms are then fetched from memory at any time
+ *   providers          the default one, which is built in, or the part of it that provider.c passes on; algorithms are
+ *                      then fetched from memory at any time
  *   randomness         getrandom(2) alone; the first draw here shows that it works, so that no device is looked for
  *                      later
  *   /etc/localtime     gmtime_r() of the C library, which every certificate's date goes through, reads it once a
@@ -13,7 +14,6 @@
  *   trust, tickets     no default verify paths are ever set, and session tickets to guests do not exist
  */
 #include <openssl/err.h>
-#include <openssl/provider.h>
 #include <openssl/rand.h>
 #include <time.h>
 
@@ -22,7 +22,6 @@
 
 bool sm_tls_library_init(GError **error)
 {
-    static OSSL_PROVIDER *provider; /* for as long as the process lives */
     uint8_t byte;
     struct tm tm;
     tzset();
@@ -31,8 +30,7 @@ bool sm_tls_library_init(GError **error)
                              OPENSSL_INIT_LOAD_CRYPTO_STRINGS | OPENSSL_INIT_ADD_ALL_CIPHERS |
                              OPENSSL_INIT_ADD_ALL_DIGESTS,
                          NULL) != 1 ||
-        (!provider && !(provider = OSSL_PROVIDER_load(NULL, "default"))) || RAND_bytes(&byte, 1) != 1 ||
-        RAND_priv_bytes(&byte, 1) != 1) {
+        !sm_tls_provider_load() || RAND_bytes(&byte, 1) != 1 || RAND_priv_bytes(&byte, 1) != 1) {
         sm_tls_set_error(error, SM_ERROR_SYSTEM, "OpenSSL cannot be initialised");
         return false;
     }

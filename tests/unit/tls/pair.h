@@ -149,6 +149,7 @@ struct cert_spec {
     bool no_basic;
     bool sha1;
     int rsa_bits;                  /* 0: P-256 */
+    EVP_PKEY *key;                 /* taken; NULL: a new one */
     int64_t from_days, until_days; /* from WALL; both 0: -10 and 10 */
 };
 
@@ -165,7 +166,10 @@ static inline void cert_ext(X509 *x, X509 *issuer, int nid, const char *value)
 static inline struct cert cert_make(const struct cert *issuer, const struct cert_spec *s)
 {
     static long serial = 1000;
-    struct cert c = {.key = s->rsa_bits ? EVP_RSA_gen((unsigned)s->rsa_bits) : EVP_EC_gen("P-256"), .x = X509_new()};
+    struct cert c = {.key = s->key        ? s->key
+                            : s->rsa_bits ? EVP_RSA_gen((unsigned)s->rsa_bits)
+                                          : EVP_EC_gen("P-256"),
+                     .x = X509_new()};
     time_t from = WALL_S + (s->from_days || s->until_days ? s->from_days : -10) * DAY_S;
     time_t until = WALL_S + (s->from_days || s->until_days ? s->until_days : 10) * DAY_S;
     assert_non_null(c.key);
