@@ -302,6 +302,7 @@ void sm_tls_conn_free(struct sm_tls_conn *c)
     ERR_clear_error();
     sm_buf_clear(&c->in);
     sm_buf_clear(&c->out);
+    g_free(c->identity);
     g_free(c->session_key);
     g_free(c->alpn);
     g_free(c->sni);

@@ -4,9 +4,9 @@
  * here opens, polls or waits.
  *
  * Two factories. `struct sm_tls_upstream` makes client connections to servers, verified against the roots it was
- * given, with a cache of sessions to resume. `struct sm_tls_guest` makes server connections to guests, with leaves of
- * the workspace's CA. A connection is driven by its owner: handshake until OK, then read, write, shutdown; each call
- * does as much as the wire lets it and says what it waits for.
+ * given, with a cache of sessions to resume and one of chains that were verified. `struct sm_tls_guest` makes server
+ * connections to guests, with leaves of the workspace's CA. A connection is driven by its owner: handshake until OK,
+ * then read, write, shutdown; each call does as much as the wire lets it and says what it waits for.
  *
  * The wire (struct sm_tls_wire): read and write as read(2) and write(2) do, -1 with errno EAGAIN when they would
  * block, read 0 at the end. What is written is gathered (up to SM_TLS_OUT_MAX) and goes out in large writes:
@@ -61,7 +61,10 @@
  */
 #define SM_TLS_CHAINS_COST ((size_t)512 << 20)
 #define SM_TLS_CHAIN_SHARE (16u << 10)
-/** Upstream sessions kept to resume, what they may cost together (tickets, and the chains that they hold), how long. */
+/**
+ * Upstream sessions kept to resume, what they may cost together (tickets, and the chains that they hold), and for how
+ * long a verification is believed.
+ */
 #define SM_TLS_SESSIONS_MAX 512
 #define SM_TLS_SESSIONS_COST ((size_t)32 << 20)
 #define SM_TLS_SESSION_SECONDS 3600

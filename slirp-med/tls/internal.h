@@ -32,6 +32,45 @@ X509 *sm_tls_ca_sign(struct sm_tls_ca *ca, const char *name, const struct sm_add
 struct sm_tls_leaves *sm_tls_leaves_new(void);
 void sm_tls_leaves_free(struct sm_tls_leaves *leaves);
 
+/* --- what was verified --- */
+
+/** When a chain may be believed: from its last verification on, while all its certificates are valid. */
+struct sm_tls_trust {
+    int64_t verified_us;       /* the real verification's time; what rests on it inherits it */
+    int64_t from_us, until_us; /* validity of the chain */
+    size_t chain_len;          /* of the Certificate message */
+};
+
+/** sm_tls_trust_holds() - is it believed at this time? An hour at most, and never before it was verified. */
+static inline bool sm_tls_trust_holds(const struct sm_tls_trust *t, int64_t wall_us)
+{
+    return wall_us >= t->verified_us && wall_us - t->verified_us < SM_TLS_SESSION_SECONDS * INT64_C(1000000) &&
+           wall_us >= t->from_us && wall_us < t->until_us;
+}
+
+/* --- chains.c --- */
+
+/** Verified chains that are remembered, of some 120 bytes each: as many as there are sessions. */
+#define SM_TLS_CHAINS_MAX SM_TLS_SESSIONS_MAX
+
+struct sm_tls_chains;
+/** What a verification depends on, but for the roots and the time. */
+struct sm_tls_chain_key {
+    uint8_t sha256[32];
+};
+
+struct sm_tls_chains *sm_tls_chains_new(void);
+void sm_tls_chains_free(struct sm_tls_chains *t);
+/** sm_tls_chains_clear() - the roots have changed. */
+void sm_tls_chains_clear(struct sm_tls_chains *t);
+/** sm_tls_chain_key() - of all certificates as the server sent them, and the name or address they are to be for. */
+bool sm_tls_chain_key(STACK_OF(X509) * sent, const char *identity, struct sm_tls_chain_key *ret) SM_WARN_UNUSED;
+void sm_tls_chains_put(struct sm_tls_chains *t, const struct sm_tls_chain_key *key, const struct sm_tls_trust *trust);
+/** sm_tls_chains_find() - was it verified, and is that believed now? */
+bool sm_tls_chains_find(struct sm_tls_chains *t, const struct sm_tls_chain_key *key, int64_t wall_us,
+                        struct sm_tls_trust *ret) SM_WARN_UNUSED;
+size_t sm_tls_chains_count(const struct sm_tls_chains *t);
+
 /* --- sessions.c --- */
 
 /**
@@ -41,14 +80,6 @@ void sm_tls_leaves_free(struct sm_tls_leaves *leaves);
 #define SM_TLS_SESSIONS_PER_KEY 32
 
 struct sm_tls_sessions;
-
-/** When a chain may be believed: from its last verification on, while all its certificates are valid. */
-struct sm_tls_trust {
-    int64_t verified_us;       /* the full handshake's time; a resumption inherits it */
-    int64_t from_us, until_us; /* validity of the chain */
-    size_t chain_len;          /* of the Certificate message */
-};
-
 struct sm_tls_sessions *sm_tls_sessions_new(void);
 void sm_tls_sessions_free(struct sm_tls_sessions *s);
 /** sm_tls_sessions_put() - takes the reference. */
@@ -119,6 +150,7 @@ struct sm_tls_conn {
 
     /* Upstream. */
     struct sm_tls_upstream *upstream;
+    char *identity; /* whom the certificate must be for: a name, or an address in text */
     char *session_key;
     uint8_t *alpn; /* upstream: the offer; guest: the one to choose */
     size_t alpn_len;
@@ -136,7 +168,7 @@ struct sm_tls_conn *sm_tls_conn_new(SSL *ssl, struct sm_tls_scratch *scratch, co
 void sm_tls_conn_fail(struct sm_tls_conn *c, enum sm_tls_failure failure, const char *fmt, ...) SM_PRINTF(3, 4);
 /**
  * sm_tls_upstream_accepted() - after an upstream handshake: is what the server chose something that was offered?
- * Notes the chain's validity.
+ * Notes what a resumption rests on.
  */
 bool sm_tls_upstream_accepted(struct sm_tls_conn *c);
 

@@ -135,8 +135,7 @@ void sm_tls_sessions_put(struct sm_tls_sessions *s, const char *key, SSL_SESSION
 
 static bool usable(const struct entry *e, int64_t wall_us)
 {
-    return SSL_SESSION_is_resumable(e->session) && wall_us >= e->trust.verified_us && wall_us < e->until_us &&
-           wall_us >= e->trust.from_us && wall_us < e->trust.until_us;
+    return SSL_SESSION_is_resumable(e->session) && sm_tls_trust_holds(&e->trust, wall_us) && wall_us < e->until_us;
 }
 
 SSL_SESSION *sm_tls_sessions_take(struct sm_tls_sessions *s, const char *key, int64_t wall_us,

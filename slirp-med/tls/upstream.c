@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Towards servers: the roots, what a certificate must be, and the sessions that spare a handshake.
+ * Towards servers: the roots, what a certificate must be, and the sessions and verified chains that spare work.
  *
  * A server must prove the name that the guest asked for (RFC 9525: subjectAltName only, no partial wildcards), or,
  * when there was no name, the address that was dialled. The chain must end in a root that was added here; security
@@ -21,9 +21,45 @@
 struct sm_tls_upstream {
     SSL_CTX *ctx;
     struct sm_tls_sessions *sessions;
+    struct sm_tls_chains *chains;
     struct sm_tls_scratch scratch;
     size_t chains_cost, chains_max; /* of the live connections */
 };
+
+/* The verified chain's validity, after a verification now. */
+static void note_trust(struct sm_tls_conn *c, STACK_OF(X509) * chain)
+{
+    for (int i = 0; i < sk_X509_num(chain); i++) {
+        int64_t from = sm_tls_time_us(X509_get0_notBefore(sk_X509_value(chain, i)));
+        int64_t until = sm_tls_time_us(X509_get0_notAfter(sk_X509_value(chain, i)));
+        c->trust.from_us = SM_MAX(c->trust.from_us, from);
+        c->trust.until_us = SM_MIN(c->trust.until_us, until);
+    }
+}
+
+/* In place of X509_verify_cert(), which it calls if the same was not verified lately. */
+static int on_verify(X509_STORE_CTX *ctx, void *arg)
+{
+    struct sm_tls_upstream *u = arg;
+    struct sm_tls_conn *c = SSL_get_app_data(X509_STORE_CTX_get_ex_data(ctx, SSL_get_ex_data_X509_STORE_CTX_idx()));
+    struct sm_tls_chain_key key;
+    struct sm_tls_trust trust;
+    bool keyed = sm_tls_chain_key(X509_STORE_CTX_get0_untrusted(ctx), c->identity, &key);
+    /* c->trust.verified_us: now */
+    if (keyed && sm_tls_chains_find(u->chains, &key, c->trust.verified_us, &trust)) {
+        trust.chain_len = c->trust.chain_len; /* this connection's own */
+        c->trust = trust;
+        X509_STORE_CTX_set_error(ctx, X509_V_OK);
+        return 1;
+    }
+    int rc = X509_verify_cert(ctx);
+    if (rc == 1 && X509_STORE_CTX_get_error(ctx) == X509_V_OK) {
+        note_trust(c, X509_STORE_CTX_get0_chain(ctx));
+        if (keyed)
+            sm_tls_chains_put(u->chains, &key, &c->trust);
+    }
+    return rc;
+}
 
 /*
  * A server asks for a certificate of ours: there is none, and without one the guest would talk to the server as a
@@ -49,10 +85,12 @@ static int on_new_session(SSL *ssl, SSL_SESSION *session)
     return 1;
 }
 
-static bool set_up(SSL_CTX *ctx)
+static bool set_up(struct sm_tls_upstream *u)
 {
+    SSL_CTX *ctx = u->ctx;
     X509_VERIFY_PARAM *param = SSL_CTX_get0_param(ctx);
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
+    SSL_CTX_set_cert_verify_callback(ctx, on_verify, u);
     SSL_CTX_set_verify_depth(ctx, CHAIN_DEPTH_MAX);
     SSL_CTX_set_max_cert_list(ctx, SM_TLS_CHAIN_MAX);
     (void)SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
@@ -74,9 +112,10 @@ struct sm_tls_upstream *sm_tls_upstream_new(GError **error)
     struct sm_tls_upstream *u = g_new0(struct sm_tls_upstream, 1);
     u->chains_max = SM_TLS_CHAINS_COST;
     u->sessions = sm_tls_sessions_new();
+    u->chains = sm_tls_chains_new();
     sm_tls_scratch_init(&u->scratch);
     u->ctx = SSL_CTX_new(TLS_client_method());
-    if (!u->ctx || !set_up(u->ctx)) {
+    if (!u->ctx || !set_up(u)) {
         sm_tls_set_error(error, SM_ERROR_SYSTEM, "TLS towards servers cannot be set up");
         sm_tls_upstream_free(u);
         return NULL;
@@ -89,6 +128,7 @@ void sm_tls_upstream_free(struct sm_tls_upstream *u)
     if (!u)
         return;
     sm_tls_sessions_free(u->sessions);
+    sm_tls_chains_free(u->chains);
     SSL_CTX_free(u->ctx);
     sm_tls_scratch_clear(&u->scratch);
     g_free(u);
@@ -151,6 +191,7 @@ size_t sm_tls_upstream_add_roots(struct sm_tls_upstream *u, const char *pem, siz
     }
     BIO_free(bio);
     ERR_clear_error();
+    sm_tls_chains_clear(u->chains);
     return (size_t)(sk_X509_OBJECT_num(X509_STORE_get0_objects(store)) - before);
 }
 
@@ -168,13 +209,18 @@ static bool set_identity(SSL *ssl, const struct sm_tls_peer *peer)
            (!peer->send_sni || SSL_set_tlsext_host_name(ssl, peer->name) == 1);
 }
 
-/* Whom a session is good for: what was verified, where, and what was offered. */
-static char *session_key(const struct sm_tls_peer *peer)
+/* Whom the server's certificate must be for, as set_identity() tells OpenSSL. No name is an address in text. */
+static char *identity_of(const struct sm_tls_peer *peer)
 {
     char text[SM_ADDR_STRLEN];
+    return g_strdup(peer->name ? peer->name : sm_addr_format(&peer->addr, text));
+}
+
+/* Whom a session is good for: what was verified, where, and what was offered. */
+static char *session_key(const char *identity, const struct sm_tls_peer *peer)
+{
     g_autofree char *alpn = g_compute_checksum_for_data(G_CHECKSUM_SHA256, peer->alpn, peer->alpn_len);
-    return g_strdup_printf("%s|%u|%d|%s", peer->name ? peer->name : sm_addr_format(&peer->addr, text),
-                           (unsigned)peer->port, peer->send_sni ? 1 : 0, alpn);
+    return g_strdup_printf("%s|%u|%d|%s", identity, (unsigned)peer->port, peer->send_sni ? 1 : 0, alpn);
 }
 
 struct sm_tls_conn *sm_tls_conn_new_upstream(struct sm_tls_upstream *u, const struct sm_tls_peer *peer,
@@ -193,7 +239,8 @@ struct sm_tls_conn *sm_tls_conn_new_upstream(struct sm_tls_upstream *u, const st
         return NULL;
     }
     c->upstream = u;
-    c->session_key = session_key(peer);
+    c->identity = identity_of(peer);
+    c->session_key = session_key(c->identity, peer);
     c->alpn = g_memdup2(peer->alpn, peer->alpn_len);
     c->alpn_len = peer->alpn_len;
     c->trust = (struct sm_tls_trust){.verified_us = peer->wall_us, .from_us = INT64_MIN, .until_us = INT64_MAX};
@@ -236,14 +283,6 @@ bool sm_tls_upstream_accepted(struct sm_tls_conn *c)
     if (SSL_session_reused(c->ssl)) {
         c->trust = c->resumes;
         (void)sm_tls_upstream_chain(c, c->trust.chain_len); /* it was small enough once */
-        return true;
-    }
-    STACK_OF(X509) *chain = SSL_get0_verified_chain(c->ssl);
-    for (int i = 0; i < sk_X509_num(chain); i++) {
-        int64_t from = sm_tls_time_us(X509_get0_notBefore(sk_X509_value(chain, i)));
-        int64_t until = sm_tls_time_us(X509_get0_notAfter(sk_X509_value(chain, i)));
-        c->trust.from_us = SM_MAX(c->trust.from_us, from);
-        c->trust.until_us = SM_MIN(c->trust.until_us, until);
     }
     return true;
 }

@@ -928,7 +928,7 @@ static void test_sessions_cost(void **state)
 }
 
 /* What a live connection holds of its server is bounded too, and what all of them hold. */
-static void test_chains(void **state)
+static void test_chains_cost(void **state)
 {
     static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
     for (size_t v = 0; v < SM_ARRAY_LEN(versions); v++) {
@@ -974,6 +974,190 @@ static void test_chains(void **state)
         cert_free(&too_large);
         cert_free(&leaf);
     }
+}
+
+static void expect_full(struct origin *o, struct sm_tls_upstream *u, const struct sm_tls_peer *peer,
+                        enum sm_tls_failure failure)
+{
+    struct sm_tls_conn *c = dial(o, u, peer);
+    if (sm_tls_conn_failure(c) != failure)
+        fail_msg("%s, not %s", sm_tls_failure_name(sm_tls_conn_failure(c)), sm_tls_failure_name(failure));
+    assert_false(sm_tls_conn_resumed(c));
+    sm_tls_conn_free(c);
+}
+
+/* From here on every real verification fails: what is still accepted was not verified again. */
+static void forget_roots(struct origin *o, struct sm_tls_upstream *u, const struct sm_tls_peer *peer)
+{
+    struct sm_tls_conn *c = dial(o, u, peer);
+    SSL_CTX_set_cert_store(SSL_get_SSL_CTX(c->ssl), X509_STORE_new());
+    sm_tls_conn_free(c);
+}
+
+static void no_resumption(struct origin *o)
+{
+    assert_int_equal(SSL_CTX_set_num_tickets(o->ctx, 0), 1);
+    (void)SSL_CTX_set_options(o->ctx, SSL_OP_NO_TICKET);
+    (void)SSL_CTX_set_session_cache_mode(o->ctx, SSL_SESS_CACHE_OFF);
+}
+
+/* A chain that was verified is believed again: the same chain, for the same name, for a time, and nothing else. */
+static void test_chains(void **state)
+{
+    static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
+    static const struct cert_spec spec = {
+        .cn = "x", .san = "DNS:www.example,DNS:other.example,IP:203.0.113.1", .from_days = -1, .until_days = 10};
+    const int64_t hour_us = SM_TLS_SESSION_SECONDS * INT64_C(1000000);
+    for (size_t v = 0; v < SM_ARRAY_LEN(versions); v++) {
+        struct cert leaf = cert_make(&pki.inter, &spec), twin = cert_make(&pki.inter, &spec);
+        struct sm_tls_upstream *u = new_upstream();
+        struct sm_tls_peer peer = peer_of("www.example"), p = peer;
+        struct origin o, o2, longer;
+        origin_init(&o, &leaf, &pki.inter, versions[v]);
+        origin_init(&o2, &twin, &pki.inter, versions[v]);
+        origin_init(&longer, &leaf, &pki.inter, versions[v]);
+        assert_int_equal(SSL_CTX_add1_chain_cert(longer.ctx, pki.plain_inter.x), 1);
+        no_resumption(&o);
+        no_resumption(&o2);
+        no_resumption(&longer);
+
+        forget_roots(&o, u, &peer);
+        expect_full(&o, u, &peer, SM_TLS_FAILURE_NONE);
+        expect_full(&o, u, &peer, SM_TLS_FAILURE_NONE);
+        /* Of no meaning to the certificate: another port, another offer. */
+        p.port = 8443;
+        p.alpn_len = 0;
+        expect_full(&o, u, &p, SM_TLS_FAILURE_NONE);
+        /* Another name of the same certificate, its address, another certificate for the name, one certificate more. */
+        p = peer_of("other.example");
+        expect_full(&o, u, &p, SM_TLS_FAILURE_UNKNOWN_ISSUER);
+        p = peer_of(NULL);
+        expect_full(&o, u, &p, SM_TLS_FAILURE_UNKNOWN_ISSUER);
+        p = peer_of("stranger.example");
+        expect_full(&o, u, &p, SM_TLS_FAILURE_UNKNOWN_ISSUER);
+        expect_full(&o2, u, &peer, SM_TLS_FAILURE_UNKNOWN_ISSUER);
+        expect_full(&longer, u, &peer, SM_TLS_FAILURE_UNKNOWN_ISSUER);
+        /* The hour counts from the verification, not from the last use. */
+        p = peer;
+        p.wall_us = WALL + hour_us - 1;
+        expect_full(&o, u, &p, SM_TLS_FAILURE_NONE);
+        p.wall_us = WALL + hour_us;
+        expect_full(&o, u, &p, SM_TLS_FAILURE_UNKNOWN_ISSUER);
+        expect_full(&o, u, &peer, SM_TLS_FAILURE_UNKNOWN_ISSUER); /* what was found unusable is gone */
+        sm_tls_upstream_free(u);
+
+        /* A clock that was set back, to a time at which the chain is valid. */
+        u = new_upstream();
+        forget_roots(&o, u, &peer);
+        p = peer;
+        p.wall_us = WALL - 1;
+        expect_full(&o, u, &p, SM_TLS_FAILURE_UNKNOWN_ISSUER);
+        sm_tls_upstream_free(u);
+
+        /* An end of the chain within the hour. */
+        u = new_upstream();
+        p = peer;
+        p.wall_us = WALL + 10 * DAY_S * INT64_C(1000000) - 60 * INT64_C(1000000);
+        forget_roots(&o, u, &p);
+        p.wall_us += 59 * INT64_C(1000000);
+        expect_full(&o, u, &p, SM_TLS_FAILURE_NONE);
+        p.wall_us += 2 * INT64_C(1000000);
+        expect_full(&o, u, &p, SM_TLS_FAILURE_UNKNOWN_ISSUER);
+        sm_tls_upstream_free(u);
+
+        /* Other roots. */
+        u = new_upstream();
+        forget_roots(&o, u, &peer);
+        char *pem = cert_pem(pki.other_root.x);
+        add_root(u, pem);
+        g_free(pem);
+        expect_full(&o, u, &peer, SM_TLS_FAILURE_UNKNOWN_ISSUER);
+        sm_tls_upstream_free(u);
+
+        /* What was refused is not remembered. */
+        u = new_upstream();
+        p = peer_of("stranger.example");
+        expect_full(&o, u, &p, SM_TLS_FAILURE_NAME_MISMATCH);
+        expect_full(&o, u, &p, SM_TLS_FAILURE_NAME_MISMATCH);
+        sm_tls_upstream_free(u);
+
+        origin_clear(&o);
+        origin_clear(&o2);
+        origin_clear(&longer);
+        cert_free(&leaf);
+        cert_free(&twin);
+    }
+}
+
+/* A session that began with a remembered chain ends an hour after that chain was verified. */
+static void test_chains_and_sessions(void **state)
+{
+    struct cert leaf = cert_make(&pki.root, &(struct cert_spec){.cn = "x", .san = "DNS:www.example"});
+    struct sm_tls_upstream *u = new_upstream();
+    struct sm_tls_peer peer = peer_of("www.example"), p = peer;
+    struct origin o;
+    origin_init(&o, &leaf, NULL, TLS1_3_VERSION);
+    SSL_CTX_set_timeout(o.ctx, 1000000);
+    expect_resumed(&o, u, &peer, false);
+    p.port = 8443;
+    p.wall_us = WALL + (SM_TLS_SESSION_SECONDS - 10) * INT64_C(1000000);
+    forget_roots(&o, u, &p); /* another port: a full handshake, with the chain that is known */
+    p.wall_us += 9 * INT64_C(1000000);
+    expect_resumed(&o, u, &p, true);
+    p.wall_us += 2 * INT64_C(1000000);
+    struct sm_tls_conn *c = dial(&o, u, &p);
+    assert_int_equal(sm_tls_conn_failure(c), SM_TLS_FAILURE_UNKNOWN_ISSUER);
+    sm_tls_conn_free(c);
+    origin_clear(&o);
+    sm_tls_upstream_free(u);
+    cert_free(&leaf);
+}
+
+static void test_chains_bounded(void **state)
+{
+    struct sm_tls_chains *t = sm_tls_chains_new();
+    const struct sm_tls_trust trust = {.verified_us = WALL, .from_us = 0, .until_us = INT64_MAX};
+    struct sm_tls_trust got;
+    const struct sm_tls_chain_key first = {{0}};
+    struct sm_tls_chain_key key = first;
+    sm_tls_chains_put(t, &first, &trust);
+    for (unsigned i = 1; i <= 2 * SM_TLS_CHAINS_MAX; i++) {
+        memcpy(key.sha256, &i, sizeof(i));
+        sm_tls_chains_put(t, &key, &trust);
+        sm_tls_chains_put(t, &key, &trust);
+        assert_true(sm_tls_chains_count(t) <= SM_TLS_CHAINS_MAX);
+        if (i == SM_TLS_CHAINS_MAX - 1)
+            assert_true(sm_tls_chains_find(t, &first, WALL, &got));
+        if (i == SM_TLS_CHAINS_MAX) { /* the first one has just been used: the second one goes */
+            const unsigned second = 1;
+            struct sm_tls_chain_key k = first;
+            memcpy(k.sha256, &second, sizeof(second));
+            assert_false(sm_tls_chains_find(t, &k, WALL, &got));
+            assert_true(sm_tls_chains_find(t, &first, WALL, &got));
+        }
+    }
+    assert_int_equal(sm_tls_chains_count(t), SM_TLS_CHAINS_MAX);
+    assert_false(sm_tls_chains_find(t, &first, WALL, &got));
+    assert_true(sm_tls_chains_find(t, &key, WALL, &got));
+    assert_int_equal(got.verified_us, WALL);
+    sm_tls_chains_clear(t);
+    assert_int_equal(sm_tls_chains_count(t), 0);
+    assert_false(sm_tls_chains_find(t, &key, WALL, &got));
+    sm_tls_chains_free(t);
+    sm_tls_chains_free(NULL);
+
+    /* Where the name ends and the certificates begin is part of the key. */
+    STACK_OF(X509) *none = sk_X509_new_null(), *one = sk_X509_new_null();
+    struct sm_tls_chain_key a, b;
+    assert_true(sk_X509_push(one, pki.root.x) > 0);
+    assert_true(sm_tls_chain_key(none, "a", &a) && sm_tls_chain_key(one, "a", &b));
+    assert_memory_not_equal(&a, &b, sizeof(a));
+    assert_true(sm_tls_chain_key(one, "a", &a));
+    assert_memory_equal(&a, &b, sizeof(a));
+    assert_true(sm_tls_chain_key(one, "b", &a));
+    assert_memory_not_equal(&a, &b, sizeof(a));
+    sk_X509_free(none);
+    sk_X509_free(one);
 }
 
 static void test_roots(void **state)
@@ -1349,7 +1533,11 @@ int main(void)
         cmocka_unit_test(test_tickets_once),
         cmocka_unit_test(test_sessions_bounded),
         cmocka_unit_test(test_sessions_cost),
+        cmocka_unit_test(test_chains_cost),
         cmocka_unit_test(test_chains),
+        cmocka_unit_test(test_chains),
+        cmocka_unit_test(test_chains_and_sessions),
+        cmocka_unit_test(test_chains_bounded),
         cmocka_unit_test(test_roots),
         cmocka_unit_test(test_guest_hello),
         cmocka_unit_test(test_guest_refuses),
