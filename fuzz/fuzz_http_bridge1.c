@@ -257,7 +257,8 @@ static void send_bytes(struct world *w, enum sm_bridge_side side, const uint8_t 
             return;
         uint8_t *copy = g_memdup2(data, n);
         g_byte_array_append(w->sent[side], data, (guint)n);
-        sm_bridge_feed(w->b, side, copy, n);
+        sm_bridge_lend(w->b, side, copy, n);
+        sm_bridge_keep(w->b);
         g_free(copy);
         check(w);
         data += n;

@@ -804,6 +804,7 @@ static void count_held(struct sm_mediation *m)
     m->counted = now;
 }
 
+/* What it reads is lent to the bridge: sm_bridge_keep() before the next pull. */
 static bool pull(struct sm_mediation *m, enum sm_bridge_side side)
 {
     struct sm_mediate_end *e = &m->end[side];
@@ -821,7 +822,7 @@ static bool pull(struct sm_mediation *m, enum sm_bridge_side side)
     case SM_TLS_IO_OK:
         if (n < room)
             e->readable = false; /* it took all there was; more, or the end, is a new event */
-        sm_bridge_feed(m->bridge, side, scratch, n);
+        sm_bridge_lend(m->bridge, side, scratch, n);
         return true;
     case SM_TLS_IO_WANT_WRITE:
         e->stuck = true; /* what TLS has to answer goes first */
@@ -917,8 +918,10 @@ void sm_mediate_pump(struct sm_session *s)
     for (unsigned i = 0; moved && i < SM_MEDIATE_ROUNDS; i++) {
         moved = pull(m, SM_BRIDGE_ORIGIN);
         moved |= push(m, SM_BRIDGE_GUEST);
+        sm_bridge_keep(m->bridge);
         moved |= pull(m, SM_BRIDGE_GUEST);
         moved |= push(m, SM_BRIDGE_ORIGIN);
+        sm_bridge_keep(m->bridge);
         count_held(m);
     }
     if (m->h2 && over_budget(m)) {

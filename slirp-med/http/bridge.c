@@ -57,7 +57,18 @@ size_t sm_bridge_room(const struct sm_bridge *b, enum sm_bridge_side from)
 
 void sm_bridge_feed(struct sm_bridge *b, enum sm_bridge_side from, const uint8_t *data, size_t len)
 {
-    b->vtable->feed(b, from, data, len);
+    b->vtable->feed(b, from, data, len, false);
+}
+
+void sm_bridge_lend(struct sm_bridge *b, enum sm_bridge_side from, const uint8_t *data, size_t len)
+{
+    b->vtable->feed(b, from, data, len, true);
+}
+
+void sm_bridge_keep(struct sm_bridge *b)
+{
+    if (b->vtable->keep)
+        b->vtable->keep(b);
 }
 
 void sm_bridge_eof(struct sm_bridge *b, enum sm_bridge_side from, bool cut)

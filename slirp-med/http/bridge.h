@@ -168,6 +168,12 @@ void sm_bridge_free(struct sm_bridge *b);
 size_t sm_bridge_room(const struct sm_bridge *b, enum sm_bridge_side from);
 /** sm_bridge_feed() - len must be at most sm_bridge_room(). After the bridge ended bytes are dropped. */
 void sm_bridge_feed(struct sm_bridge *b, enum sm_bridge_side from, const uint8_t *data, size_t len);
+/**
+ * sm_bridge_lend() - as sm_bridge_feed(), but the bytes stay where they are until sm_bridge_keep(): bodies can go on
+ * from there without a copy. In between the caller takes what comes out, and does nothing else with the bridge.
+ */
+void sm_bridge_lend(struct sm_bridge *b, enum sm_bridge_side from, const uint8_t *data, size_t len);
+void sm_bridge_keep(struct sm_bridge *b);
 /** sm_bridge_eof() - that side will send no more. @cut: without an orderly end (reset, TLS without close_notify). */
 void sm_bridge_eof(struct sm_bridge *b, enum sm_bridge_side from, bool cut);
 
@@ -202,7 +208,8 @@ const char *sm_bridge_outcome_name(enum sm_bridge_outcome outcome);
 struct sm_bridge_vtable {
     void (*free)(struct sm_bridge *b);
     size_t (*room)(const struct sm_bridge *b, enum sm_bridge_side from);
-    void (*feed)(struct sm_bridge *b, enum sm_bridge_side from, const uint8_t *data, size_t len);
+    void (*feed)(struct sm_bridge *b, enum sm_bridge_side from, const uint8_t *data, size_t len, bool lent);
+    void (*keep)(struct sm_bridge *b); /* NULL: it copies all at once */
     void (*eof)(struct sm_bridge *b, enum sm_bridge_side from, bool cut);
     size_t (*out)(struct sm_bridge *b, enum sm_bridge_side to, const uint8_t **ret);
     void (*took)(struct sm_bridge *b, enum sm_bridge_side to, size_t n);

@@ -25,9 +25,9 @@
  * An end of file in between is no broken rule: the guest's is passed on as it is (half-close), the origin's ends the connection without a page,
  * because a client may repeat a request that was never answered, and would not repeat one that got a 502.
  *
- * Bytes go from the caller's feed straight to the other side's queue. Only what cannot go on yet is held: an unfinished
- * head or framing line, what stands behind a request that waits for its judge, and in a body that is scrubbed what may
- * become a match (scrub.h), with the framing in between.
+ * Bytes go from the caller's feed straight to the other side's queue, those of a body as a loan if the caller lends them.
+ * Only what cannot go on yet is held: an unfinished head or framing line, what stands behind a request that waits for
+ * its judge, and in a body that is scrubbed what may become a match (scrub.h), with the framing in between.
  */
 #include "http/h1.h"
 
@@ -106,6 +106,7 @@ struct h1 {
     bool eof[SM_BRIDGE_SIDES];
     bool guest_over; /* nothing more of the guest's will go to the origin */
     bool busy;       /* inside a reader: an answer is noted, not acted on */
+    bool lent;       /* ... which reads bytes that the caller lends */
     bool unread;     /* the guest is still sending what nobody will read */
     bool closing;    /* all is over but for the guest's last bytes */
     uint64_t dropped;
@@ -214,6 +215,12 @@ static void close_down(struct h1 *h)
 static void put(struct h1 *h, enum sm_bridge_side to, const void *p, size_t len)
 {
     sm_outq_put(&h->out[to], p, len);
+}
+
+/* Bytes of a body, as they are being read. */
+static void pass(struct h1 *h, enum sm_bridge_side to, const void *p, size_t len)
+{
+    (h->lent ? sm_outq_lend : sm_outq_put)(&h->out[to], p, len);
 }
 
 /* From here on x is answered by a page of ours. */
@@ -509,7 +516,7 @@ static size_t read_guest(struct h1 *h, const uint8_t *data, size_t len)
             break;
         case GUEST_BODY: {
             enum sm_http_body_status status = sm_http_body_feed(&h->up, p, left, &n);
-            put(h, SM_BRIDGE_ORIGIN, p, n);
+            pass(h, SM_BRIDGE_ORIGIN, p, n);
             used += n;
             h->last->up = h->up.payload;
             if (status == SM_HTTP_BODY_DONE)
@@ -523,7 +530,7 @@ static size_t read_guest(struct h1 *h, const uint8_t *data, size_t len)
         case GUEST_HOLD:
             return used;
         case GUEST_RAW:
-            put(h, SM_BRIDGE_ORIGIN, p, left);
+            pass(h, SM_BRIDGE_ORIGIN, p, left);
             h->last->up += left;
             used = len;
             break;
@@ -717,7 +724,7 @@ static size_t read_origin(struct h1 *h, const uint8_t *data, size_t len)
                 status = scrub_body(h, p, left, &n);
             } else {
                 status = sm_http_body_feed(&h->down, p, left, &n);
-                put(h, SM_BRIDGE_GUEST, p, n);
+                pass(h, SM_BRIDGE_GUEST, p, n);
             }
             used += n;
             h->first->down = h->down.payload;
@@ -730,7 +737,7 @@ static size_t read_origin(struct h1 *h, const uint8_t *data, size_t len)
             break;
         }
         case ORIGIN_RAW:
-            put(h, SM_BRIDGE_GUEST, p, left);
+            pass(h, SM_BRIDGE_GUEST, p, left);
             h->first->down += left;
             used = len;
             break;
@@ -797,7 +804,7 @@ static void advance(struct h1 *h)
     count_held(h);
 }
 
-static void h1_feed(struct sm_bridge *b, enum sm_bridge_side from, const uint8_t *data, size_t len)
+static void h1_feed(struct sm_bridge *b, enum sm_bridge_side from, const uint8_t *data, size_t len, bool lent)
 {
     struct h1 *h = h1_of(b);
     struct sm_buf *held = &h->held[from];
@@ -809,7 +816,9 @@ static void h1_feed(struct sm_bridge *b, enum sm_bridge_side from, const uint8_t
     if (len > 0 && !is_over(h)) {
         h->busy = true;
         if (held->len == 0) {
+            h->lent = lent;
             size_t n = read(h, data, len);
+            h->lent = false; /* what is held is ours, and moves */
             if (!is_over(h) && !sm_buf_append(held, data + n, len - n))
                 g_assert_not_reached(); /* room counts what is held */
         } else if (sm_buf_append(held, data, len)) {
@@ -818,6 +827,12 @@ static void h1_feed(struct sm_bridge *b, enum sm_bridge_side from, const uint8_t
         h->busy = false;
     }
     advance(h);
+}
+
+static void h1_keep(struct sm_bridge *b)
+{
+    sm_outq_keep(&h1_of(b)->out[SM_BRIDGE_GUEST]);
+    sm_outq_keep(&h1_of(b)->out[SM_BRIDGE_ORIGIN]);
 }
 
 static void origin_ended(struct h1 *h, bool cut)
@@ -964,6 +979,7 @@ static const struct sm_bridge_vtable h1_vtable = {
     .free = h1_free,
     .room = h1_room,
     .feed = h1_feed,
+    .keep = h1_keep,
     .eof = h1_eof,
     .out = h1_out,
     .took = h1_took,

@@ -1382,7 +1382,7 @@ static size_t h2_room(const struct sm_bridge *b, enum sm_bridge_side from)
     return SM_BRIDGE_OUT_MAX;
 }
 
-static void h2_feed(struct sm_bridge *b, enum sm_bridge_side from, const uint8_t *data, size_t len)
+static void h2_feed(struct sm_bridge *b, enum sm_bridge_side from, const uint8_t *data, size_t len, bool lent)
 {
     struct h2 *h = h2_of(b);
 

@@ -10,13 +10,32 @@
 /* Whole TLS records are worth more than a size that the allocator would like better. */
 #define BLOCK_MAX (32u << 10)
 #define BLOCK_MIN 1024u
+/** Less than this is copied sooner than a block is made for it. */
+#define LEND_MIN 512u
 
 struct sm_outq_block {
     struct sm_outq_block *next;
     size_t begin, end, cap;
     bool secret;
+    const uint8_t *lent; /* NULL: data. A lent block is full */
     uint8_t data[];
 };
+
+static void append(struct sm_outq *q, struct sm_outq_block *block)
+{
+    if (q->last)
+        q->last->next = block;
+    else
+        q->first = block;
+    q->last = block;
+}
+
+static void count(struct sm_outq *q, size_t n)
+{
+    q->len += n;
+    if (q->account)
+        *q->account += n;
+}
 
 static struct sm_outq_block *add_block(struct sm_outq *q, size_t n)
 {
@@ -28,11 +47,7 @@ static struct sm_outq_block *add_block(struct sm_outq *q, size_t n)
             cap *= 2;
     struct sm_outq_block *block = g_malloc(sizeof(*block) + cap);
     *block = (struct sm_outq_block){.cap = cap};
-    if (q->last)
-        q->last->next = block;
-    else
-        q->first = block;
-    q->last = block;
+    append(q, block);
     return block;
 }
 
@@ -46,9 +61,7 @@ static void free_block(struct sm_outq_block *block)
 static void put(struct sm_outq *q, const uint8_t *p, size_t n, bool secret)
 {
 
-    q->len += n;
-    if (q->account)
-        *q->account += n;
+    count(q, n);
     while (n > 0) {
         struct sm_outq_block *block = q->last;
         if (!block || block->end == block->cap)
@@ -72,9 +85,48 @@ void sm_outq_put_secret(struct sm_outq *q, const void *src, size_t n)
     put(q, src, n, true);
 }
 
+void sm_outq_lend(struct sm_outq *q, const void *src, size_t n)
+{
+    if (n < LEND_MIN) {
+        sm_outq_put(q, src, n);
+        return;
+    }
+    struct sm_outq_block *block = g_new(struct sm_outq_block, 1);
+    *block = (struct sm_outq_block){.end = n, .cap = n, .lent = src};
+    append(q, block);
+    count(q, n);
+    q->lent = true;
+}
+
+void sm_outq_keep(struct sm_outq *q)
+{
+    struct sm_outq_block *last = NULL;
+
+    if (!q->lent)
+        return;
+    q->lent = false;
+    for (struct sm_outq_block **at = &q->first; *at; at = &(*at)->next) {
+        struct sm_outq_block *block = *at;
+        if (block->lent) {
+            size_t n = block->end - block->begin;
+            *at = g_malloc(sizeof(*block) + n);
+            **at = (struct sm_outq_block){.next = block->next, .end = n, .cap = n};
+            memcpy((*at)->data, block->lent + block->begin, n);
+            g_free(block);
+        }
+        last = *at;
+    }
+    q->last = last;
+}
+
+static const uint8_t *bytes_of(const struct sm_outq_block *block)
+{
+    return block->lent ? block->lent : block->data;
+}
+
 size_t sm_outq_peek(const struct sm_outq *q, const uint8_t **ret)
 {
-    *ret = q->first ? q->first->data + q->first->begin : (const uint8_t *)"";
+    *ret = q->first ? bytes_of(q->first) + q->first->begin : (const uint8_t *)"";
     return q->first ? q->first->end - q->first->begin : 0;
 }
 
@@ -108,4 +160,5 @@ void sm_outq_clear(struct sm_outq *q)
         *q->account -= q->len;
     q->last = NULL;
     q->len = 0;
+    q->lent = false;
 }

@@ -43,12 +43,18 @@ static size_t raw_room(const struct sm_bridge *b, enum sm_bridge_side from)
     return r->cut || r->eof[from] || held >= SM_BRIDGE_OUT_MAX ? 0 : SM_BRIDGE_OUT_MAX - held;
 }
 
-static void raw_feed(struct sm_bridge *b, enum sm_bridge_side from, const uint8_t *data, size_t len)
+static void raw_feed(struct sm_bridge *b, enum sm_bridge_side from, const uint8_t *data, size_t len, bool lent)
 {
     struct raw *r = raw_of(b);
 
     if (!r->cut && !r->eof[from])
-        sm_outq_put(&r->out[other(from)], data, len);
+        (lent ? sm_outq_lend : sm_outq_put)(&r->out[other(from)], data, len);
+}
+
+static void raw_keep(struct sm_bridge *b)
+{
+    sm_outq_keep(&raw_of(b)->out[SM_BRIDGE_GUEST]);
+    sm_outq_keep(&raw_of(b)->out[SM_BRIDGE_ORIGIN]);
 }
 
 static void raw_eof(struct sm_bridge *b, enum sm_bridge_side from, bool cut)
@@ -106,6 +112,7 @@ struct sm_bridge *sm_bridge_new_raw(const struct sm_bridge_config *config)
         .free = raw_free,
         .room = raw_room,
         .feed = raw_feed,
+        .keep = raw_keep,
         .eof = raw_eof,
         .out = raw_out,
         .took = raw_took,

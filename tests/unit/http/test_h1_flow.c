@@ -391,6 +391,97 @@ static void test_queue(void **state)
     sm_outq_clear(&q);
 }
 
+/* Lent bytes go out in order with the others, and are the queue's own before the lender takes them back. */
+static void test_queue_lent(void **state)
+{
+    size_t account = 0;
+    struct sm_outq q = {.account = &account};
+    g_autoptr(GRand) rand = g_rand_new_with_seed(2);
+    const uint8_t *p;
+    uint64_t in = 0, out = 0;
+
+    (void)state;
+    for (unsigned i = 0; i < 5000; i++) {
+        uint8_t *pieces[3];
+        size_t sizes[3];
+        for (unsigned k = 0; k < SM_ARRAY_LEN(pieces); k++) {
+            size_t n = sizes[k] = (size_t)g_rand_int_range(rand, 0, i % 10 ? 1200 : 70000);
+            pieces[k] = g_malloc(n + 1);
+            for (size_t j = 0; j < n; j++)
+                pieces[k][j] = (uint8_t)((in + j) * 31 >> 3);
+            in += n;
+            if (g_rand_boolean(rand))
+                sm_outq_lend(&q, pieces[k], n);
+            else
+                sm_outq_put(&q, pieces[k], n);
+        }
+        size_t want = (size_t)g_rand_int_range(rand, 0, i % 20 ? 3000 : 300000), n;
+        for (unsigned part = 0; part < 2; part++, want = 500) {
+            while (want > 0 && (n = SM_MIN(sm_outq_peek(&q, &p), want)) > 0) {
+                for (size_t j = 0; j < n; j++)
+                    assert_int_equal(p[j], (uint8_t)((out + j) * 31 >> 3));
+                sm_outq_took(&q, n);
+                out += n;
+                want -= n;
+            }
+            assert_int_equal(q.len, in - out);
+            assert_int_equal(account, in - out);
+            if (part > 0)
+                break;
+            sm_outq_keep(&q);
+            for (unsigned k = 0; k < SM_ARRAY_LEN(pieces); k++) {
+                memset(pieces[k], '#', sizes[k]);
+                g_free(pieces[k]);
+            }
+        }
+    }
+    static const uint8_t last[4096];
+    sm_outq_lend(&q, last, sizeof(last));
+    sm_outq_clear(&q);
+    assert_int_equal(account, 0);
+    sm_outq_keep(&q);
+    assert_int_equal(sm_outq_peek(&q, &p), 0);
+}
+
+/* A body that is lent leaves from where it is; what is not taken before it goes away is copied, and so is all else. */
+static void test_lent_body(void **state)
+{
+    static const uint8_t head[] = "HTTP/1.1 200 OK\r\nContent-Length: 40000\r\n\r\n";
+    struct sm_bridge *b = begin();
+    g_autofree uint8_t *data = g_malloc(20000), *whole = g_malloc(sizeof(head) - 1 + 20000);
+    const uint8_t *p;
+
+    (void)state;
+    memset(data, 'b', 20000);
+    memcpy(whole, head, sizeof(head) - 1);
+    memcpy(whole + sizeof(head) - 1, data, 20000);
+    feed(b, SM_BRIDGE_GUEST, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_true(drain(b, SM_BRIDGE_ORIGIN) > 0);
+    /* The head is copied, the body behind it is not. */
+    sm_bridge_lend(b, SM_BRIDGE_ORIGIN, whole, sizeof(head) - 1 + 20000);
+    assert_int_equal(sm_bridge_out(b, SM_BRIDGE_GUEST, &p), sizeof(head) - 1);
+    assert_true(p != whole);
+    sm_bridge_took(b, SM_BRIDGE_GUEST, sizeof(head) - 1);
+    assert_int_equal(sm_bridge_out(b, SM_BRIDGE_GUEST, &p), 20000);
+    assert_ptr_equal(p, whole + sizeof(head) - 1);
+    sm_bridge_took(b, SM_BRIDGE_GUEST, 20000);
+    sm_bridge_keep(b);
+    /* What waits counts as what waits, and outlives the loan. */
+    sm_bridge_lend(b, SM_BRIDGE_ORIGIN, data, 20000);
+    assert_int_equal(sm_bridge_room(b, SM_BRIDGE_ORIGIN), SM_BRIDGE_OUT_MAX - 20000);
+    assert_int_equal(sm_bridge_out(b, SM_BRIDGE_GUEST, &p), 20000);
+    assert_ptr_equal(p, data);
+    sm_bridge_took(b, SM_BRIDGE_GUEST, 5000);
+    sm_bridge_keep(b);
+    memset(data, '#', 20000);
+    assert_int_equal(sm_bridge_out(b, SM_BRIDGE_GUEST, &p), 15000);
+    for (size_t i = 0; i < 15000; i++)
+        assert_int_equal(p[i], 'b');
+    assert_int_equal(drain(b, SM_BRIDGE_GUEST), 15000);
+    assert_true(sm_bridge_idle(b));
+    sm_bridge_free(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -405,6 +496,8 @@ int main(void)
         cmocka_unit_test(test_what_is_held_is_counted),
         cmocka_unit_test(test_idle_holds_no_buffer),
         cmocka_unit_test(test_queue),
+        cmocka_unit_test(test_queue_lent),
+        cmocka_unit_test(test_lent_body),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

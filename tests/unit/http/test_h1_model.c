@@ -247,18 +247,6 @@ static void answer(struct model *m)
     sm_bridge_answer(m->b, m->answered, &a);
 }
 
-static void feed(struct model *m, enum sm_bridge_side side, size_t max)
-{
-    size_t n = SM_MIN(SM_MIN(sm_bridge_room(m->b, side), m->in[side]->len), max);
-
-    if (n == 0)
-        return;
-    uint8_t *copy = g_memdup2(m->in[side]->str, n);
-    g_string_erase(m->in[side], 0, (gssize)n);
-    sm_bridge_feed(m->b, side, copy, n);
-    g_free(copy);
-}
-
 static void take(struct model *m, enum sm_bridge_side side, size_t max)
 {
     const uint8_t *p;
@@ -268,6 +256,27 @@ static void take(struct model *m, enum sm_bridge_side side, size_t max)
     sm_bridge_took(m->b, side, n);
     if (side == SM_BRIDGE_ORIGIN)
         assert_true(m->got[side]->len <= m->allowed);
+}
+
+/* Given, or lent: then some of it is taken before it goes away. */
+static void feed(struct model *m, enum sm_bridge_side side, size_t max)
+{
+    size_t n = SM_MIN(SM_MIN(sm_bridge_room(m->b, side), m->in[side]->len), max);
+
+    if (n == 0)
+        return;
+    uint8_t *copy = g_memdup2(m->in[side]->str, n);
+    g_string_erase(m->in[side], 0, (gssize)n);
+    if (g_rand_boolean(m->rand)) {
+        sm_bridge_feed(m->b, side, copy, n);
+    } else {
+        sm_bridge_lend(m->b, side, copy, n);
+        for (unsigned i = upto(m, 3); i > 0; i--)
+            take(m, side == SM_BRIDGE_GUEST ? SM_BRIDGE_ORIGIN : SM_BRIDGE_GUEST, 1 + upto(m, 2000));
+        sm_bridge_keep(m->b);
+    }
+    memset(copy, '#', n);
+    g_free(copy);
 }
 
 static void play(struct model *m, uint32_t seed)

@@ -1535,7 +1535,6 @@ int main(void)
         cmocka_unit_test(test_sessions_cost),
         cmocka_unit_test(test_chains_cost),
         cmocka_unit_test(test_chains),
-        cmocka_unit_test(test_chains),
         cmocka_unit_test(test_chains_and_sessions),
         cmocka_unit_test(test_chains_bounded),
         cmocka_unit_test(test_roots),
