@@ -33,8 +33,9 @@ static struct {
     OSSL_PROVIDER *provider;
 } real;
 
-/* Names as the default provider has them: the first of an algorithm's. MD5 is only looked up: libssl asserts on it. */
-static const char *const digests[] = {"MD5", "MD5-SHA1", "SHA1", "SHA2-224", "SHA2-256", "SHA2-384", "SHA2-512", NULL};
+/* Names as the default provider has them: the first of an algorithm's. libssl asserts that MD5 is there. */
+static const char *const digests[] = {"MD5",      "MD5-SHA1", "SHA1",      "SHA2-224", "SHA2-256",
+                                      "SHA2-384", "SHA2-512", "SHAKE-256", NULL};
 static const char *const ciphers[] = {"NULL",
                                       "AES-128-GCM",
                                       "AES-256-GCM",
@@ -51,8 +52,7 @@ static const char *const ciphers[] = {"NULL",
 /* HMAC, HKDF and TLS1-PRF are keys to libssl: of a PSK's binder, of a record under CBC. */
 static const char *const keys[] = {"RSA",  "RSA-PSS", "EC",   "ED25519", "ED448",    "X25519",
                                    "X448", "DH",      "HMAC", "HKDF",    "TLS1-PRF", NULL};
-/* DER: what leads from PEM to DER. */
-static const char *const codecs[] = {"RSA", "RSA-PSS", "EC", "ED25519", "ED448", "DER", NULL};
+static const char *const codecs[] = {"RSA", "RSA-PSS", "EC", "ED25519", "ED448", NULL};
 
 static const struct shortened {
     int operation;
@@ -62,9 +62,8 @@ static const struct shortened {
     {OSSL_OP_DIGEST, digests, NULL},
     {OSSL_OP_CIPHER, ciphers, NULL},
     {OSSL_OP_KEYMGMT, keys, NULL},
-    {OSSL_OP_DECODER, codecs,
-     (const char *const[]){"input=pem", "structure=SubjectPublicKeyInfo", "structure=PrivateKeyInfo",
-                           "structure=EncryptedPrivateKeyInfo", "structure=type-specific", NULL}},
+    /* Of certificates. For private keys OpenSSL falls back to the code that it had before there were decoders. */
+    {OSSL_OP_DECODER, codecs, (const char *const[]){"structure=SubjectPublicKeyInfo", NULL}},
     {OSSL_OP_ENCODER, codecs,
      (const char *const[]){"structure=SubjectPublicKeyInfo", "structure=PrivateKeyInfo", NULL}},
 };
