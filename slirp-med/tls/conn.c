@@ -309,9 +309,16 @@ void sm_tls_conn_free(struct sm_tls_conn *c)
     g_free(c);
 }
 
+/* ERR_clear_error() goes through all of the queue's places, twice a read and twice a write. */
+static void forget_errors(void)
+{
+    if (ERR_peek_error() != 0)
+        ERR_clear_error();
+}
+
 static void begin(struct sm_tls_conn *c, size_t want)
 {
-    ERR_clear_error(); /* what others left behind would be taken for ours */
+    forget_errors(); /* what others left behind would be taken for ours */
     c->drained = false;
     c->taken = 0;
     c->records = 0;
@@ -325,7 +332,7 @@ static void end(struct sm_tls_conn *c)
     if (s->in_pos < s->in_len && !sm_buf_append(&c->in, s->in + s->in_pos, s->in_len - s->in_pos))
         g_assert_not_reached(); /* the wire is only read when c->in is empty, and its maximum is one read */
     s->in_pos = s->in_len = 0;
-    ERR_clear_error();
+    forget_errors();
 }
 
 /* --- output --- */
