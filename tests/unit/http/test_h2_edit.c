@@ -310,7 +310,7 @@ static void cut_off(void **state)
     struct sm_scrub *scrub = scrub_new();
     struct sm_bridge_edit edit = {.scrub = scrub};
 
-    for (unsigned how = 0; how < 4; how++) {
+    for (unsigned how = 0; how < 5; how++) {
         struct h2_world w;
         h2_world_init(&w, NULL);
         w.edit = &edit;
@@ -329,8 +329,12 @@ static void cut_off(void **state)
             sm_bridge_eof(w.b, SM_BRIDGE_ORIGIN, true);
         else if (how == 2)
             nghttp2_submit_rst_stream(w.end[SM_BRIDGE_GUEST], 0, id, NGHTTP2_CANCEL);
-        else
+        else if (how == 3)
             h2_raw(&w, SM_BRIDGE_ORIGIN, "\0\0\1\0\1\0\0\0\0x", 10); /* DATA on stream 0 */
+        else
+            s->send_trailer = "connection";
+        if (how == 4)
+            h2_more(&w, SM_BRIDGE_ORIGIN, 1, 0, true);
         h2_run(&w);
         assert_string_equal(client(&w, id)->text->str, how == 2 ? "data: " : "data: sk-Test");
         assert_false(client(&w, id)->ended);
@@ -375,12 +379,65 @@ static void window(void **state)
     sm_scrub_unref(scrub);
 }
 
+/* What was held of a response that nobody wants any more is given back to the connection's window. */
+static void given_up(void **state)
+{
+    uint8_t secret[SM_SCRUB_SECRET_MAX];
+    g_autoptr(GString) body = g_string_new(NULL);
+    struct h2_options options = {.windows = 1 << 24};
+    struct h2_world w;
+
+    for (size_t i = 0; i < sizeof(secret); i++)
+        secret[i] = (uint8_t)(i * 131 + (i >> 3) + 1);
+    for (size_t i = 0; i < sizeof(secret) - 1; i++)
+        g_string_append_printf(body, "%%%02X", secret[i]);
+    struct sm_scrub *scrub = sm_scrub_new(secret, sizeof(secret));
+    struct sm_bridge_edit edit = {.scrub = scrub};
+    h2_world_init(&w, &options);
+    w.edit = &edit;
+    for (size_t all = 0, n = 0; all < 2 * (size_t)SM_H2_WINDOW_CONNECTION; all += body->len, n++) {
+        int32_t id = h2_request(&w, "GET", "/wait", -1, NULL), there = (int32_t)(2 * n + 1);
+        h2_run(&w);
+        struct h2_seen *s = server(&w, there);
+        s->send_text = body->str;
+        s->send_more = true;
+        h2_respond(&w, there, ":status: 200\n", (int64_t)body->len);
+        h2_run(&w);
+        assert_int_equal(w.account, body->len);
+        nghttp2_submit_rst_stream(w.end[SM_BRIDGE_GUEST], 0, id, NGHTTP2_CANCEL);
+        h2_run(&w);
+        assert_int_equal(w.account, 0);
+    }
+    assert_string_equal(w.broken->str, "");
+    h2_world_done(&w);
+    sm_scrub_unref(scrub);
+}
+
+/* A HEAD has no body that could be encoded, whatever its answer says and however it ends. */
+static void head_request(void **state)
+{
+    struct sm_scrub *scrub = scrub_new();
+    struct sm_bridge_edit edit = {.scrub = scrub};
+    struct h2_world w;
+
+    h2_world_init(&w, NULL);
+    w.edit = &edit;
+    (void)h2_request(&w, "HEAD", "/wait", -1, NULL);
+    h2_run(&w);
+    h2_respond(&w, 1, ":status: 200\ncontent-encoding: gzip\n", 0);
+    h2_run(&w);
+    assert_string_equal(w.told->str, "1 done 200 0 0\n");
+    h2_world_done(&w);
+    sm_scrub_unref(scrub);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(requests), cmocka_unit_test(full_head), cmocka_unit_test(invalid), cmocka_unit_test(trailers),
-        cmocka_unit_test(waiting),  cmocka_unit_test(responses), cmocka_unit_test(interim), cmocka_unit_test(events),
-        cmocka_unit_test(cut_off),  cmocka_unit_test(window),
+        cmocka_unit_test(requests), cmocka_unit_test(full_head), cmocka_unit_test(invalid),
+        cmocka_unit_test(trailers), cmocka_unit_test(waiting),   cmocka_unit_test(responses),
+        cmocka_unit_test(interim),  cmocka_unit_test(events),    cmocka_unit_test(cut_off),
+        cmocka_unit_test(window),   cmocka_unit_test(given_up),  cmocka_unit_test(head_request),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
