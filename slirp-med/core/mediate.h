@@ -42,8 +42,8 @@
 /** ... at the end of the workspace, when nobody waits for a turn: what a socket buffer holds, and some. */
 #define SM_MEDIATE_STOP_ROUNDS 16
 /**
- * Bytes that wait in all mediated flows together, unfinished heads and what TLS has read ahead included. A flow may hold up to 0.5 MiB (HTTP/1) or the windows of HTTP/2, a thousand busy ones hold
- * far less than this; beyond it a flow that holds more than its share is not read any more, and an HTTP/2 connection is ended.
+ * Bytes that wait in all mediated flows together, unfinished heads and what TLS has read ahead included. A flow may hold
+ * up to 0.5 MiB (HTTP/1) or the windows of HTTP/2, a thousand busy ones hold far less than this; beyond it a flow that holds more than its share is not read any more, and an HTTP/2 connection is ended.
  */
 #define SM_MEDIATE_TOTAL ((size_t)512 << 20)
 #define SM_MEDIATE_SHARE ((size_t)16 << 10)

@@ -10,6 +10,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 import warnings
 
 import forge
@@ -68,6 +69,11 @@ def odd_serve(p, what):
     elif what == "alert.test":
         p.recv()
         p.say(b"\x15\x03\x03\x00\x02\x02\x28")
+    elif what == "trickle.test":  # the beginning of a record that never becomes whole
+        p.recv()
+        for byte in b"\x16\x03\x03\x40\x00\x02" + b"x" * 300:
+            p.say(bytes([byte]))
+            time.sleep(0.1)
     else:  # stall: reads all, says nothing
         while p.more():
             pass
@@ -147,7 +153,7 @@ def endpoints():
     for site, v in (("clientcert12.test", V.TLSv1_2), ("clientcert13.test", V.TLSv1_3)):
         e[w.TLS_BAD[site], 443] = site, tls(context("good.pem", versions=(v, v), alpn=h1, client_ca=ca), http_serve)
     e[w.TLS_BAD["tls10.test"], 443] = "tls10.test", tls(context("good.pem", versions=(V.TLSv1, V.TLSv1_1), weak=True), http_serve)
-    for site in ("rsthello.test", "finhello.test", "nottls.test", "alert.test", "stall.test"):
+    for site in ("rsthello.test", "finhello.test", "nottls.test", "alert.test", "stall.test", "trickle.test"):
         e[w.TLS_BAD[site], 443] = site, lambda p, site=site: odd_serve(p, site)
     e[S["flood.test"], 443] = "flood.test", flood_serve
     for ip in w.TLS_BAD.values():
