@@ -621,6 +621,8 @@ static void sniff(struct sm_session *s, bool waited)
     }
     stuck = io == SM_TLS_IO_WANT_WRITE;
     enum sm_http_status http = sm_http_head_feed(&m->head, sm_buf_peek(&m->sniff), m->sniff.len);
+    if (guest->eof)
+        http = sm_http_head_end(&m->head, sm_buf_peek(&m->sniff), m->sniff.len);
     if (http == SM_HTTP_HTTP1 || http == SM_HTTP_REJECT || http == SM_HTTP_HTTP2 ||
         m->head.maybe == SM_HTTP_MAYBE_LINE) {
         use_bridge(s, new_http(m, http == SM_HTTP_HTTP2));

@@ -295,6 +295,8 @@ static void classify(struct sm_session *s)
     enum sm_tls_status tls = sm_tls_hello_feed(s->tls, data, s->held.len);
     enum sm_http_status http = sm_http_head_feed(s->http, data, s->held.len);
 
+    if (s->guest_eof && tls == SM_TLS_NOT_TLS)
+        http = sm_http_head_end(s->http, data, s->held.len);
     if (tls != SM_TLS_NOT_TLS && tls != SM_TLS_NEED_MORE)
         s->classified = "tls";
     else if (http == SM_HTTP_HTTP1 || http == SM_HTTP_REJECT)

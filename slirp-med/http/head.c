@@ -591,3 +591,12 @@ enum sm_http_status sm_http_head_feed(struct sm_http_head *h, const uint8_t *dat
         read_fields(h, data, len);
     return h->status;
 }
+
+enum sm_http_status sm_http_head_end(struct sm_http_head *h, const uint8_t *data, size_t len)
+{
+    len = SM_MIN(len, (size_t)SM_HTTP_HEAD_MAX);
+    if (h->status == SM_HTTP_NEED_MORE && h->not_preface && h->state == STATE_REQUEST_LINE &&
+        (mentions_http(data, len) || (h->known && is_simple_request(h, data, len))))
+        refuse(h, SM_HTTP_REJECT_REQUEST_LINE);
+    return h->status;
+}

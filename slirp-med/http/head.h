@@ -169,6 +169,11 @@ void sm_http_head_init(struct sm_http_head *h);
  * before. Return: h->status. Once it is not NEED_MORE it does not change any more, whatever is fed.
  */
 enum sm_http_status sm_http_head_feed(struct sm_http_head *h, const uint8_t *data, size_t len);
+/**
+ * sm_http_head_end() - the guest has ended; the same bytes as were fed last. A request line without its line end is one
+ * to a server that reads up to the end: then REJECT, otherwise the status stays.
+ */
+enum sm_http_status sm_http_head_end(struct sm_http_head *h, const uint8_t *data, size_t len);
 
 const char *sm_http_status_name(enum sm_http_status status);
 /** sm_http_reject_name() - a stable word for logs and audit: "http_host_repeated". */

@@ -95,3 +95,20 @@ for way in ("clear", "tls"):
     assert b"smuggled" not in world.received(mark) and len(world.requests(mark)) == 2
     assert len(r.events("egress_http_request")) == 2
     r.none("egress_mitm_opaque")
+
+
+@pytest.mark.core
+def test_a_request_line_that_ends_with_the_connection_is_no_way_past_the_judge(sm, world, mark):
+    """Some servers read a line up to the end of the input and answer it."""
+    r = sm.guest("""
+import httplib as h
+for line in ("GET /smuggled HTTP/1.1", "GET /smuggled", "PURGE /smuggled HTTP/1.0"):
+    for way in ("clear", "tls"):
+        c = h.connect("origin.test", 80) if way == "clear" else h.tls("origin.test")
+        c.send(line.encode())
+        c.shut()
+        out[way + line] = c.rest().decode("latin-1")[:12]
+""", *STRICT)
+    assert world.received(mark) == b"", world.received(mark)
+    assert set(r.out.values()) <= {"", "HTTP/1.1 400"}, r.out
+    r.none("egress_mitm_opaque")

@@ -341,6 +341,36 @@ static void test_samples_cut_everywhere(void **state)
     }
 }
 
+/* At the end a request line without its line end is one; anything else stays what it was. */
+static void test_end(void **state)
+{
+    static const struct {
+        const char *text;
+        enum sm_http_status status;
+    } cases[] = {{"GET / HTTP/1.1", SM_HTTP_REJECT},
+                 {"GET / HTTP/1.1\r", SM_HTTP_REJECT},
+                 {"GET /", SM_HTTP_REJECT},
+                 {" GET /", SM_HTTP_REJECT},
+                 {"FOO / HTTP/1.0", SM_HTTP_REJECT},
+                 {"GET /\x0bHTTP/1.1", SM_HTTP_REJECT},
+                 {"GET key", SM_HTTP_NEED_MORE},
+                 {"GET", SM_HTTP_NEED_MORE},
+                 {"EHLO mail.test", SM_HTTP_NEED_MORE},
+                 {"", SM_HTTP_NEED_MORE},
+                 {"GET / HTTP/1.1\r\nX", SM_HTTP_NEED_MORE},
+                 {"PRI * HTTP/2.0", SM_HTTP_NEED_MORE},
+                 {"\x16", SM_HTTP_NOT_HTTP}};
+    (void)state;
+    for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
+        struct sm_http_head h;
+        sm_http_head_init(&h);
+        const uint8_t *data = (const uint8_t *)cases[i].text;
+        sm_http_head_feed(&h, data, strlen(cases[i].text));
+        if (sm_http_head_end(&h, data, strlen(cases[i].text)) != cases[i].status)
+            fail_msg("%s: %s", cases[i].text, sm_http_status_name(h.status));
+    }
+}
+
 /* NOT_HTTP is of use only when it comes with the first byte that shows it. */
 static void test_not_http_is_early(void **state)
 {
@@ -499,6 +529,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_samples_cut_everywhere),
+        cmocka_unit_test(test_end),
         cmocka_unit_test(test_not_http_is_early),
         cmocka_unit_test(test_preface),
         cmocka_unit_test(test_fields_of_the_result),
