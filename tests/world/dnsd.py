@@ -50,7 +50,7 @@ def svcb(owner, rtype=HTTPS, alpn=(b"h2", b"http/1.1"), ech=b"\x00\x08echechec",
     return rr(owner, rtype, struct.pack("!H", 1) + b"\0" + p)
 
 
-ZONE = {n: [(A, a(n, ip))] for n, ip in {**w.WEB, **w.SITES, **w.GIT, **w.TLS_BAD}.items()}
+ZONE = {n: [(A, a(n, ip))] for n, ip in {**w.WEB, **w.SITES, **w.GIT, **w.TLS_BAD, **w.CRED_PUBLIC, **w.CRED_INSIDE}.items()}
 for _n, _ip in {"proto.test": w.PROTO, "inside.test": "10.0.0.5", "meta.test": "169.254.169.254", "loop.test": "127.0.0.1",
                 "zeroaddr.test": "0.0.0.0", "own.test": w.CORE, "cgn.test": "100.64.0.9", "azure.test": "168.63.129.16",
                 "lan.test": "192.168.7.7", "blackhole.test": w.BLACKHOLE, "unreach.test": w.UNREACHABLE,
@@ -149,6 +149,8 @@ def answer(q):
     if q["name"] in ODD:
         return ODD[q["name"]](q)
     rows = ZONE.get(q["name"])
+    if rows is None and q["name"].endswith(".swap.test"):  # as many hosts with a credential as a test wants
+        rows = [(A, a(q["name"], w.SITES["h2.test"]))]
     if rows is None:
         if not q["name"].endswith("test"):
             return [reply(q, rcode=REFUSED)]

@@ -13,6 +13,7 @@ import threading
 import time
 import warnings
 
+import credd
 import forge
 import peer
 import worldlib as w
@@ -140,6 +141,9 @@ def endpoints():
         e[S[site], 443] = site, tls(context("good.pem", alpn=alpn, **kw), http_serve)
         e[S[site], 80] = site, http_serve
         e[S[site], 8443] = site, tls(context("good.pem", alpn=alpn, **kw), http_serve)
+    for site, ip in {**w.CRED_PUBLIC, **w.CRED_INSIDE}.items():
+        port = w.VAULT if site == "vault.test" else 443
+        e[ip, port] = site, tls(context("good.pem", alpn=both if site in w.PROVIDERS else h1), http_serve)
     for site in ("inter.test", "ipsan.test"):
         e[S[site], 443] = site, tls(context(site + ".pem", alpn=h1), http_serve)
         e[S[site], 80] = site, http_serve
@@ -181,6 +185,7 @@ def main(folder, path):
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     threading.stack_size(1 << 20)
+    credd.install()
     ep = select.epoll()
     listeners = {}
     for (ip, port), (site, serve) in endpoints().items():

@@ -283,7 +283,7 @@ async def main(mode, path):
     if mode == "internet":
         for port, cls in EVERYWHERE.items():
             await listen(cls, "0.0.0.0", port)
-        taken = {*w.WEB.values(), *w.GIT.values(), *w.SITES.values(), *w.TLS_BAD.values()}  # nginx and origin.py have those
+        taken = {*w.WEB.values(), *w.GIT.values(), *w.SITES.values(), *w.TLS_BAD.values(), *w.CRED_PUBLIC.values()}  # nginx and origin.py have those
         for ip in w.INSIDE + [x for x in w.PUBLIC if x not in taken]:
             await listen(Http, ip, 80)
             await listen(Conn, ip, 443)

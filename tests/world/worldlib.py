@@ -6,6 +6,7 @@ Everything that serves or observes writes JSON lines to a file of its own under 
 waiting until the sniffer has seen it, so that "nothing arrived" is a fact and not a race.
 """
 import array
+import hashlib
 import json
 import os
 import socket
@@ -25,6 +26,17 @@ SITES = {"origin.test": "203.0.113.40", "alias.test": "203.0.113.40", "h2.test":
          "inter.test": "203.0.113.46",  # good, by way of an intermediate CA
          "ipsan.test": "203.0.113.47",  # good for its address only
          "flood.test": "203.0.113.48"}  # sends what its client names, without end
+# credd.py on origin.py's TLS: the token endpoint (once more at a private address) and Vault (port VAULT).
+CRED = {"id.test": "203.0.113.70", "vault.test": "203.0.113.71"}
+CRED_INSIDE = {"id10.test": "10.0.0.70"}
+# The providers of --cred-swap: address, path, header and what stands before the key.
+PROVIDERS = {"api.anthropic.com": ("203.0.113.72", "/v1/messages", "x-api-key", ""),
+             "api.openai.com": ("203.0.113.73", "/v1/chat/completions", "authorization", "Bearer "),
+             "generativelanguage.googleapis.com": ("203.0.113.74", "/v1beta/models/", "x-goog-api-key", ""),
+             "api.groq.com": ("203.0.113.75", "/openai/v1/chat/completions", "authorization", "Bearer "),
+             "openrouter.ai": ("203.0.113.76", "/api/v1/chat/completions", "authorization", "Bearer "),
+             "api.deepseek.com": ("203.0.113.77", "/chat/completions", "authorization", "Bearer ")}
+CRED_PUBLIC = {**CRED, **{n: p[0] for n, p in PROVIDERS.items()}}
 GIT = {"git.test": "203.0.113.43"}      # nginx with h1 and h2 before origin.py's smart-HTTP git
 # TLS servers that no verified handshake may succeed with, and the word that the audit has for each.
 BAD_CERT = {"expired.test": ("203.0.113.50", "certificate_expired"), "notyet.test": ("203.0.113.51", "certificate_not_yet_valid"),
@@ -51,7 +63,7 @@ UNREACHABLE = "198.51.100.77"  # ICMP host unreachable
 # Inside addresses that really answer: a denial that fails would connect, and show in the log.
 INSIDE = ["10.0.0.5", "169.254.169.254", "192.168.7.7", "100.64.0.9", "168.63.129.16", "172.16.9.9", "198.18.0.5",
           "192.0.0.8", "240.0.0.5", "10.0.2.77"]
-PUBLIC = sorted({*WEB.values(), *SITES.values(), *GIT.values(), *TLS_BAD.values()}) + [PROTO, STRANGER, OTHER_RESOLVER, DNS, DNS_PLAIN, "198.51.100.10"]
+PUBLIC = sorted({*WEB.values(), *SITES.values(), *GIT.values(), *TLS_BAD.values(), *CRED_PUBLIC.values()}) + [PROTO, STRANGER, OTHER_RESOLVER, DNS, DNS_PLAIN, "198.51.100.10"]
 CORE6, ROUTER6 = "2001:db8:1::2", "2001:db8:1::1"
 
 # Ports of servers.py.
@@ -64,7 +76,7 @@ MARK = 2099                 # World.sync()'s marker
 HTTP_ECHO, UPLOAD, H2C = 8000, 8090, 8081
 BIG = 1 << 30
 # Ports of origin.py beside 80 and 443. IMAPS speaks first inside TLS, TLS_LINE echoes lines inside TLS, SUBMISSION has STARTTLS.
-IMAPS, TLS_LINE, SUBMISSION, GRPC_CLEAR, DRIP = 993, 4433, 587, 50051, 8082
+IMAPS, TLS_LINE, SUBMISSION, GRPC_CLEAR, DRIP, VAULT = 993, 4433, 587, 50051, 8082, 8200
 
 BANNER_SSH = b"SSH-2.0-world_1.0\r\n"
 BANNER_SMTP = b"220 world.test ESMTP\r\n"
@@ -76,6 +88,11 @@ def pattern(n):
     a = array.array("Q", range(n // 8 + 1))
     a.byteswap()
     return a.tobytes()[:n]
+
+
+def token(key, n):
+    """The token that the endpoint gives as its answer number n for this key."""
+    return f"tok-{key}-{n}-" + hashlib.sha256(f"{key} {n}".encode()).hexdigest()[:24]
 
 
 def jsonl(path, start=0):
@@ -114,6 +131,7 @@ class World:
         self.ca = os.path.join(self.dir, "ca.pem")
         self.www = os.path.join(self.dir, "www")
         self.git = os.path.join(self.dir, "git")  # bare repositories here are served as http(s)://git.test/NAME.git
+        self.keys = os.path.join(self.dir, "keys")  # NAME.pub: what credd.py verifies tokens against
         self.client_cert = os.path.join(self.dir, "client.pem")  # certificate and key that clientcert*.test accept
 
     def log(self, name):
@@ -164,6 +182,28 @@ class World:
     def requests(self, mark, **match):
         """Requests that origin.py had received whole since the mark: the record is written before the answer is sent."""
         return self.since(mark, "origin", ev="request", **match)
+
+    def tokens(self, mark, key, **match):
+        """What the token endpoint was asked for this key since the mark."""
+        return self.since(mark, "origin", ev="token", key=key, **match)
+
+    def vault_put(self, **state):
+        """What the Vault stand-in holds and whom it knows: token, namespace, secret={path: {field: value} or "deleted"}, kv={...}, lease;
+        sealed=True, slow=True (half a second)."""
+        for word in ("sealed", "slow"):
+            path = os.path.join(self.dir, "vault", word.upper())
+            if state.pop(word, False):
+                with open(path, "w"):
+                    pass
+            elif os.path.exists(path):
+                os.unlink(path)
+        path = os.path.join(self.dir, "vault", "state.json")
+        with open(path + ".new", "w") as f:
+            json.dump({"token": "", "namespace": "", "secret": {}, "kv": {}, **state}, f)
+        os.rename(path + ".new", path)
+
+    def vault_asked(self, mark, **match):
+        return self.since(mark, "origin", ev="vault", **match)
 
     def hellos(self, mark, **match):
         """ClientHellos that origin.py's TLS ports saw: sni, alpn (offer), versions, and whether a session was offered."""
