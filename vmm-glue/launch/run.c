@@ -28,8 +28,6 @@
 #define SANITIZED 0
 #endif
 
-extern char **environ;
-
 static int64_t soft_limit(int resource)
 {
     struct rlimit limit;
@@ -59,6 +57,20 @@ static char **service_environment(void)
     }
     g_ptr_array_add(env, NULL);
     return (char **)g_ptr_array_free(env, FALSE);
+}
+
+/**
+ * guest-init's: ours, without what references name. It takes these out for CMD all the same, but what a process was
+ * started with stays in its memory.
+ */
+static char **guest_environment(const struct sm_swaps *swaps)
+{
+    g_auto(GStrv) hidden = sm_swaps_hidden_variables(swaps);
+    char **env = g_get_environ();
+
+    for (size_t i = 0; hidden[i]; i++)
+        env = g_environ_unsetenv(env, hidden[i]);
+    return env;
 }
 
 static void supervisor_freep(struct sm_supervisor **s)
@@ -104,6 +116,7 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     g_autofree char *guest_config = NULL;
     g_autofree char *resolv_conf = NULL;
     g_auto(GStrv) service_env = service_environment();
+    g_auto(GStrv) guest_env = guest_environment(o->swaps);
     g_auto(GStrv) roots_paths = sm_roots_paths(getenv("SSL_CERT_FILE"));
     sm_cleanup(sm_workspace_ca_close) struct sm_workspace_ca ca = SM_WORKSPACE_CA_INIT;
     sm_autofd audit_fd = -1;
@@ -158,7 +171,7 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     spec.children[SM_CHILD_FRONT] =
         (struct sm_child_spec){networked, front_argv, service_env, front_config, strlen(front_config)};
     spec.children[SM_CHILD_GUEST] =
-        (struct sm_child_spec){true, guest_argv, environ, guest_config, strlen(guest_config)};
+        (struct sm_child_spec){true, guest_argv, guest_env, guest_config, strlen(guest_config)};
 
     sm_cleanup(supervisor_freep) struct sm_supervisor *supervisor = sm_supervisor_new(&spec, &error);
     if (!supervisor)
