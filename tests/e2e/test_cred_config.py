@@ -87,7 +87,7 @@ except OSError as e:
     init = type(e).__name__
 out.update(env=dict(os.environ), key=text, init=init)
 """
-    r = sm.guest(code, *FLAGS, "--egress-swap-config", path, env={**VARIABLES, "KEPT": "kept"})
+    r = sm.guest(code, *FLAGS, "--egress-swap-config", path, env={**VARIABLES, "KEPT": "kept", "VAULT_ADDR": "https://vault.test:8200"})
     assert r.out["env"]["KEPT"] == "kept"
     assert not set(VARIABLES) & set(r.out["env"]), r.out["env"]
     assert SECRET not in json.dumps(r.out), r.out["key"]
