@@ -3,18 +3,15 @@
 
 What programs make of the trust is shown by tests/clients; what lies where in other distributions by tests/unit/sandbox/test_guest_trust.py.
 """
-import base64
-import ctypes
 import hashlib
 import os
-import re
 import signal
 import stat
-import subprocess
 
 import conftest
 import pytest
 from conftest import alive, descendants, processes
+from memlib import body, key_forms, memory
 
 G = ("--egress", "guarded")
 VARIABLES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO", "CARGO_HTTP_CAINFO", "AWS_CA_BUNDLE",
@@ -29,42 +26,6 @@ def folder(sm, name):
 def read(path):
     with open(path) as f:
         return f.read()
-
-
-def body(pem):
-    """The base64 text of the first block."""
-    return "".join(re.search(r"-----BEGIN [A-Z0-9 ]+-----(.*?)-----END", pem, re.S).group(1).split())
-
-
-def key_forms(pem):
-    """The key as it could lie about: text, DER, and the bare number."""
-    der = base64.b64decode(body(pem))
-    text = subprocess.run(["openssl", "pkey", "-noout", "-text"], input=pem.encode(), capture_output=True, check=True).stdout.decode()
-    number = bytes.fromhex("".join(re.search(r"priv:(.*?)pub:", text, re.S).group(1).split()).replace(":", ""))[-32:]
-    assert len(number) == 32 and number in der
-    return [body(pem).encode()[:60], der, number, number[::-1], number.hex().encode()]  # the fourth: as OpenSSL holds it
-
-
-class Vector(ctypes.Structure):
-    _fields_ = [("base", ctypes.c_void_p), ("len", ctypes.c_size_t)]
-
-
-def memory(pid):
-    """What is writable in a process: heap, data, and the stack with arguments and environment. (/proc/PID/mem would ask for the file's owner.)"""
-    libc = ctypes.CDLL(None, use_errno=True)
-    found = []
-    with open(f"/proc/{pid}/maps") as maps:
-        areas = [line.split()[:2] for line in maps]
-    for area, mode in areas:
-        if not mode.startswith("rw"):
-            continue
-        begin, end = (int(x, 16) for x in area.split("-"))
-        buf = ctypes.create_string_buffer(end - begin)
-        n = libc.process_vm_readv(pid, ctypes.byref(Vector(ctypes.addressof(buf), end - begin)), 1, ctypes.byref(Vector(begin, end - begin)), 1, 0)
-        if n > 0:
-            found.append(buf.raw[:n])
-    assert found, f"nothing of process {pid} can be read: {os.strerror(ctypes.get_errno())}"
-    return b"".join(found)
 
 
 def tree(*roots):
