@@ -134,6 +134,7 @@ static void answer(struct sm_session *s, bool ok)
                                      .workspace = s->core->config->workspace};
             say.body = page;
             say.body_len = sm_http_page_body(&p, page, sizeof(page));
+            say.keep = ok && a->status == 502; /* the credential's fault, and the next request may get one */
         }
         struct sm_bridge_edit edit;
         if (say.pass && a->swap) {

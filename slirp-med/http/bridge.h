@@ -100,6 +100,11 @@ struct sm_bridge_answer {
     uint16_t status;  /* of the refusal: 403, 421, 502 ... */
     const char *body; /* the page (http/page.h), copied; NULL: none. Sent as application/json */
     size_t body_len;
+    /**
+     * A refusal that says nothing against the connection: HTTP/1 goes on behind it too, where the request has no body
+     * (nothing has to be read for nothing) and neither side has ended the connection with it.
+     */
+    bool keep;
     const struct sm_bridge_edit *edit; /* NULL: none. Of a request that passes; copied */
 };
 

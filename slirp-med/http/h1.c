@@ -12,7 +12,8 @@
  *                      \-> DROP (refused, or nothing may follow)
  *
  * An exchange leaves the queue when its response is complete and its request is too. A refusal is an exchange whose response is a page of ours:
- * it waits for its turn, so that the responses before it come whole and first; then the connection is over. A request head that breaks a rule
+ * it waits for its turn, so that the responses before it come whole and first; then the connection is over, unless the judge would have it go
+ * on (sm_bridge_answer.keep) and nothing of the refused request is left to read. A request head that breaks a rule
  * is answered in the same way, and so is a body that does, except that the end is then a cut: the origin has a beginning of that request, and
  * must not take it for a whole one.
  *
@@ -73,6 +74,7 @@ struct exchange {
     /* PAGE */
     enum sm_bridge_outcome outcome;
     bool cut;
+    bool keep; /* the connection goes on behind it */
     uint16_t page_status;
     char *page;
     size_t page_len, page_body;
@@ -232,7 +234,7 @@ static void make_page(struct exchange *x, enum sm_bridge_outcome outcome, uint16
     x->outcome = outcome;
     x->page_status = status;
     x->page = g_malloc(cap);
-    x->page_len = sm_http_page_wrap(status, body, len, x->head, x->page, cap);
+    x->page_len = sm_http_page_wrap(status, body, len, x->head, x->keep, x->page, cap);
     x->page_body = x->head || !body ? 0 : len;
 }
 
@@ -248,7 +250,7 @@ static void make_own_page(struct h1 *h, struct exchange *x, enum sm_bridge_outco
 static void send_page(struct h1 *h)
 {
     struct exchange *x = h->first;
-    bool cut = x->cut;
+    bool cut = x->cut, keep = x->keep;
 
     put(h, SM_BRIDGE_GUEST, x->page, x->page_len);
     x->status = x->page_status;
@@ -256,7 +258,7 @@ static void send_page(struct h1 *h)
     exchange_end(h, x->outcome);
     if (cut)
         finish(h, SM_BRIDGE_CUT);
-    else
+    else if (!keep)
         close_down(h);
 }
 
@@ -445,11 +447,29 @@ static void guest_pass(struct h1 *h, const uint8_t *data)
     }
 }
 
+/*
+ * May the connection go on behind the refusal of the last request? Only if the next byte is the next request's, the
+ * guest takes what it is told (else it could make us hold ever more pages), and the origin is still there for the next.
+ */
+static bool guest_may_go_on(const struct h1 *h)
+{
+    const struct exchange *x = h->last;
+    const struct sm_http_framing *f = &h->head.framing;
+
+    return !f->chunked && !(f->has_length && f->content_length > 0) && !x->last && !x->http10 && !x->upgrade &&
+           !h->eof[SM_BRIDGE_ORIGIN] && h->out[SM_BRIDGE_GUEST].len < SM_BRIDGE_OUT_MAX;
+}
+
 /* The judge has refused it, and the page is made. */
 static void guest_refuse(struct h1 *h, size_t len)
 {
     const struct sm_http_framing *f = &h->head.framing;
 
+    if (h->last->keep) {
+        guest_head_begin(h);
+        settle(h);
+        return;
+    }
     guest_drop(h, f->chunked || (f->has_length && f->content_length > 0) || len > h->head.consumed);
     settle(h);
 }
@@ -904,6 +924,7 @@ static void h1_answer(struct sm_bridge *b, uint64_t req, const struct sm_bridge_
             x->scrub = answer->edit->scrub ? sm_scrub_ref(answer->edit->scrub) : NULL;
         }
     } else {
+        x->keep = answer->keep && guest_may_go_on(h);
         make_page(x, SM_BRIDGE_REFUSED, answer->status ? answer->status : 403, answer->body, answer->body_len);
     }
     if (!h->busy)

@@ -165,7 +165,8 @@ size_t sm_http_page_body(const struct sm_http_page *page, char *out, size_t cap)
     return w.bad ? 0 : w.len;
 }
 
-size_t sm_http_page_wrap(uint16_t status, const char *body, size_t body_len, bool head_only, char *out, size_t cap)
+size_t sm_http_page_wrap(uint16_t status, const char *body, size_t body_len, bool head_only, bool keep, char *out,
+                         size_t cap)
 {
     struct sm_wr w = sm_wr_init(out, cap);
     char number[64];
@@ -178,7 +179,7 @@ size_t sm_http_page_wrap(uint16_t status, const char *body, size_t body_len, boo
         put(&w, "Content-Type: application/json\r\n");
     g_snprintf(number, sizeof(number), "Content-Length: %zu\r\n", body ? body_len : 0);
     put(&w, number);
-    put(&w, "Connection: close\r\n\r\n");
+    put(&w, keep ? "\r\n" : "Connection: close\r\n\r\n");
     if (body && !head_only)
         sm_wr_bytes(&w, body, body_len);
     return w.bad ? 0 : w.len;
@@ -189,5 +190,5 @@ size_t sm_http_page_response(const struct sm_http_page *page, bool head_only, ch
     char body[SM_HTTP_PAGE_MAX];
     size_t len = sm_http_page_body(page, body, sizeof(body));
 
-    return len > 0 ? sm_http_page_wrap(page->status, body, len, head_only, out, cap) : 0;
+    return len > 0 ? sm_http_page_wrap(page->status, body, len, head_only, false, out, cap) : 0;
 }

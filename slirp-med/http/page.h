@@ -30,8 +30,12 @@ struct sm_http_page {
 size_t sm_http_page_body(const struct sm_http_page *page, char *out, size_t cap);
 /** sm_http_page_response() - a whole HTTP/1.1 response: head with content-type, content-length and connection: close, and the body unless @head_only. */
 size_t sm_http_page_response(const struct sm_http_page *page, bool head_only, char *out, size_t cap);
-/** sm_http_page_wrap() - the same around a body that is there already. @body NULL: none, and no content-type. 0 if it does not fit. */
-size_t sm_http_page_wrap(uint16_t status, const char *body, size_t body_len, bool head_only, char *out, size_t cap);
+/**
+ * sm_http_page_wrap() - the same around a body that is there already. @body NULL: none, and no content-type.
+ * @keep: without connection: close. 0 if it does not fit.
+ */
+size_t sm_http_page_wrap(uint16_t status, const char *body, size_t body_len, bool head_only, bool keep, char *out,
+                         size_t cap);
 /** sm_http_status_text() - "Forbidden"; "" for a status that we never send. */
 const char *sm_http_status_text(uint16_t status);
 /** sm_http_page_hint() - for a reason: what its reader can do; NULL when we know nothing better than the reason. */

@@ -23,6 +23,9 @@
 #define P400 PAGE("400 Bad Request")
 #define P403 PAGE("403 Forbidden")
 #define P502 PAGE("502 Bad Gateway")
+/* The connection goes on behind it. */
+#define K403_HEAD "HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: 4\r\n\r\n"
+#define K403 K403_HEAD "page"
 
 #define GET(path) "GET " path " HTTP/1.1\r\nHost: a.test\r\n\r\n"
 #define POST(path) "POST " path " HTTP/1.1\r\nHost: a.test\r\n"
@@ -67,19 +70,21 @@ struct run {
 
 struct due {
     uint64_t req;
-    bool pass;
+    bool pass, keep;
 };
 
-static void say(struct run *r, uint64_t req, bool pass)
+static void say(struct run *r, struct due due)
 {
-    struct sm_bridge_answer a = {.pass = pass, .status = 403, .body = pass ? NULL : "page", .body_len = 4};
-    sm_bridge_answer(r->b, req, &a);
+    struct sm_bridge_answer a = {
+        .pass = due.pass, .status = 403, .keep = due.keep, .body = due.pass ? NULL : "page", .body_len = 4};
+    sm_bridge_answer(r->b, due.req, &a);
 }
 
 static void on_request(void *ctx, struct sm_bridge *b, const struct sm_bridge_request *q)
 {
     struct run *r = ctx;
-    struct due due = {q->req, !g_str_has_prefix(q->path.ptr, "/deny")};
+    bool keep = g_str_has_prefix(q->path.ptr, "/keep");
+    struct due due = {q->req, !keep && !g_str_has_prefix(q->path.ptr, "/deny"), keep};
 
     assert_ptr_equal(b, r->b);
     g_string_append_printf(r->events, "?%u %.*s %.*s %.*s", (unsigned)q->req, (int)q->method.len, q->method.ptr,
@@ -99,7 +104,7 @@ static void on_request(void *ctx, struct sm_bridge *b, const struct sm_bridge_re
     else if (r->async)
         g_array_append_val(r->due, due);
     else
-        say(r, due.req, due.pass);
+        say(r, due);
 }
 
 static void on_response(void *ctx, const struct sm_bridge_response *q)
@@ -150,7 +155,7 @@ static void settle(struct run *r)
         while (r->due->len > 0) {
             struct due due = g_array_index(r->due, struct due, 0);
             g_array_remove_index(r->due, 0);
-            say(r, due.req, due.pass);
+            say(r, due);
             moved = true;
         }
         for (unsigned side = 0; side < SM_BRIDGE_SIDES; side++) {
@@ -188,7 +193,7 @@ static void give(struct run *r, char what, const char *data, size_t len)
         break;
     case 'y':
     case 'n':
-        say(r, r->later, what == 'y');
+        say(r, (struct due){r->later, what == 'y', false});
         settle(r);
         break;
     default:
@@ -701,6 +706,61 @@ static const struct script refusals[] = {
      GET("/1"),
      "HTTP/1.1 200 OK\r\n\r\na",
      ASK("1", "GET", "/1") ASK("2", "GET", "/deny") "!1 200 0 1 done\n!2 0 0 0 reset\n",
+     "finished"},
+    {"kept: it goes on behind it",
+     {{'g', GET("/keep") GET("/2")}, {'g', GET("/keep")}, {'o', OK("b", "1")}, {'g', GET("/4")}, {'o', OK("d", "1")}},
+     GET("/2") GET("/4"),
+     K403 OK("b", "1") K403 OK("d", "1"),
+     ASK("1", "GET", "/keep") "!1 403 0 4 refused\n" ASK("2", "GET", "/2")
+         ASK("3", "GET", "/keep") "!2 200 0 1 done\n!3 403 0 4 refused\n" ASK("4", "GET", "/4") "!4 200 0 1 done\n",
+     "live"},
+    {"kept: the guest ends behind it",
+     {{'g', GET("/1") GET("/keep")}, {'G', NULL}, {'o', OK("a", "1")}},
+     GET("/1"),
+     OK("a", "1") K403,
+     ASK("1", "GET", "/1") ASK("2", "GET", "/keep") "!1 200 0 1 done\n!2 403 0 4 refused\n",
+     "finished"},
+    {"kept: HEAD",
+     {{'g', "HEAD /keep HTTP/1.1\r\nHost: a.test\r\n\r\n"}},
+     "",
+     K403_HEAD,
+     ASK("1", "HEAD", "/keep") "!1 403 0 0 refused\n",
+     "live"},
+    {"kept: what the origin says unasked is not its answer",
+     {{'g', GET("/keep")}, {'o', OK("a", "1")}},
+     "",
+     K403,
+     ASK("1", "GET", "/keep") "!1 403 0 4 refused\n#0 origin http_response_unasked\n",
+     "finished"},
+    {"not kept: it has a body",
+     {{'g', POST("/keep") "Content-Length: 5\r\n\r\nhello" GET("/2")}, {'G', NULL}},
+     "",
+     P403,
+     ASK("1", "POST", "/keep") "!1 403 0 4 refused\n",
+     "finished"},
+    {"not kept: chunked",
+     {{'g', POST("/keep") CHUNKED "0\r\n\r\n" GET("/2")}, {'G', NULL}},
+     "",
+     P403,
+     ASK("1", "POST", "/keep") "!1 403 0 4 refused\n",
+     "finished"},
+    {"not kept: the guest closes",
+     {{'g', "GET /keep HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n"}},
+     "",
+     P403,
+     ASK("1", "GET", "/keep") "!1 403 0 4 refused\n",
+     "finished"},
+    {"not kept: HTTP/1.0",
+     {{'g', "GET /keep HTTP/1.0\r\nHost: a.test\r\nConnection: keep-alive\r\n\r\n"}},
+     "",
+     P403,
+     "?1 GET a.test /keep 1.0\n!1 403 0 4 refused\n",
+     "finished"},
+    {"not kept: an upgrade",
+     {{'g', WS("/keep")}},
+     "",
+     P403,
+     "?1 GET a.test /keep upgrade\n!1 403 0 4 refused\n",
      "finished"},
     {"an origin is not needed for it",
      {{'g', GET("/later")}, {'X', NULL}, {'n', NULL}},

@@ -18,13 +18,14 @@
 
 static struct {
     unsigned asked, told, broken;
-    bool wait, refuse;
+    bool wait, refuse, keep;
     struct sm_bridge_response last;
 } seen;
 
 static void on_request(void *ctx, struct sm_bridge *b, const struct sm_bridge_request *r)
 {
-    struct sm_bridge_answer a = {.pass = !seen.refuse};
+    struct sm_bridge_answer a = {
+        .pass = !seen.refuse, .keep = seen.keep, .body = seen.keep ? "page" : NULL, .body_len = 4};
 
     (void)ctx;
     seen.asked++;
@@ -293,6 +294,29 @@ static void test_refused_upload_is_dropped(void **state)
     sm_bridge_free(b);
 }
 
+/* Refusals behind which the connection goes on: for who reads them, as many as he likes; who does not read has at most a buffer of them. */
+static void test_kept_refusals_are_bounded(void **state)
+{
+    (void)state;
+    for (unsigned reads = 0; reads < 2; reads++) {
+        struct sm_bridge *b = begin();
+        const uint8_t *p;
+        unsigned sent = 0;
+        seen.refuse = seen.keep = true;
+        for (; sent < 10000 && sm_bridge_ended(b) == SM_BRIDGE_LIVE; sent++) {
+            feed(b, SM_BRIDGE_GUEST, GET);
+            if (reads)
+                assert_true(drain(b, SM_BRIDGE_GUEST) > 0);
+        }
+        assert_int_equal(seen.asked, seen.told);
+        assert_int_equal(sm_bridge_ended(b), reads ? SM_BRIDGE_LIVE : SM_BRIDGE_FINISHED);
+        assert_true(reads ? sent == 10000 : sent < 10000);
+        assert_true(reads || drain(b, SM_BRIDGE_GUEST) < SM_BRIDGE_OUT_MAX + 1000);
+        assert_int_equal(sm_bridge_out(b, SM_BRIDGE_ORIGIN, &p), 0);
+        sm_bridge_free(b);
+    }
+}
+
 /* An idle connection holds what a new one holds; malloc itself keeps a few small pieces that were freed in a cache that it counts as used. */
 /* Half a head is held for as long as its sender likes, and thousands of connections may do that: it is counted with all that waits. */
 static void test_what_is_held_is_counted(void **state)
@@ -493,6 +517,7 @@ int main(void)
         cmocka_unit_test(test_largest_heads),
         cmocka_unit_test(test_framing_is_bounded),
         cmocka_unit_test(test_refused_upload_is_dropped),
+        cmocka_unit_test(test_kept_refusals_are_bounded),
         cmocka_unit_test(test_what_is_held_is_counted),
         cmocka_unit_test(test_idle_holds_no_buffer),
         cmocka_unit_test(test_queue),

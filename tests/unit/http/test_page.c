@@ -95,7 +95,7 @@ static void test_response(void **state)
     assert_memory_equal(text, want, (size_t)n - body_len);
     assert_int_equal(sm_http_page_response(&page, false, text, 100), 0);
     /* Without a body, and a status that nobody knows. */
-    size_t len = sm_http_page_wrap(499, NULL, 0, false, text, sizeof(text));
+    size_t len = sm_http_page_wrap(499, NULL, 0, false, false, text, sizeof(text));
     text[len] = '\0';
     assert_string_equal(text, "HTTP/1.1 499 \r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
 }
