@@ -4,6 +4,7 @@
 
 bench.py [--bin FILE] [--rounds N] [--seconds S] [--only PEER,...] [--json FILE] [--markdown FILE]
 bench.py mitm ...: TLS interception, see mitm.py
+bench.py cred ...: credential swap, see cred.py
 
 Every peer is a way to run a command in a guest network whose traffic reaches the origin 203.0.113.20 in the internet
 namespace: kernel forwarding over veth (the limit a user would name), slirp4netns, pasta, and slirp-med with --egress off
@@ -232,11 +233,11 @@ def inner(a):
 
 
 def main():
-    if sys.argv[1:2] == ["mitm"]:
+    if sys.argv[1:2] in (["mitm"], ["cred"]):
         sys.path.insert(0, HERE)
         sys.dont_write_bytecode = True
-        import mitm
-        return mitm.main(sys.argv[2:])
+        import importlib
+        return importlib.import_module(sys.argv[1]).main(sys.argv[2:])
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ap.add_argument("--bin", default=os.environ.get("SLIRP_MED_BIN"))
     ap.add_argument("--rounds", type=int, default=3)

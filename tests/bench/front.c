@@ -3,8 +3,9 @@
  * A front for measurements: the core alone, without libslirp and without a guest. It starts `slirp-med core` as the supervisor would, and
  * every TCP connection that it accepts becomes a flow to a fixed destination, over the handoff that flow/msg.h describes.
  *
- *   front --core FILE --dir FOLDER --roots PEM [--opaque] --map LISTEN=DESTINATION [--map ...]
+ *   front --core FILE --dir FOLDER --roots PEM [--opaque] [--swaps JSON --secret FILE] --map LISTEN=DESTINATION [--map ...]
  *
+ * JSON is a file with the core's `swaps` (cred/swap.h); whatever reference the core asks for, it gets the secret FILE.
  * FOLDER gets egress.jsonl, ca.key and ca.pem. It prints "ready PID" (the core's), and ends in order at the end of its standard input.
  *
  * The relay is as plain as nat/tcp.c's: one copy in a direction, bytes kept only while the other side is full. With --opaque it is handed
@@ -70,7 +71,7 @@ struct front {
     GHashTable *flows;
     struct flow *dead;
     uint64_t last_id;
-    const char *roots, *dir;
+    const char *roots, *dir, *swaps, *secret;
     int dir_fd, core_pidfd;
     bool ready, ending;
     uint8_t scratch[COPY_MAX];
@@ -362,7 +363,8 @@ static void on_link(struct sm_watch *watch, uint32_t events)
     } else if (m.verb == SM_LINK_WANT) {
         if (strcmp(m.text, "audit") == 0)
             (void)renameat(f->dir_fd, "egress.jsonl", f->dir_fd, "egress.jsonl.1");
-        sm_autofd fd = strcmp(m.text, "audit") == 0 ? open_in(f, "egress.jsonl") : open(f->roots, O_RDONLY | O_CLOEXEC);
+        const char *file = g_str_has_prefix(m.text, "ref:") && f->secret ? f->secret : f->roots;
+        sm_autofd fd = strcmp(m.text, "audit") == 0 ? open_in(f, "egress.jsonl") : open(file, O_RDONLY | O_CLOEXEC);
         (void)sm_link_send(watch->fd, SM_LINK_GIVE, m.text, fd);
     } else if (m.verb == SM_LINK_FAIL) {
         fprintf(stderr, "front: the core says: %s\n", m.text);
@@ -407,6 +409,8 @@ static pid_t start_core(struct front *f, const char *exe, bool opaque)
                           "resolv_conf", "", "dns_qps", 0, "network", "guest", GUEST, "prefix_len", 24, "gateway",
                           "10.0.2.2", "resolver", "10.0.2.3", "audit", "sync", 0, "max_bytes",
                           (json_int_t)(INT64_C(16) << 30), "seq_floor", 0);
+    if (f->swaps && (!j || json_object_set_new(j, "swaps", json_load_file(f->swaps, 0, NULL)) < 0))
+        die(f->swaps);
     char *config = j ? json_dumps(j, JSON_COMPACT) : NULL;
 
     if (!config || sm_fd_seqpair(link, false) < 0 || sm_fd_seqpair(channel, true) < 0)
@@ -464,7 +468,8 @@ int main(int argc, char **argv)
 {
     static struct front f = {.core_pidfd = -1};
     static const struct option options[] = {{"core", 1, NULL, 'c'},   {"dir", 1, NULL, 'd'}, {"roots", 1, NULL, 'r'},
-                                            {"opaque", 0, NULL, 'o'}, {"map", 1, NULL, 'm'}, {NULL, 0, NULL, 0}};
+                                            {"opaque", 0, NULL, 'o'}, {"map", 1, NULL, 'm'}, {"swaps", 1, NULL, 's'},
+                                            {"secret", 1, NULL, 'k'}, {NULL, 0, NULL, 0}};
     struct rlimit files;
     const char *core = NULL;
     bool opaque = false, good = true;
@@ -486,6 +491,12 @@ int main(int argc, char **argv)
         case 'o':
             opaque = true;
             break;
+        case 's':
+            f.swaps = optarg;
+            break;
+        case 'k':
+            f.secret = optarg;
+            break;
         case 'm':
             sides = g_strsplit(optarg, "=", 2);
             good = good && f.n_maps < MAPS_MAX && g_strv_length(sides) == 2 &&
@@ -498,7 +509,8 @@ int main(int argc, char **argv)
         }
     }
     if (!good || !core || !f.dir || !f.roots || f.n_maps == 0) {
-        fprintf(stderr, "usage: front --core FILE --dir FOLDER --roots PEM [--opaque] --map LISTEN=DESTINATION ...\n");
+        fprintf(stderr, "usage: front --core FILE --dir FOLDER --roots PEM [--opaque] [--swaps JSON --secret FILE] "
+                        "--map LISTEN=DESTINATION ...\n");
         return 2;
     }
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {

@@ -106,11 +106,11 @@ class Peer:
         return None
 
     @contextlib.contextmanager
-    def front(self, opaque):
+    def front(self, opaque, more=()):
         d = os.path.join(self.d, "front")
         shutil.rmtree(d, ignore_errors=True)
         os.makedirs(d)
-        argv = [self.env.front, "--core", self.env.bin, "--dir", d, "--roots", self.env.ca] + (["--opaque"] if opaque else [])
+        argv = [self.env.front, "--core", self.env.bin, "--dir", d, "--roots", self.env.ca] + (["--opaque"] if opaque else []) + list(more)
         for k, a in LISTEN.items():
             argv += ["--map", f"{a}={ORIGIN[k]}:443"]
         with open(os.path.join(self.d, "log", "front.err"), "a+") as err:
