@@ -53,7 +53,7 @@ BAD_TLS = {"clientcert12.test": ("203.0.113.61", "client_certificate_required"),
            "clientcert13.test": ("203.0.113.62", "client_certificate_required"), "tls10.test": ("203.0.113.63", "tls_version"),
            "rsthello.test": ("203.0.113.64", "reset"), "finhello.test": ("203.0.113.65", "closed_in_handshake"),
            "nottls.test": ("203.0.113.66", "tls_protocol_error"), "alert.test": ("203.0.113.67", "peer_alert"),
-           "stall.test": ("203.0.113.68", "tls_timeout"), "trickle.test": ("203.0.113.70", "tls_timeout")}
+           "stall.test": ("203.0.113.68", "tls_timeout"), "trickle.test": ("203.0.113.78", "tls_timeout")}
 TLS_BAD = {n: a for n, (a, _) in {**BAD_CERT, **BAD_TLS}.items()}
 STRANGER = "203.0.113.30"   # sends datagrams nobody asked for
 OTHER_RESOLVER = "203.0.113.99"
