@@ -56,6 +56,9 @@ enum sm_link_verb {
 #define SM_CA_CERT_FD 8  /* core: ca.pem, for writing */
 #define SM_GUEST_CA_FD 7 /* guest: ca.pem, for reading */
 
+/* Only under a byte cap: counters.json (core/counters.h), for writing. Its numbers come in the configuration. */
+#define SM_COUNTERS_FD 9
+
 struct sm_link_msg {
     enum sm_link_verb verb;
     char text[SM_LINK_MAX]; /* "" when there is none */

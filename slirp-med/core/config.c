@@ -85,6 +85,27 @@ static bool load_network(const char *guest, int prefix_len, const char *gateway,
     return true;
 }
 
+static bool load_caps(json_t *caps, struct sm_core_config *c, GError **error)
+{
+    json_error_t at;
+    json_int_t bps, total, conns, seq, up, down;
+
+    if (json_unpack_ex(caps, &at, JSON_STRICT, "{s:I, s:I, s:I, s:{s:I, s:I, s:I !}}", "max_bps", &bps,
+                       "max_total_bytes", &total, "max_conns", &conns, "counters", "seq", &seq, "bytes_up", &up,
+                       "bytes_down", &down) < 0) {
+        sm_error_set(error, SM_ERROR_INVALID, "core configuration: \"caps\": %s", at.text);
+        return false;
+    }
+    if (bps < 0 || bps > (json_int_t)SM_CAPS_BPS_MAX || total < 0 || total > (json_int_t)SM_CAPS_TOTAL_MAX ||
+        conns < 0 || conns > (json_int_t)SM_CAPS_CONNS_MAX || seq < 0 || up < 0 || down < 0)
+        return bad_key("caps", "numbers in their ranges", error);
+    c->caps = (struct sm_caps_limits){.bps = (uint64_t)bps, .total = (uint64_t)total, .conns = (uint64_t)conns};
+    c->counters = (struct sm_counters){.seq = (uint64_t)seq, .bytes = {(uint64_t)up, (uint64_t)down}};
+    if (c->mode == SM_MODE_OFF && (bps || total || conns))
+        return bad_key("caps", "all 0 with mode off: what they do would have to be recorded", error);
+    return true;
+}
+
 void sm_core_config_free(struct sm_core_config *c)
 {
     if (!c)
@@ -110,7 +131,7 @@ struct sm_core_config *sm_core_config_load(const char *text, size_t len, GError 
     json_auto_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &at);
     const char *vault_addr = NULL, *vault_namespace = NULL;
     const char *workspace, *mode, *extra_roots, *resolv_conf, *guest, *gateway, *resolver;
-    json_t *allow, *passthrough, *deny, *swaps, *inside, *dns;
+    json_t *allow, *passthrough, *deny, *swaps, *inside, *dns, *caps;
     json_int_t qps, max_bytes, seq_floor;
     int opaque, log_query, sync, prefix_len;
 
@@ -121,12 +142,13 @@ struct sm_core_config *sm_core_config_load(const char *text, size_t len, GError 
     if (json_unpack_ex(
             root, &at, JSON_STRICT,
             "{s:s, s:s, s:b, s:b, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:I, s:{s:s, s:i, s:s, s:s !}, s:{s:b, "
-            "s:I, s:I !}, s?{s:s, s:s !}}",
+            "s:I, s:I !}, s:o, s?{s:s, s:s !}}",
             "workspace", &workspace, "mode", &mode, "opaque", &opaque, "log_query", &log_query, "extra_roots",
             &extra_roots, "allow", &allow, "passthrough", &passthrough, "deny", &deny, "swaps", &swaps, "inside",
             &inside, "dns", &dns, "resolv_conf", &resolv_conf, "dns_qps", &qps, "network", "guest", &guest,
             "prefix_len", &prefix_len, "gateway", &gateway, "resolver", &resolver, "audit", "sync", &sync, "max_bytes",
-            &max_bytes, "seq_floor", &seq_floor, "vault", "addr", &vault_addr, "namespace", &vault_namespace) < 0) {
+            &max_bytes, "seq_floor", &seq_floor, "caps", &caps, "vault", "addr", &vault_addr, "namespace",
+            &vault_namespace) < 0) {
         sm_error_set(error, SM_ERROR_INVALID, "core configuration: %s", at.text);
         return NULL;
     }
@@ -162,7 +184,8 @@ struct sm_core_config *sm_core_config_load(const char *text, size_t len, GError 
     if (!sm_mode_parse(mode, &c->mode, error) || !load_entries(allow, "allow", SM_LIST_ALLOW, c->lists, error) ||
         !load_entries(passthrough, "passthrough", SM_LIST_PASSTHROUGH, c->lists, error) ||
         !load_entries(deny, "deny", SM_LIST_DENY, c->lists, error) || !load_inside(inside, c->ground, error) ||
-        !load_dns(dns, resolv_conf, c, error) || !load_network(guest, prefix_len, gateway, resolver, c, error))
+        !load_dns(dns, resolv_conf, c, error) || !load_network(guest, prefix_len, gateway, resolver, c, error) ||
+        !load_caps(caps, c, error))
         return NULL;
     return sm_steal_ptr(&c);
 }

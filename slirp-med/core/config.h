@@ -17,6 +17,8 @@
  *   dns_qps        integer            0: no budget
  *   network        {guest, prefix_len, gateway, resolver}  addresses as text
  *   audit          {sync: bool, max_bytes: integer, seq_floor: integer}
+ *   caps           {max_bps, max_total_bytes, max_conns: integer, 0: unlimited; counters: {seq, bytes_up, bytes_down: integer}}
+ *                  counters: of counters.json as it was at start
  *
  * All keys but vault are required, an unknown one is an error.
  */
@@ -25,6 +27,7 @@
 
 #include <glib.h>
 
+#include "core/counters.h"
 #include "core/resolver.h"
 #include "cred/swap.h"
 #include "policy/decide.h"
@@ -51,6 +54,8 @@ struct sm_core_config {
     bool audit_sync;
     uint64_t audit_max_bytes;
     uint64_t audit_seq_floor;
+    struct sm_caps_limits caps;
+    struct sm_counters counters;
 };
 
 /** sm_core_config_load() - decode JSON text. Returns NULL with error naming the key. */

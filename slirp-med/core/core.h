@@ -7,6 +7,7 @@
  *   main.c     the process: configuration, sandbox, link to the supervisor, start and orderly end
  *   session.c  a flow's life, from OPEN to its close line: strings the stages together and calls audit
  *   tcp.c      dialling, classification of first bytes, hand-over, the end as the kernel tells it
+ *   limits.c   the caps at work (limits.h); caps.c the arithmetic, counters.c the text of counters.json
  *   mediate.c  flows that pass through the core: TLS on both sides, HTTP bridges (mediate.h); pki.c, requests.c beside it
  *   udp.c      connected sockets and the datagram pair
  *   names.c    the resolver service glued to policy, pins and audit; DNS over TCP
@@ -72,6 +73,8 @@ struct sm_core;
 struct sm_session;
 struct sm_mediation;
 struct sm_creds;
+struct sm_limits;
+struct sm_limited;
 
 typedef void (*sm_effect_fn)(struct sm_session *s, bool ok);
 
@@ -131,6 +134,7 @@ struct sm_session {
     struct sm_host asserted;
 
     struct sm_mediation *mediation; /* SECURING and MEDIATED */
+    struct sm_limited *limited;     /* admitted under a cap; NULL: there is none */
     bool mitm;                      /* intercepted */
     const char *page_reason;        /* of the denial that a page explains */
 
@@ -169,7 +173,8 @@ struct sm_core {
     struct sm_pins *pins;
     struct sm_resolver *resolver;
     struct sm_dnsserve *dns;
-    struct sm_tls_ca *ca; /* NULL: nothing is intercepted */
+    struct sm_limits *limits; /* NULL: no cap is set */
+    struct sm_tls_ca *ca;     /* NULL: nothing is intercepted */
     struct sm_tls_guest *tls_guest;
     struct sm_tls_upstream *tls_upstream;
     bool roots_asked, roots_loaded;
@@ -286,6 +291,8 @@ enum sm_flow_how sm_tcp_how(int err);
 
 /* udp.c */
 void sm_udp_start(struct sm_session *s, bool ok);
+/** sm_udp_end() - tell the front, the close line, and forget it. */
+void sm_udp_end(struct sm_session *s, const char *reason);
 
 /* names.c */
 bool sm_names_init(struct sm_core *core, GError **error);

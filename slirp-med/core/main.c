@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "core/creds.h"
 #include "core/fetch.h"
+#include "core/limits.h"
 #include "sandbox/sandbox.h"
 
 static void record_start(struct sm_core *core, struct sm_audit_record *r)
@@ -31,6 +32,7 @@ static void record_start(struct sm_core *core, struct sm_audit_record *r)
     sm_audit_add_uint(r, "allow", sm_lists_count(c->lists, SM_LIST_ALLOW));
     sm_audit_add_uint(r, "passthrough", sm_lists_count(c->lists, SM_LIST_PASSTHROUGH));
     sm_audit_add_uint(r, "deny", sm_lists_count(c->lists, SM_LIST_DENY));
+    sm_limits_start_line(core, r);
     sm_audit_add_str(r, "version", SM_VERSION);
 }
 
@@ -57,6 +59,7 @@ void sm_core_stop(struct sm_core *core, const char *reason, int status)
         sm_tcp_count(s);
         sm_session_close(s, "workspace_stop");
     }
+    sm_limits_stop(core);
     if (core->config->mode != SM_MODE_OFF) {
         if (core->dns)
             sm_dnsserve_tell(core->dns, sm_loop_now(core->loop));
@@ -128,6 +131,9 @@ static void report(struct sm_core *core)
                           "allowed", (json_int_t)core->n_allowed, "denied", (json_int_t)core->n_denied, "pins",
                           (json_int_t)sm_pins_count(core->pins), "audit_healthy", (int)sm_audit_healthy(core->audit),
                           "channel_dropped", (json_int_t)sm_channel_dropped(core->channel));
+    json_t *caps = sm_limits_report(core);
+    if (caps)
+        (void)json_object_set_new(j, "caps", caps);
     char *text = json_dumps(j, JSON_COMPACT);
     (void)sm_link_send(core->link.fd, SM_LINK_STATUS, text, -1);
     free(text);
@@ -205,7 +211,9 @@ static bool core_init(struct sm_core *core, GError **error)
         !sm_pki_init(core, SM_CA_KEY_FD, SM_CA_CERT_FD, error))
         return false;
     core->creds = sm_creds_new(core);
-    return sm_ownaddr_init(core, error) && sm_names_init(core, error);
+    bool counts = core->config->caps.bps || core->config->caps.total;
+    return sm_limits_init(core, counts ? SM_COUNTERS_FD : -1, error) && sm_ownaddr_init(core, error) &&
+           sm_names_init(core, error);
 }
 
 static int fail(const GError *error)
@@ -216,7 +224,8 @@ static int fail(const GError *error)
 
 int sm_core_main(int argc, char **argv)
 {
-    static const int keep[] = {SM_LINK_FD, SM_CONFIG_FD, SM_CHANNEL_FD, SM_ROLE_FD, SM_CA_KEY_FD, SM_CA_CERT_FD};
+    static const int keep[] = {SM_LINK_FD,   SM_CONFIG_FD,  SM_CHANNEL_FD, SM_ROLE_FD,
+                               SM_CA_KEY_FD, SM_CA_CERT_FD, SM_COUNTERS_FD};
     static const struct sm_channel_ops ops = {
         .message = on_message, .failed = channel_failed, .drained = channel_drained};
     struct sm_sandbox_spec sandbox = {.keep_fds = keep, .n_keep_fds = SM_ARRAY_LEN(keep), .parent_fd = SM_LINK_FD};
@@ -259,6 +268,7 @@ int sm_core_main(int argc, char **argv)
     sm_channel_free(core.channel); /* the front sees the end of the channel and ends too */
     sm_creds_free(core.creds);
     sm_fetch_free_all(&core);
+    sm_limits_free(&core);
     sm_pki_free(&core);
     sm_dnsserve_free(core.dns);
     sm_resolver_free(core.resolver);

@@ -36,9 +36,14 @@ static ssize_t wire_write(void *ctx, const void *buf, size_t len)
     return send(((struct sm_watch *)ctx)->fd, buf, len, MSG_NOSIGNAL);
 }
 
-static struct sm_tls_wire wire_of(struct sm_watch *watch)
+static ssize_t origin_read(void *ctx, void *buf, size_t len)
 {
-    return (struct sm_tls_wire){.read = wire_read, .write = wire_write, .ctx = watch};
+    return sm_limits_read(ctx, buf, len);
+}
+
+static ssize_t origin_write(void *ctx, const void *buf, size_t len)
+{
+    return sm_limits_write(ctx, buf, len);
 }
 
 /* One side: TLS or not. */
@@ -47,7 +52,7 @@ static enum sm_tls_io end_read(struct sm_mediate_end *e, void *buf, size_t cap, 
 {
     if (e->tls)
         return sm_tls_conn_read(e->tls, buf, cap, ret_n);
-    ssize_t n = read(e->watch->fd, buf, cap);
+    ssize_t n = e->wire.read(e->wire.ctx, buf, cap);
     if (n > 0) {
         *ret_n = (size_t)n;
         return SM_TLS_IO_OK;
@@ -61,7 +66,7 @@ static enum sm_tls_io end_write(struct sm_mediate_end *e, const void *buf, size_
 {
     if (e->tls)
         return sm_tls_conn_write(e->tls, buf, len, ret_n);
-    ssize_t n = wire_write(e->watch, buf, len);
+    ssize_t n = e->wire.write(e->wire.ctx, buf, len);
     if (n >= 0) {
         *ret_n = (size_t)n;
         return SM_TLS_IO_OK;
@@ -76,6 +81,10 @@ static size_t end_unsent(const struct sm_mediate_end *e)
 
 static void watch_end(struct sm_session *s, struct sm_mediate_end *e, bool in, bool out)
 {
+    if (e->watch == &s->upstream) { /* under a cap: until it is woken there is nothing that it could do */
+        in = in && !sm_limits_blocked(s, SM_CAPS_DOWN);
+        out = out && !sm_limits_blocked(s, SM_CAPS_UP);
+    }
     uint32_t events = (in ? (uint32_t)EPOLLIN : 0) | (out ? (uint32_t)EPOLLOUT : 0);
 
     /* Level-triggered, HUP is told even to who asks for nothing: an end that can do nothing now is not watched at all. */
@@ -115,7 +124,9 @@ static struct sm_mediation *begin(struct sm_session *s, bool tls)
     m->s = s;
     m->tls = tls;
     m->end[SM_BRIDGE_ORIGIN].watch = &s->upstream;
+    m->end[SM_BRIDGE_ORIGIN].wire = (struct sm_tls_wire){.read = origin_read, .write = origin_write, .ctx = s};
     m->end[SM_BRIDGE_GUEST].watch = &s->pair;
+    m->end[SM_BRIDGE_GUEST].wire = (struct sm_tls_wire){.read = wire_read, .write = wire_write, .ctx = &s->pair};
     m->skip = s->written;
     s->judged = s->written = 0; /* the front keeps all of it for the pair */
     sm_timer_init(&m->again, on_again);
@@ -178,8 +189,10 @@ static bool attach_pair(struct sm_session *s)
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
         return false;
     /* Less than was asked for (net.core.wmem_max) is slower and no fault. */
-    for (unsigned i = 0; i < 2 && g_hash_table_size(s->core->sessions) <= SM_MEDIATE_PAIR_FLOWS; i++)
-        (void)setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &(int){SM_MEDIATE_PAIR_BYTES}, sizeof(int));
+    int size = g_hash_table_size(s->core->sessions) <= SM_MEDIATE_PAIR_FLOWS ? SM_MEDIATE_PAIR_BYTES : 0;
+    size = sm_limits_pair_bytes(s, size);
+    for (unsigned i = 0; i < 2 && size > 0; i++)
+        (void)setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
     sm_watch_init(&s->pair, pair[0], on_guest);
     s->give_fd = pair[1];
     s->state = SM_SESSION_MEDIATED;
@@ -194,25 +207,41 @@ static void drop_origin(struct sm_session *s, bool reset)
     struct sm_mediate_end *e = &s->mediation->end[SM_BRIDGE_ORIGIN];
 
     sm_tcp_count(s);
+    sm_limits_stop_waiting(s);
     sm_tls_conn_free(e->tls);
     e->tls = NULL;
     e->eof = e->dead = true;
     sm_tcp_drop_upstream(s, reset);
 }
 
+static void drain_guest(struct sm_session *s);
+
+/*
+ * Our end of the pair stays open until the front has closed its own: it may be reading the pair right now, and would
+ * take an end there for a FIN before it has read ABORT from the channel.
+ */
 static void abort_guest(struct sm_session *s)
 {
-    struct sm_flow_msg m = {.type = SM_FLOW_ABORT, .id = s->id};
+    struct sm_mediation *m = s->mediation;
+    struct sm_flow_msg msg = {.type = SM_FLOW_ABORT, .id = s->id};
+    bool again = m->phase == SM_MEDIATE_CLOSING;
 
-    (void)sm_channel_send(s->core->channel, &m, -1);
-    sm_session_close(s, s->mediation->why);
+    m->aborted = true;
+    (void)sm_channel_send(s->core->channel, &msg, -1);
+    if (again || s->state != SM_SESSION_MEDIATED || s->give_fd >= 0) {
+        sm_session_close(s, m->why);
+        return;
+    }
+    m->phase = SM_MEDIATE_CLOSING;
+    limit(s, SM_MEDIATE_CLOSING_US);
+    drain_guest(s);
 }
 
 static void close_mediated(struct sm_session *s)
 {
     const struct sm_mediation *m = s->mediation;
 
-    sm_session_close(s, m->why ? m->why : sm_flow_why_name(SM_WHY_CLOSED));
+    sm_session_close(s, m->why || m->aborted ? m->why : sm_flow_why_name(SM_WHY_CLOSED));
 }
 
 /* What the guest still says is dropped; a socket closed with bytes unread would take our last words with it. */
@@ -228,7 +257,7 @@ static void drain_guest(struct sm_session *s)
             break;
         if (n > 0)
             continue;
-        if (s->gone) {
+        if (s->gone || s->mediation->aborted) {
             close_mediated(s);
             return;
         }
@@ -247,11 +276,11 @@ static void close_guest(struct sm_session *s, bool orderly)
     struct sm_mediation *m = s->mediation;
     struct sm_mediate_end *e = &m->end[SM_BRIDGE_GUEST];
 
-    m->phase = SM_MEDIATE_CLOSING;
     if (!orderly && !m->tls) {
         abort_guest(s); /* without TLS only a reset says that something is missing */
         return;
     }
+    m->phase = SM_MEDIATE_CLOSING;
     if (orderly && e->tls && !e->shut && !e->dead) {
         (void)sm_tls_conn_shutdown(e->tls);
         (void)sm_tls_conn_flush(e->tls);
@@ -327,7 +356,6 @@ static void start_upstream(struct sm_session *s)
     struct sm_mediation *m = s->mediation;
     struct sm_mediate_end *e = &m->end[SM_BRIDGE_ORIGIN];
     g_autoptr(GError) error = NULL;
-    struct sm_tls_wire wire = wire_of(&s->upstream);
     struct sm_tls_peer peer = {
         .name = connection_name(s),
         .addr = s->dialled.addr,
@@ -338,7 +366,7 @@ static void start_upstream(struct sm_session *s)
         .wall_us = sm_clock_wall_us(),
     };
 
-    e->tls = sm_tls_conn_new_upstream(s->core->tls_upstream, &peer, &wire, &error);
+    e->tls = sm_tls_conn_new_upstream(s->core->tls_upstream, &peer, &e->wire, &error);
     if (!e->tls) {
         upstream_failed(s, SM_TLS_FAILURE_RESOURCES, "out_of_resources", error->message);
         return;
@@ -431,9 +459,8 @@ static void attach_recorded(struct sm_session *s, bool ok)
         sm_session_give_up(s, "out_of_resources");
         return;
     }
-    struct sm_tls_wire wire = wire_of(&s->pair);
     e->tls = sm_tls_conn_new_guest(s->core->tls_guest, s->tls->sni_len ? s->tls->sni : NULL, m->leaf, alpn, alpn_len,
-                                   &wire, &error);
+                                   &e->wire, &error);
     g_clear_pointer(&m->leaf, X509_free);
     sm_session_drop_first_bytes(s);
     if (!e->tls) {
@@ -750,6 +777,23 @@ void sm_mediate_cleartext(struct sm_session *s, bool ok)
     sm_mediate_pump(s);
 }
 
+void sm_mediate_raw(struct sm_session *s, bool ok)
+{
+    if (!ok) {
+        sm_session_not_recorded(s);
+        return;
+    }
+    struct sm_mediation *m = begin(s, false);
+
+    if (!attach_pair(s)) {
+        sm_session_give_up(s, "out_of_resources");
+        return;
+    }
+    sm_session_drop_first_bytes(s);
+    use_bridge(s, new_raw(m));
+    sm_mediate_pump(s);
+}
+
 bool sm_mediate_can_page(const struct sm_session *s)
 {
     return s->accepted && s->http && !s->mediation && s->give_fd < 0 && s->core->config->mode != SM_MODE_OFF &&
@@ -822,7 +866,7 @@ static bool pull(struct sm_mediation *m, enum sm_bridge_side side)
     enum sm_tls_io io = end_read(e, scratch, room, &n);
     switch (io) {
     case SM_TLS_IO_OK:
-        if (n < room)
+        if (n < room && !(side == SM_BRIDGE_ORIGIN && sm_limits_cut_short(m->s)))
             e->readable = false; /* it took all there was; more, or the end, is a new event */
         sm_bridge_lend(m->bridge, side, scratch, n);
         return true;
@@ -989,6 +1033,31 @@ static void on_guest(struct sm_watch *watch, uint32_t events)
 static void on_origin(struct sm_watch *watch, uint32_t events)
 {
     on_end(sm_container_of(watch, struct sm_session, upstream), SM_BRIDGE_ORIGIN, events);
+}
+
+void sm_mediate_wake(struct sm_session *s, enum sm_caps_dir dir)
+{
+    if (!s->mediation)
+        return; /* first bytes that are sent on ahead: their own timer comes again */
+    if (dir == SM_CAPS_DOWN)
+        s->mediation->end[SM_BRIDGE_ORIGIN].readable = true;
+    advance(s);
+}
+
+void sm_mediate_tear_down(struct sm_session *s, const char *why)
+{
+    struct sm_flow_msg m = {.type = SM_FLOW_ABORT, .id = s->id};
+
+    if (!s->mediation) {
+        sm_tcp_count(s);
+        (void)sm_channel_send(s->core->channel, &m, -1);
+        sm_session_close(s, why);
+        return;
+    }
+    s->mediation->why = why;
+    sm_core_effect_cancel(s);
+    drop_origin(s, true);
+    abort_guest(s);
 }
 
 void sm_mediate_gone(struct sm_session *s)

@@ -8,6 +8,7 @@
  *              egress_mitm_handshake_error                                                                    │
  *              ─► ALPN h2 or http/1.1: RELAY; none: SNIFF the first bytes; other: egress_mitm_opaque, RELAY raw ◄┘
  *   cleartext  egress_allow ─► pair, ATTACH consumed 0 ─► RELAY
+ *   raw        egress_allow ─► the same, where a byte cap forbids to hand the socket over and the flow is nobody's HTTP
  *   page       egress_deny ─► pair, ATTACH consumed 0, the page, CLOSING
  *
  * What the verdict rested on is read again from the pair: the TLS engine compares the hello's name, the bridge judges the first head as it
@@ -16,8 +17,8 @@
 #ifndef SM_CORE_MEDIATE_H
 #define SM_CORE_MEDIATE_H
 
-#include "core/core.h"
 #include "core/creds.h"
+#include "core/limits.h"
 #include "http/bridge.h"
 #include "tls/conn.h"
 
@@ -63,6 +64,7 @@ enum sm_mediate_phase {
 /** One side of the relay. */
 struct sm_mediate_end {
     struct sm_watch *watch;
+    struct sm_tls_wire wire; /* its bytes, under TLS or bare */
     struct sm_tls_conn *tls; /* NULL: cleartext */
     bool readable;           /* there may be bytes: epoll said so, and no read has come back empty since */
     bool stuck;              /* reading waits until what TLS has to answer is taken */
@@ -82,6 +84,7 @@ struct sm_mediation {
     struct sm_buf sniff;
     struct sm_http_head head; /* of sniff */
     bool h2;
+    bool aborted;          /* the guest was told: only the front's end of the pair is waited for */
     size_t held;           /* bytes that wait in the bridge; it counts them */
     size_t counted;        /* ... and in TLS, as last added to core->relayed_now */
     size_t skip;           /* bytes for the origin that were released before there was a bridge: not sent twice */
@@ -121,6 +124,12 @@ enum sm_mediate_kind sm_mediate_kind(const struct sm_session *s);
 void sm_mediate_tls(struct sm_session *s);
 /** sm_mediate_cleartext() - effect of the allow line. */
 void sm_mediate_cleartext(struct sm_session *s, bool ok);
+/** sm_mediate_raw() - the same for a flow that is neither TLS to be opened nor HTTP, and must not be handed over: it is under a byte cap. */
+void sm_mediate_raw(struct sm_session *s, bool ok);
+/** sm_mediate_wake() - what it waited for in limits.c is there. */
+void sm_mediate_wake(struct sm_session *s, enum sm_caps_dir dir);
+/** sm_mediate_tear_down() - reset both sides of a TCP flow in whatever state, with a close line. */
+void sm_mediate_tear_down(struct sm_session *s, const char *why);
 /** sm_mediate_can_page() - can this flow, which is to be refused, be told why in HTTP? */
 bool sm_mediate_can_page(const struct sm_session *s);
 /** sm_mediate_page() - effect of the denial's line. */

@@ -22,6 +22,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "core/limits.h"
 
 static const char *const state_names[] = {
 #define X(name) [SM_SESSION_##name] = #name,
@@ -98,6 +99,7 @@ void sm_session_free(struct sm_session *s)
     sm_loop_disarm(core->loop, &s->timer);
     sm_loop_unwatch(core->loop, &s->upstream);
     sm_loop_unwatch(core->loop, &s->pair);
+    sm_limits_quit(s);
     sm_mediate_free(s);
     sm_fd_close(&s->upstream.fd);
     sm_fd_close(&s->pair.fd);
@@ -396,6 +398,17 @@ static void judge_resolved(struct sm_session *s)
     sm_session_deny(s, v.reason == SM_REASON_NONE ? "unresolved" : sm_reason_name(v.reason));
 }
 
+/* The caps come after policy: what is denied anyway keeps its reason, and counts as no connection. */
+static bool admitted(struct sm_session *s)
+{
+    if (s->verdict.action == SM_ACTION_DENY || s->verdict.action == SM_ACTION_DNS)
+        return true;
+    const char *reason = sm_limits_admit(s);
+    if (reason)
+        sm_session_deny(s, reason);
+    return !reason;
+}
+
 void sm_session_judge(struct sm_session *s, enum sm_stage stage)
 {
     if (stage == SM_STAGE_RESOLVED) {
@@ -403,6 +416,8 @@ void sm_session_judge(struct sm_session *s, enum sm_stage stage)
         return;
     }
     ask(s, stage, &s->dst, &s->verdict);
+    if (stage == SM_STAGE_ATTEMPT && !admitted(s))
+        return;
     switch (s->verdict.action) {
     case SM_ACTION_DENY:
         sm_session_deny(s, sm_reason_name(s->verdict.reason));

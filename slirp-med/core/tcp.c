@@ -19,6 +19,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "core/limits.h"
 
 /* tcpi_state's values (the kernel's include/net/tcp_states.h has no exported copy, and netinet/tcp.h cannot be used with linux/tcp.h). */
 enum { TCP_FIN_WAIT1 = 4, TCP_TIME_WAIT = 6, TCP_CLOSE = 7, TCP_CLOSE_WAIT = 8, TCP_LAST_ACK = 9, TCP_CLOSING = 11 };
@@ -120,6 +121,7 @@ static void dial(struct sm_session *s, enum sm_session_state state)
     sm_watch_init(&s->upstream, fd, on_connected);
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     (void)setsockopt(fd, IPPROTO_TCP, TCP_SYNCNT, &retries, sizeof(retries));
+    sm_limits_dialling(s, fd);
     if (connect(fd, (struct sockaddr *)&ss, len) < 0 && errno != EINPROGRESS) {
         dial_failed(s, errno, NULL);
         return;
@@ -263,7 +265,7 @@ static void release_held(struct sm_session *s, bool ok)
         return;
     }
     /* Only what the line was written for: what came since has not been looked at. */
-    ssize_t n = send(s->upstream.fd, sm_buf_peek(&s->held) + s->written, s->judged - s->written, MSG_NOSIGNAL);
+    ssize_t n = sm_limits_write(s, sm_buf_peek(&s->held) + s->written, s->judged - s->written);
     if (n > 0)
         s->written += (size_t)n;
     if (sm_loop_watch(s->core->loop, &s->upstream, EPOLLIN | EPOLLRDHUP) < 0)
@@ -496,7 +498,7 @@ void sm_tcp_proceed(struct sm_session *s)
         sm_session_allow(s, sm_mediate_cleartext);
         break;
     case SM_MEDIATE_NOT:
-        sm_session_allow(s, sm_tcp_hand_over);
+        sm_session_allow(s, sm_limits_relays(s->core) ? sm_mediate_raw : sm_tcp_hand_over);
         break;
     }
 }
@@ -532,6 +534,8 @@ void sm_tcp_count(struct sm_session *s)
     if (s->proto != SM_PROTO_TCP || s->upstream.fd < 0 ||
         getsockopt(s->upstream.fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
         return;
+    if (sm_limits_count(s))
+        return; /* under a byte cap what was counted against it is what is told */
     /* bytes_sent counts retransmissions; what is still in the queue will be sent by the kernel after our close. */
     s->bytes_up = info.tcpi_bytes_sent - info.tcpi_bytes_retrans + info.tcpi_notsent_bytes;
     s->bytes_down = info.tcpi_bytes_received;

@@ -5,7 +5,7 @@
  * The pair carries datagrams in batches (flow/udpbatch.h). A datagram that does not fit anywhere is dropped, as on any network; nothing is
  * queued here. The packets of the front are decoded strictly: a malformed one ends the flow.
  */
-#include "core/core.h"
+#include "core/limits.h"
 
 #include <errno.h>
 #include <sys/socket.h>
@@ -17,7 +17,7 @@
 /** Packets or datagrams moved in one turn for one flow: fairness between flows. */
 #define UDP_TURN_MAX 32
 
-static void end(struct sm_session *s, const char *reason)
+void sm_udp_end(struct sm_session *s, const char *reason)
 {
     struct sm_flow_msg m = {.type = SM_FLOW_ABORT, .id = s->id};
 
@@ -31,7 +31,7 @@ static void on_idle(struct sm_timer *timer, int64_t now_us)
     int64_t due = s->last_us + (s->replied ? SM_CORE_UDP_REPLIED_US : SM_CORE_UDP_IDLE_US);
 
     if (now_us >= due)
-        end(s, "idle");
+        sm_udp_end(s, "idle");
     else
         sm_loop_arm(s->core->loop, timer, due);
 }
@@ -75,6 +75,11 @@ static void on_pair(struct sm_watch *watch, uint32_t events)
         const uint8_t *data;
         size_t len;
         while (sm_udpbatch_next(&r, &data, &len)) {
+            enum sm_limits_fate fate = sm_limits_datagram(s, SM_CAPS_UP, len);
+            if (fate == SM_LIMITS_SPENT)
+                return;
+            if (fate == SM_LIMITS_DROP)
+                continue;
             if (send(s->upstream.fd, data, len, MSG_NOSIGNAL) < 0) {
                 if (fatal(errno)) {
                     upstream_error(s, errno);
@@ -83,9 +88,10 @@ static void on_pair(struct sm_watch *watch, uint32_t events)
                 continue; /* EAGAIN, EMSGSIZE, ENOBUFS: this datagram is lost */
             }
             s->bytes_up += len;
+            sm_limits_moved(s, SM_CAPS_UP, len);
         }
         if (r.bad) {
-            end(s, "malformed_batch");
+            sm_udp_end(s, "malformed_batch");
             return;
         }
         s->last_us = sm_loop_now(s->core->loop);
@@ -110,6 +116,11 @@ static void on_upstream(struct sm_watch *watch, uint32_t events)
         packet[1] = (uint8_t)n;
         s->replied = true;
         s->last_us = sm_loop_now(s->core->loop);
+        enum sm_limits_fate fate = sm_limits_datagram(s, SM_CAPS_DOWN, (size_t)n);
+        if (fate == SM_LIMITS_SPENT)
+            return;
+        if (fate == SM_LIMITS_DROP)
+            continue;
         if (write(s->pair.fd, packet, (size_t)n + 2) < 0) {
             if (errno == EAGAIN)
                 continue; /* the guest is slower than its peer: lost, as in any full queue */
@@ -117,6 +128,7 @@ static void on_upstream(struct sm_watch *watch, uint32_t events)
             return;
         }
         s->bytes_down += (size_t)n;
+        sm_limits_moved(s, SM_CAPS_DOWN, (size_t)n);
     }
 }
 

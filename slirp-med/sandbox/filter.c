@@ -152,6 +152,7 @@ static const struct sockopt core_sockopts[] = {
     {SOL_SOCKET, SO_SNDBUF},
     {SOL_SOCKET, SO_RCVBUF},
     {SOL_SOCKET, SO_RCVLOWAT},
+    {SOL_SOCKET, 72 /* SO_BUF_LOCK */}, /* core/limits.c: a buffer that begins small and may grow */
     {SOL_SOCKET, SO_PASSCRED},
     {IPPROTO_TCP, TCP_NODELAY},
     {IPPROTO_TCP, TCP_CORK},

@@ -154,7 +154,7 @@ static char *child_text(const char *text)
 
 /** More descriptors of a child, from SM_CHANNEL_FD on; -1: that number stays closed. */
 struct more_fds {
-    int channel, role, seventh, eighth;
+    int channel, role, seventh, eighth, ninth;
 };
 
 /** Start one child with its link, its configuration and the descriptors of its role. */
@@ -177,7 +177,7 @@ static int spawn_child(struct child *c, struct more_fds more, GError **error)
         .exe = s->spec.exe,
         .argv = spec->argv,
         .envp = spec->envp,
-        .fds = {theirs, config, more.channel, more.role, more.seventh, more.eighth},
+        .fds = {theirs, config, more.channel, more.role, more.seventh, more.eighth, more.ninth},
         .n_fds = SM_SPAWN_FDS_MAX,
         .err_fd = -1,
         .own_session = c->role != SM_CHILD_GUEST,
@@ -228,7 +228,7 @@ static void start_front(struct sm_supervisor *s)
     struct child *front = &s->children[SM_CHILD_FRONT];
     GError *error = NULL;
 
-    int r = spawn_child(front, (struct more_fds){front->channel, s->tap, -1, -1}, &error);
+    int r = spawn_child(front, (struct more_fds){front->channel, s->tap, -1, -1, -1}, &error);
     /* From here the front alone holds the guest's network, and the two ends of the channel are the children's alone. */
     sm_fd_close(&s->tap);
     sm_fd_close(&front->channel);
@@ -844,10 +844,12 @@ static int start(struct sm_supervisor *s, GError **error)
             sm_error_set_errno(error, errno, "duplicate the audit file's descriptor");
             return -1;
         }
-        if (spawn_child(core, (struct more_fds){core_end, s->audit_fd, spec->ca_key_fd, spec->ca_cert_fd}, error) < 0)
+        if (spawn_child(core,
+                        (struct more_fds){core_end, s->audit_fd, spec->ca_key_fd, spec->ca_cert_fd, spec->counters_fd},
+                        error) < 0)
             return -1;
     }
-    if (spawn_child(&s->children[SM_CHILD_GUEST], (struct more_fds){-1, -1, spec->ca_guest_fd, -1}, error) < 0)
+    if (spawn_child(&s->children[SM_CHILD_GUEST], (struct more_fds){-1, -1, spec->ca_guest_fd, -1, -1}, error) < 0)
         return -1;
     if (spec->resolv_path && spec->children[SM_CHILD_CORE].used) {
         g_autoptr(GError) local = NULL;

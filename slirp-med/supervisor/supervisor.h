@@ -60,6 +60,7 @@ struct sm_supervisor_spec {
     struct sm_child_spec children[SM_CHILDREN]; /* guest alone (isolated), or all three */
     int ca_key_fd, ca_cert_fd;        /* the core's 7 and 8, the empty files; -1 both: nothing is intercepted */
     int ca_guest_fd;                  /* the guest's 7, the same ca.pem for reading; stay the caller's, all three */
+    int counters_fd;                  /* the core's 9, counters.json; -1: nothing is counted; stays the caller's */
     char *const *roots_paths;         /* for WANT roots (roots.h); NULL: there are none */
     const char *extra_roots;          /* PEM: for WANT fetchroots, behind those of roots_paths; NULL: none */
     const struct sm_ref_source *refs; /* for WANT ref:N */

@@ -403,12 +403,13 @@ static pid_t start_core(struct front *f, const char *exe, bool opaque)
     int link[2], channel[2];
     g_autoptr(GError) error = NULL;
     json_t *j = json_pack("{s:s, s:s, s:b, s:b, s:s, s:[], s:[], s:[], s:{s:[], s:{}}, s:[], s:[s], s:s, s:i, s:{s:s, "
-                          "s:i, s:s, s:s}, s:{s:b, s:I, s:i}}",
+                          "s:i, s:s, s:s}, s:{s:b, s:I, s:i}, s:{s:i, s:i, s:i, s:{s:i, s:i, s:i}}}",
                           "workspace", "bench", "mode", "guarded", "opaque", (int)opaque, "log_query", 0, "extra_roots",
                           "", "allow", "passthrough", "deny", "swaps", "refs", "entries", "inside", "dns", "127.0.0.1",
                           "resolv_conf", "", "dns_qps", 0, "network", "guest", GUEST, "prefix_len", 24, "gateway",
                           "10.0.2.2", "resolver", "10.0.2.3", "audit", "sync", 0, "max_bytes",
-                          (json_int_t)(INT64_C(16) << 30), "seq_floor", 0);
+                          (json_int_t)(INT64_C(16) << 30), "seq_floor", 0, "caps", "max_bps", 0, "max_total_bytes", 0,
+                          "max_conns", 0, "counters", "seq", 0, "bytes_up", 0, "bytes_down", 0);
     if (f->swaps && (!j || json_object_set_new(j, "swaps", json_load_file(f->swaps, 0, NULL)) < 0))
         die(f->swaps);
     char *config = j ? json_dumps(j, JSON_COMPACT) : NULL;

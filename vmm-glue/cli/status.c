@@ -78,6 +78,22 @@ static void decode_reports(json_t *status)
     }
 }
 
+/** What a stopped workspace has counted; one that runs says so itself, in the core's report. */
+static void add_counters(const struct sm_workspace *ws, json_t *settings)
+{
+    g_autoptr(GError) error = NULL;
+    struct sm_counters c;
+
+    if (!sm_workspace_read_counters(ws, &c, &error)) {
+        fprintf(stderr, "slirp-med: %s\n", error->message);
+        return;
+    }
+    if (c.seq)
+        (void)json_object_set_new(settings, "counters",
+                                  json_pack("{s:I, s:I}", "bytes_up", (json_int_t)c.bytes[SM_CAPS_UP], "bytes_down",
+                                            (json_int_t)c.bytes[SM_CAPS_DOWN]));
+}
+
 static json_t *stopped_status(const struct sm_workspace *ws)
 {
     g_autofree char *text = sm_workspace_read_settings(ws, NULL);
@@ -89,6 +105,7 @@ static json_t *stopped_status(const struct sm_workspace *ws)
     }
     (void)json_object_set_new(settings, "name", json_string(ws->name));
     (void)json_object_set_new(settings, "state", json_string("stopped"));
+    add_counters(ws, settings);
     return settings;
 }
 
@@ -124,6 +141,8 @@ static void print_status(const json_t *status)
            json_is_true(json_object_get(status, "opaque")) ? ", opaque" : "");
     printf("%-10s%s\n", "datapath", text_of(status, "datapath"));
     print_object("network", json_object_get(status, "network"));
+    print_object("caps", json_object_get(status, "caps"));
+    print_object("counters", json_object_get(status, "counters"));
     print_object("pids", json_object_get(status, "pids"));
     print_object("reports", json_object_get(status, "reports"));
 }

@@ -58,6 +58,27 @@ static json_t *dns_servers(const struct sm_run_options *o)
     return a;
 }
 
+static json_t *number(uint64_t n)
+{
+    return json_integer((json_int_t)n);
+}
+
+static json_t *core_caps(const struct sm_run_options *o, const struct sm_counters *c)
+{
+    return json_pack("{s:o, s:o, s:o, s:{s:o, s:o, s:o}}", sm_cap_name(SM_CAP_MAX_BPS), number(o->caps.bps),
+                     sm_cap_name(SM_CAP_MAX_TOTAL_BYTES), number(o->caps.total), sm_cap_name(SM_CAP_MAX_CONNS),
+                     number(o->caps.conns), "counters", "seq", number(c->seq), "bytes_up", number(c->bytes[SM_CAPS_UP]),
+                     "bytes_down", number(c->bytes[SM_CAPS_DOWN]));
+}
+
+/** null: no limit. */
+static json_t *cap_facts(const struct sm_caps_limits *caps)
+{
+    return json_pack("{s:o, s:o, s:o}", sm_cap_name(SM_CAP_MAX_BPS), caps->bps ? number(caps->bps) : json_null(),
+                     sm_cap_name(SM_CAP_MAX_TOTAL_BYTES), caps->total ? number(caps->total) : json_null(),
+                     sm_cap_name(SM_CAP_MAX_CONNS), caps->conns ? number(caps->conns) : json_null());
+}
+
 char *sm_message_core(const struct sm_run_options *o, const struct sm_launch_ground *g, GError **error)
 {
     json_t *m = json_object(), *network = json_object(), *audit = json_object();
@@ -88,6 +109,7 @@ char *sm_message_core(const struct sm_run_options *o, const struct sm_launch_gro
     put(m, &ok, "dns_qps", json_integer(o->dns_qps));
     put(m, &ok, "network", network);
     put(m, &ok, "audit", audit);
+    put(m, &ok, "caps", core_caps(o, &g->counters));
     return finish(m, ok, "core", error);
 }
 
@@ -172,6 +194,7 @@ json_t *sm_message_facts(const struct sm_run_options *o)
     put(facts, &ok, "opaque", json_boolean(o->opaque));
     put(facts, &ok, "datapath", json_string("slirp"));
     put(facts, &ok, "network", network);
+    put(facts, &ok, "caps", cap_facts(&o->caps));
     json_decref(dns);
     return facts;
 }

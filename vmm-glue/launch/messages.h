@@ -24,8 +24,9 @@
 
 /** What the machine and the caller's process add to the options. */
 struct sm_launch_ground {
-    const char *resolv_conf; /* text of the host's; "" when it cannot be read or --dns is given */
-    uint64_t seq_floor;      /* from sm_audit_open() */
+    const char *resolv_conf;     /* text of the host's; "" when it cannot be read or --dns is given */
+    uint64_t seq_floor;          /* from sm_audit_open() */
+    struct sm_counters counters; /* from sm_workspace_open_counters() */
     pid_t supervisor;
     const char *cwd;
     const char *default_base; /* where other workspaces may be when --state-dir is given; NULL: nowhere */

@@ -71,6 +71,25 @@ static bool number(const char *text, uint64_t min, uint64_t max, uint64_t *ret)
     return true;
 }
 
+/** A number, or one with K, M or G: powers of 1024. */
+static bool size(const char *text, uint64_t min, uint64_t max, uint64_t *ret)
+{
+    static const char units[] = "KMG";
+    g_autofree char *digits = g_strdup(text);
+    size_t len = strlen(digits);
+    unsigned shift = 0;
+    uint64_t n;
+
+    if (len > 0 && strchr(units, digits[len - 1])) {
+        shift = 10 * (unsigned)(strchr(units, digits[len - 1]) - units + 1);
+        digits[len - 1] = '\0';
+    }
+    if (!number(digits, 0, max >> shift, &n) || (n << shift) < min)
+        return false;
+    *ret = n << shift;
+    return true;
+}
+
 static bool take_egress(struct parse *p, const struct flag *f, const char *v, GError **error)
 {
     return sm_mode_parse(v, &p->o.mode, error) || prefix(f, v, error);
@@ -246,21 +265,33 @@ static bool take_audit_sync(struct parse *p, const struct flag *f, const char *v
 
 static bool take_audit_max(struct parse *p, const struct flag *f, const char *v, GError **error)
 {
-    static const char units[] = "KMG";
-    g_autofree char *digits = g_strdup(v);
-    size_t len = strlen(digits);
-    unsigned shift = 0;
-    uint64_t n;
+    return size(v, SM_AUDIT_MAX_BYTES_MIN, UINT64_C(1) << 50, &p->o.audit_max_bytes) ||
+           bad(f, v, error,
+               "not a size: write a number of bytes, or with K, M or G (powers of 1024), from 1M to 1048576G");
+}
 
-    if (len > 0 && strchr(units, digits[len - 1])) {
-        shift = 10 * (unsigned)(strchr(units, digits[len - 1]) - units + 1);
-        digits[len - 1] = '\0';
-    }
-    if (!number(digits, 0, (UINT64_C(1) << 50) >> shift, &n) || (n << shift) < SM_AUDIT_MAX_BYTES_MIN)
-        return bad(f, v, error,
-                   "not a size: write a number of bytes, or with K, M or G (powers of 1024), from 1M to 1048576G");
-    p->o.audit_max_bytes = n << shift;
-    return true;
+static bool take_max_bps(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return size(v, 1, SM_CAPS_BPS_MAX, &p->o.caps.bps) ||
+           bad(f, v, error,
+               "not a rate: write bytes a second, or with K, M or G (powers of 1024), from 1 to 1024G; without the "
+               "flag there is no limit");
+}
+
+static bool take_max_total(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return size(v, 1, SM_CAPS_TOTAL_MAX, &p->o.caps.total) ||
+           bad(f, v, error,
+               "not a size: write a number of bytes, or with K, M or G (powers of 1024), from 1 to 4294967296G; "
+               "without "
+               "the flag there is no limit");
+}
+
+static bool take_max_conns(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return size(v, 1, SM_CAPS_CONNS_MAX, &p->o.caps.conns) ||
+           bad(f, v, error,
+               "not a number of connections: write 1 to 1048576 (or with K or M); without the flag there is no limit");
 }
 
 static bool take_ro(struct parse *p, const struct flag *f, const char *v, GError **error)
@@ -320,6 +351,12 @@ static const struct flag flags[] = {
     {"egress-log-query", NULL, false, take_log_query,
      "keep the query of each request's path in the audit (it may hold secrets)"},
     {"egress-dns-qps", "N", false, take_qps, "DNS queries a second (default 100; 0: no limit)"},
+    {"egress-max-bps", "N", false, take_max_bps,
+     "N bytes a second, each direction on its own; N here and below may end in K, M or G (default: no limit)"},
+    {"egress-max-total-bytes", "N", false, take_max_total,
+     "N bytes in all, both directions together, over all runs of this name (default: no limit)"},
+    {"egress-max-conns", "N", false, take_max_conns,
+     "N TCP connections and UDP flows at the same time (default: no limit)"},
     {"dns", "ADDR[:PORT]", true, take_dns, "ask this DNS server instead of those in /etc/resolv.conf; repeatable"},
     {"network", "MODE", false, take_network, "user (default), or isolated: no network device at all"},
     {"datapath", "PATH", false, take_datapath, "slirp (default) or tproxy"},
@@ -337,9 +374,6 @@ static const struct flag flags[] = {
      "start nothing and make nothing: print what would be judged how, and what would be swapped where"},
     {"json", NULL, false, take_json, "with --dry-run: as JSON"},
     {"publish", "SPEC", true, NULL, NULL},
-    {"egress-max-bps", "N", false, NULL, NULL},
-    {"egress-max-total-bytes", "N", false, NULL, NULL},
-    {"egress-max-conns", "N", false, NULL, NULL},
     {"mediation", "SPEC", true, NULL, NULL},
     {"mediation-optional", NULL, false, NULL, NULL},
     {"spec", "FILE", false, NULL, NULL},
@@ -446,6 +480,8 @@ static bool warn_whole(struct sm_run_options *o)
             g_strdup("--egress strict with nothing listed: nothing can be reached (list hosts with --egress-allow)"));
     if (o->ca_files->len && !sm_run_options_intercepts(o))
         g_ptr_array_add(o->warnings, g_strdup("--egress-ca-file: TLS is not intercepted, so it does nothing"));
+    if ((o->caps.bps || o->caps.total || o->caps.conns) && o->network == SM_NETWORK_ISOLATED)
+        g_ptr_array_add(o->warnings, g_strdup("--egress-max-*: there is no network, so they do nothing"));
     if (o->log_query && (o->mode == SM_MODE_OFF || o->network == SM_NETWORK_ISOLATED))
         g_ptr_array_add(o->warnings, g_strdup("--egress-log-query: no request is recorded, so it does nothing"));
     return true;
@@ -461,6 +497,15 @@ static bool check_whole(struct parse *p, GError **error)
                      "--egress-policy=%s: nothing is judged with --egress off: leave the file out, or use --egress "
                      "guarded or strict",
                      p->policy_file);
+        return false;
+    }
+    if (o->mode == SM_MODE_OFF && (o->caps.bps || o->caps.total || o->caps.conns)) {
+        sm_error_set(error, SM_ERROR_INVALID,
+                     "--egress-max-%s: nothing is recorded with --egress off, and what a cap does has to be: leave it "
+                     "out, or use --egress guarded or strict",
+                     o->caps.bps     ? "bps"
+                     : o->caps.total ? "total-bytes"
+                                     : "conns");
         return false;
     }
     if (!sm_option_swaps(o, p->swap_file, p->cred_swaps, error))
@@ -494,6 +539,11 @@ static bool check_whole(struct parse *p, GError **error)
 bool sm_run_options_intercepts(const struct sm_run_options *o)
 {
     return o->network == SM_NETWORK_USER && o->mode != SM_MODE_OFF && !o->opaque;
+}
+
+bool sm_run_options_counts(const struct sm_run_options *o)
+{
+    return o->network == SM_NETWORK_USER && (o->caps.bps || o->caps.total);
 }
 
 int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GError **error)

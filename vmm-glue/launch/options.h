@@ -14,6 +14,7 @@
 #include <glib.h>
 
 #include "base/addr.h"
+#include "core/caps.h"
 #include "cred/swap.h"
 #include "policy/decide.h"
 #include "policy/list.h"
@@ -42,6 +43,7 @@ struct sm_run_options {
     GString *extra_roots;               /* the certificates in them, PEM */
     bool log_query;
     unsigned dns_qps; /* 0: no budget */
+    struct sm_caps_limits caps;
     struct sm_endpoint dns[SM_OPTIONS_DNS_MAX];
     size_t n_dns;
     unsigned mtu;
@@ -65,6 +67,9 @@ void sm_run_options_clear(struct sm_run_options *o);
 
 /** sm_run_options_intercepts() - is TLS terminated, so that the workspace has a CA? As the core concludes from mode and opaque. */
 bool sm_run_options_intercepts(const struct sm_run_options *o);
+
+/** sm_run_options_counts() - is there a byte cap, so that the workspace has counters.json? As the core concludes. */
+bool sm_run_options_counts(const struct sm_run_options *o);
 
 /** sm_run_options_help() - the table of flags as text, for --help; g_free(). */
 char *sm_run_options_help(void);

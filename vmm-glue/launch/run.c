@@ -120,6 +120,7 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     g_auto(GStrv) roots_paths = sm_roots_paths(getenv("SSL_CERT_FILE"));
     sm_cleanup(sm_workspace_ca_close) struct sm_workspace_ca ca = SM_WORKSPACE_CA_INIT;
     sm_autofd audit_fd = -1;
+    sm_autofd counters_fd = -1;
     bool networked = o->network == SM_NETWORK_USER;
 
     if (networked) {
@@ -129,6 +130,17 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
         resolv_conf = o->n_dns > 0 ? NULL : sm_resolv_read(SM_RESOLV_PATH, NULL);
         if (resolv_conf && !g_utf8_validate(resolv_conf, -1, NULL))
             g_clear_pointer(&resolv_conf, g_free);
+    }
+    if (sm_run_options_counts(o)) {
+        counters_fd = sm_workspace_open_counters(ws, &ground->counters, &error);
+        if (counters_fd < 0)
+            return say(error);
+        if (o->caps.total && ground->counters.bytes[SM_CAPS_UP] + ground->counters.bytes[SM_CAPS_DOWN] >= o->caps.total)
+            fprintf(
+                stderr,
+                "slirp-med: warning: --egress-max-total-bytes is used up by earlier runs: every flow will be refused "
+                "(%s/%s/" SM_STATE_COUNTERS " counts them)\n",
+                ws->base, ws->name);
     }
     ground->resolv_conf = resolv_conf ? resolv_conf : "";
 
@@ -157,6 +169,7 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
         .ca_key_fd = ca.key_fd,
         .ca_cert_fd = ca.cert_fd,
         .ca_guest_fd = ca.guest_fd,
+        .counters_fd = counters_fd,
         .roots_paths = roots_paths,
         .extra_roots = fetch_roots,
         .refs = refs,
@@ -177,6 +190,7 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     if (!supervisor)
         return say(error);
     sm_workspace_ca_close(&ca); /* they are the children's */
+    sm_fd_close(&counters_fd);
     struct sm_supervisor_result result;
     sm_supervisor_run(supervisor, &result);
     if (result.reason)

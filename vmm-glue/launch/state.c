@@ -345,6 +345,62 @@ void sm_workspace_drop_ca(const struct sm_workspace *ws, bool key_alone)
         (void)unlinkat(ws->dirfd, SM_STATE_CA_CERT, 0);
 }
 
+/** counters.json behind fd: the caller's own regular file, of one name, closed to others, and right. */
+static bool check_counters(const struct sm_workspace *ws, int fd, struct sm_counters *ret, GError **error)
+{
+    struct stat st;
+    size_t len;
+
+    if (fstat(fd, &st) < 0) {
+        sm_error_set_errno(error, errno, "read %s/%s/" SM_STATE_COUNTERS, ws->base, ws->name);
+        return false;
+    }
+    if (!S_ISREG(st.st_mode) || st.st_uid != geteuid() || st.st_nlink != 1 || (st.st_mode & 077)) {
+        sm_error_set(error, SM_ERROR_INVALID,
+                     "%s/%s/" SM_STATE_COUNTERS " is not a plain file of yours with mode 0600: look at who made it",
+                     ws->base, ws->name);
+        return false;
+    }
+    g_autoptr(GError) local = NULL;
+    g_autofree char *text = sm_fd_read_all(fd, SM_COUNTERS_FILE, &len, &local);
+    if (!text || !sm_counters_decode(text, len, ret, &local)) {
+        sm_error_set(error, SM_ERROR_INVALID,
+                     "%s/%s/" SM_STATE_COUNTERS
+                     ": %s: what the workspace has used of its caps is not known; put a copy back, or remove the file "
+                     "to count from zero",
+                     ws->base, ws->name, local->message);
+        return false;
+    }
+    return true;
+}
+
+int sm_workspace_open_counters(const struct sm_workspace *ws, struct sm_counters *ret, GError **error)
+{
+    sm_autofd fd =
+        openat(ws->dirfd, SM_STATE_COUNTERS, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0600);
+
+    if (fd < 0) {
+        sm_error_set_errno(error, errno, "open %s/%s/" SM_STATE_COUNTERS, ws->base, ws->name);
+        return -1;
+    }
+    return check_counters(ws, fd, ret, error) ? sm_steal_fd(&fd) : -1;
+}
+
+bool sm_workspace_read_counters(const struct sm_workspace *ws, struct sm_counters *ret, GError **error)
+{
+    sm_autofd fd = openat(ws->dirfd, SM_STATE_COUNTERS, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+
+    if (fd < 0 && errno == ENOENT) {
+        *ret = (struct sm_counters){0};
+        return true;
+    }
+    if (fd < 0) {
+        sm_error_set_errno(error, errno, "open %s/%s/" SM_STATE_COUNTERS, ws->base, ws->name);
+        return false;
+    }
+    return check_counters(ws, fd, ret, error);
+}
+
 void sm_workspace_undo(struct sm_workspace *ws)
 {
     struct stat st;
@@ -359,6 +415,7 @@ void sm_workspace_undo(struct sm_workspace *ws)
     sm_control_remove_stale(ws->dirfd);
     (void)unlinkat(ws->dirfd, SM_STATE_SETTINGS, 0);
     (void)unlinkat(ws->dirfd, SM_STATE_CA_CERT, 0);
+    (void)unlinkat(ws->dirfd, SM_STATE_COUNTERS, 0);
     (void)unlinkat(ws->dirfd, SM_STATE_LOCK, 0);
     (void)unlinkat(ws->base_fd, ws->name, AT_REMOVEDIR);
 }

@@ -6,6 +6,7 @@
  *   workspace.json                 the settings of the last start, one JSON object, replaced atomically
  *   ca.key, ca.pem                 the CA of this run, where TLS is intercepted; new files on every start, filled by the core; ca.key goes
  *                                  with the run, ca.pem stays
+ *   counters.json                  bytes moved so far, over all runs with a byte cap (core/counters.h); kept
  *   lock                           flock(2)ed by the supervisor while it runs; holds its pid as text; never removed while in use
  *   control.sock                   while it runs (supervisor/control.h)
  *
@@ -18,11 +19,13 @@
 #include <glib.h>
 
 #include "base/fd.h"
+#include "core/counters.h"
 
 #define SM_STATE_LOCK "lock"
 #define SM_STATE_SETTINGS "workspace.json"
 #define SM_STATE_CA_KEY "ca.key"
 #define SM_STATE_CA_CERT "ca.pem"
+#define SM_STATE_COUNTERS "counters.json"
 /** Largest workspace.json: the lists are not in it. */
 #define SM_STATE_SETTINGS_MAX (256u << 10)
 
@@ -86,6 +89,14 @@ int sm_workspace_new_ca(const struct sm_workspace *ws, struct sm_workspace_ca *r
 void sm_workspace_ca_close(struct sm_workspace_ca *ca);
 /** sm_workspace_drop_ca() - ca.key is needed no more, or neither file; none being there is no error. */
 void sm_workspace_drop_ca(const struct sm_workspace *ws, bool key_alone);
+
+/**
+ * sm_workspace_open_counters() - counters.json for writing, made (empty) if it is not there, and what it says. Only under the lock.
+ * Returns a descriptor, or -1 with error set, which names the file: also when it is damaged. Nobody guesses what it may have said.
+ */
+int sm_workspace_open_counters(const struct sm_workspace *ws, struct sm_counters *ret, GError **error);
+/** sm_workspace_read_counters() - what it says, for `status`; all zero when there is none. False with error set: damaged, or cannot be read. */
+bool sm_workspace_read_counters(const struct sm_workspace *ws, struct sm_counters *ret, GError **error) SM_WARN_UNUSED;
 
 /**
  * sm_workspace_undo() - after a start that failed before anything was recorded: remove the folder if this start made it and nothing was

@@ -18,9 +18,20 @@ static void channel_failed(const char *text, void *data)
 
 struct fixture *fixture_new(const char *mode, const char *allow)
 {
+    return fixture_new_capped(mode, allow, (struct sm_caps_limits){0});
+}
+
+struct fixture *fixture_new_capped(const char *mode, const char *allow, struct sm_caps_limits caps)
+{
     static const struct sm_channel_ops ops = {.message = sm_core_message, .failed = channel_failed};
-    struct harness_options o = {
-        .mode = mode, .allow = allow, .dns_port = 9, .dns_qps = 100, .pins = 64, .sessions = 100, .ops = &ops};
+    struct harness_options o = {.mode = mode,
+                                .allow = allow,
+                                .dns_port = 9,
+                                .dns_qps = 100,
+                                .pins = 64,
+                                .sessions = 100,
+                                .caps = caps,
+                                .ops = &ops};
     struct fixture *f = g_new0(struct fixture, 1);
     struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof(in);

@@ -23,6 +23,7 @@ struct fixture {
 extern const struct sm_addr loopback;
 
 struct fixture *fixture_new(const char *mode, const char *allow);
+struct fixture *fixture_new_capped(const char *mode, const char *allow, struct sm_caps_limits caps);
 /** fixture_free() - what flows are left are closed. */
 void fixture_free(struct fixture *f);
 

@@ -2,11 +2,13 @@
 #include "harness.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
 
 #include "base/fd.h"
+#include "core/limits.h"
 
 void harness_start(struct sm_core *core, const char *dir, const struct harness_options *o, int *ret_audit_fd,
                    int *ret_front)
@@ -16,11 +18,15 @@ void harness_start(struct sm_core *core, const char *dir, const struct harness_o
     g_autofree char *path = g_build_filename(dir, "egress.jsonl", NULL);
     g_autofree char *config = g_strdup_printf(
         "{\"workspace\":\"test\",\"mode\":\"%s\",\"opaque\":false,\"log_query\":false,\"extra_roots\":\"\","
-        "\"allow\":[%s],\"passthrough\":[],\"deny\":[%s],\"swaps\":{\"refs\":[],\"entries\":{}},\"inside\":[],\"dns\":[\"127.0.0.1:%u\"],"
+        "\"allow\":[%s],\"passthrough\":[],\"deny\":[%s],\"swaps\":{\"refs\":[],\"entries\":{}},\"inside\":[],\"dns\":["
+        "\"127.0.0.1:%u\"],"
         "\"resolv_conf\":\"\",\"dns_qps\":%u,\"network\":{\"guest\":\"10.0.2.15\",\"prefix_len\":24,"
         "\"gateway\":\"10.0.2.2\",\"resolver\":\"10.0.2.3\"},"
-        "\"audit\":{\"sync\":false,\"max_bytes\":0,\"seq_floor\":0}}",
-        o->mode, o->allow ? o->allow : "", o->deny ? o->deny : "", o->dns_port, o->dns_qps);
+        "\"audit\":{\"sync\":false,\"max_bytes\":0,\"seq_floor\":0},"
+        "\"caps\":{\"max_bps\":%" PRIu64 ",\"max_total_bytes\":%" PRIu64 ",\"max_conns\":%" PRIu64
+        ",\"counters\":{\"seq\":0,\"bytes_up\":0,\"bytes_down\":0}}}",
+        o->mode, o->allow ? o->allow : "", o->deny ? o->deny : "", o->dns_port, o->dns_qps, o->caps.bps, o->caps.total,
+        o->caps.conns);
     int pair[2];
 
     signal(SIGPIPE, SIG_IGN);
@@ -38,6 +44,7 @@ void harness_start(struct sm_core *core, const char *dir, const struct harness_o
     core->pins = sm_pins_new(o->pins);
     core->sessions = g_hash_table_new(g_int64_hash, g_int64_equal);
     core->sessions_max = o->sessions;
+    assert_true(sm_limits_init(core, -1, &error));
     assert_true(sm_names_init(core, &error));
     assert_int_equal(sm_fd_seqpair(pair, true), 0);
     core->channel = sm_channel_new(core->loop, pair[0], true, o->ops, core);
@@ -51,6 +58,7 @@ void harness_start(struct sm_core *core, const char *dir, const struct harness_o
 void harness_end(struct sm_core *core)
 {
     assert_int_equal(g_hash_table_size(core->sessions), 0);
+    sm_limits_free(core);
     sm_channel_free(core->channel);
     sm_pki_free(core);
     sm_dnsserve_free(core->dns);

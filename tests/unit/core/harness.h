@@ -20,6 +20,7 @@ struct harness_options {
     uint16_t dns_port;        /* of the host's resolver on loopback */
     unsigned dns_qps;
     unsigned pins, sessions;          /* bounds */
+    struct sm_caps_limits caps;       /* counted from zero; no counters.json */
     const struct sm_channel_ops *ops; /* data is the core */
 };
 

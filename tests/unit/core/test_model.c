@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <net/if.h>
 #include <poll.h>
 #include <sched.h>
@@ -21,6 +22,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "core/limits.h"
 
 #define STEPS 500
 #define IDS 24
@@ -37,6 +39,7 @@ struct world {
     struct sm_core core;
     uint64_t rng;
     const char *mode;
+    struct sm_caps_limits caps;
     int front, audit_fd, tcp, dead_port, udp, dns;
     uint16_t tcp_port, udp_port, closed_port;
     uint64_t next_id;
@@ -117,6 +120,7 @@ static void make_core(struct world *w, const char *dir)
                                 .dns_qps = 50,
                                 .pins = 16,
                                 .sessions = SESSIONS_MAX,
+                                .caps = w->caps,
                                 .ops = &ops};
     harness_start(core, dir, &o, &w->audit_fd, &w->front);
     if (!off(w)) {
@@ -130,11 +134,26 @@ static void make_core(struct world *w, const char *dir)
         w->peers[i] = -1;
 }
 
+/* No connection is counted any more, and no byte too many ever was. */
+static void check_caps(struct world *w)
+{
+    json_t *report = sm_limits_report(&w->core);
+
+    assert_true((report != NULL) == (w->caps.bps || w->caps.total || w->caps.conns));
+    if (!report)
+        return;
+    assert_int_equal(json_integer_value(json_object_get(report, "conns")), 0);
+    json_decref(report);
+    if (w->caps.total)
+        assert_in_range(sm_limits_total(&w->core), 0, w->caps.total);
+}
+
 static void free_core(struct world *w, const char *dir)
 {
     struct sm_core *core = &w->core;
 
     sm_core_stop(core, "test_end", 0);
+    check_caps(w);
     assert_int_equal(g_hash_table_size(core->sessions), 0);
     assert_int_equal(core->held_now, 0);
     assert_int_equal(core->dns_tcp_now, 0);
@@ -617,6 +636,16 @@ static void check_ends(struct world *w)
     }
 }
 
+/* Every other seed of a mode runs under caps that bind at once. */
+static void set_caps(struct world *w, uint64_t seed)
+{
+    if (off(w) || seed / 3 % 2 == 0)
+        return;
+    w->caps.bps = below(w, 2) ? 500 + below(w, 20000) : 0;
+    w->caps.total = below(w, 2) ? 100 + below(w, 5000) : 0;
+    w->caps.conns = below(w, 2) ? 1 + below(w, 6) : 0;
+}
+
 static void run(uint64_t seed, const char *mode, const char *dir)
 {
     static struct world w;
@@ -625,6 +654,7 @@ static void run(uint64_t seed, const char *mode, const char *dir)
     memset(&w, 0, sizeof(w));
     w.rng = seed * 1000003 + 17;
     w.mode = mode;
+    set_caps(&w, seed);
     make_core(&w, dir);
     for (unsigned i = 0; i < STEPS && !w.core.stopping; i++)
         step(&w);

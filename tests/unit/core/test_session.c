@@ -6,12 +6,14 @@
 #include "fixture.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "core/limits.h"
 
 static int setup_ip_rule(void **state)
 {
@@ -496,6 +498,159 @@ static void test_held_bytes_of_all_flows(void **state)
     assert_int_equal(f->core.held_now, 0);
 }
 
+/* --- caps */
+
+static int setup_total(void **state)
+{
+    *state = fixture_new_capped("guarded", "\"127.0.0.1\"", (struct sm_caps_limits){.total = 1000});
+    return 0;
+}
+
+static int setup_large_total(void **state)
+{
+    *state = fixture_new_capped("guarded", "\"127.0.0.1\"", (struct sm_caps_limits){.total = 1000000000});
+    return 0;
+}
+
+static int setup_two_conns(void **state)
+{
+    *state = fixture_new_capped("guarded", "\"127.0.0.1\"", (struct sm_caps_limits){.conns = 2});
+    return 0;
+}
+
+static bool is_pair(int fd)
+{
+    int domain = -1;
+    socklen_t len = sizeof(domain);
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && domain == AF_UNIX;
+}
+
+/* A flow that the server begins; returns the server's end. */
+static int server_first(struct fixture *f, uint64_t id)
+{
+    open_tcp(f, id, loopback, f->port);
+    assert_int_equal(hear(f), SM_FLOW_ACCEPT);
+    int peer = server_accept(f);
+    assert_int_equal(send(peer, "hi", 2, 0), 2);
+    assert_int_equal(hear(f), SM_FLOW_ATTACH);
+    return peer;
+}
+
+static void test_total(void **state)
+{
+    struct fixture *f = *state;
+    char got[2000], much[2000] = "";
+
+    int peer = server_first(f, 1);
+    assert_true(is_pair(f->attached)); /* what must be counted is not handed over */
+    assert_int_equal(f->last.consumed, 0);
+    assert_int_equal(recv_turning(f, f->attached, got, sizeof(got)), 2);
+    assert_int_equal(write(f->attached, much, 997), 997);
+    assert_int_equal(recv_turning(f, peer, got, sizeof(got)), 997);
+    assert_true(says_nothing(f));
+    assert_false(audit_has(f, "egress_cap_exceeded"));
+
+    /* One byte is left, and two come: one goes on, the flow ends. */
+    assert_int_equal(send(peer, "ab", 2, 0), 2);
+    assert_int_equal(hear(f), SM_FLOW_ABORT);
+    assert_int_equal(recv_turning(f, f->attached, got, sizeof(got)), 1);
+    assert_int_equal(got[0], 'a');
+    assert_int_equal(recv(f->attached, got, sizeof(got), MSG_DONTWAIT), -1); /* no end that could be taken for a FIN */
+    assert_int_equal(errno, EAGAIN);
+    sm_fd_close(&f->attached);
+    assert_true(says_nothing(f));
+    g_autofree char *text = audit_text(f);
+    const char *cap = strstr(text, "\"event\":\"egress_cap_exceeded\""),
+               *over = strstr(text, "\"event\":\"egress_close\"");
+    assert_true(cap && over && cap < over);
+    assert_non_null(strstr(cap, "\"cap\":\"max_total_bytes\",\"limit\":1000,\"total\":1000"));
+    assert_non_null(strstr(over, "\"reason\":\"max_total_bytes\""));
+    assert_non_null(strstr(over, "\"bytes_up\":997,\"bytes_down\":3"));
+    assert_int_equal(g_hash_table_size(f->core.sessions), 0);
+    assert_int_equal(recv(peer, got, sizeof(got), MSG_DONTWAIT), -1);
+    assert_int_equal(errno, ECONNRESET);
+    close(peer);
+
+    open_tcp(f, 2, loopback, f->port);
+    assert_int_equal(hear(f), SM_FLOW_REFUSE);
+    assert_int_equal(f->last.how, SM_HOW_RST);
+    assert_int_equal(f->last.hold_ms, 0);
+    g_autofree char *after = audit_text(f);
+    assert_non_null(strstr(after, "\"event\":\"egress_deny\""));
+    assert_null(strstr(after + strlen(text), "egress_dial"));
+}
+
+static void test_connections_are_given_back(void **state)
+{
+    struct fixture *f = *state;
+
+    int one = server_first(f, 1);
+    assert_false(is_pair(f->attached)); /* no byte is counted: nothing to be relayed for */
+    int two = server_first(f, 2);
+    open_tcp(f, 3, loopback, f->port);
+    assert_int_equal(hear(f), SM_FLOW_REFUSE);
+    gone(f, 1, SM_WHY_GUEST_RST);
+    assert_true(says_nothing(f));
+    int three = server_first(f, 4);
+    /* What policy denies, or fails at once, keeps no place. */
+    open_tcp(f, 5, sm_addr_v4(10, 0, 0, 5), 80);
+    assert_int_equal(hear(f), SM_FLOW_REFUSE);
+    g_autofree char *text = audit_text(f);
+    assert_non_null(strstr(text, "\"reason\":\"max_conns\""));
+    assert_non_null(strstr(text, "egress_internal_deny"));
+    sm_core_every_second(&f->core.second, sm_loop_now(f->core.loop));
+    assert_true(says_nothing(f));
+    g_autofree char *later = audit_text(f);
+    assert_non_null(strstr(later, "\"cap\":\"max_conns\",\"limit\":2,\"count\":1"));
+    close(one);
+    close(two);
+    close(three);
+}
+
+/* What cannot be counted is not begun; what has begun goes on. */
+static void test_unwritable_counters_stop_admission(void **state)
+{
+    struct fixture *f = *state;
+    enum { MUCH = 300000 };
+    g_autofree char *much = g_malloc0(MUCH);
+    g_autofree char *path = g_build_filename(f->dir, "counters.json", NULL);
+    g_autoptr(GError) error = NULL;
+    struct sm_counters c;
+    size_t len;
+
+    sm_limits_free(&f->core);
+    int good = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600), used = dup(good);
+    assert_true(sm_limits_init(&f->core, used, &error));
+    int peer = server_first(f, 1);
+    int bad = open(path, O_RDONLY | O_CLOEXEC);
+    assert_true(dup2(bad, used) == used);
+    assert_int_equal(send(peer, much, MUCH, 0), MUCH);
+    for (ssize_t left = MUCH + 2; left > 0;)
+        left -= recv_turning(f, f->attached, much, MUCH);
+    open_tcp(f, 2, loopback, f->port);
+    assert_int_equal(hear(f), SM_FLOW_REFUSE);
+    g_autofree char *text = audit_text(f);
+    assert_non_null(strstr(text, "\"reason\":\"counters_unwritable\""));
+    assert_int_equal(send(peer, "on", 2, 0), 2);
+    assert_int_equal(recv_turning(f, f->attached, much, MUCH), 2);
+
+    assert_true(dup2(good, used) == used);
+    int64_t until = sm_clock_us() + 5000000;
+    do { /* the next try is a second after the last */
+        sm_loop_turn(f->core.loop, 100);
+        sm_core_every_second(&f->core.second, sm_loop_now(f->core.loop));
+        g_autofree char *now = sm_fd_read_all(good, SM_COUNTERS_FILE, &len, NULL);
+        assert_true(sm_counters_decode(now, len, &c, NULL));
+    } while (c.bytes[SM_CAPS_DOWN] != MUCH + 4 && sm_clock_us() < until);
+    assert_int_equal(c.bytes[SM_CAPS_DOWN], MUCH + 4);
+    close(peer);
+    peer = server_first(f, 3);
+    close(peer);
+    close(bad);
+    close(good);
+    unlink(path);
+}
+
 int main(void)
 {
 #define T(fn, setup) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -522,6 +677,9 @@ int main(void)
         T(test_dns_connection_that_is_dropped, setup_strict_suffix),
         T(test_too_many_dns_connections, setup_guarded),
         T(test_held_bytes_of_all_flows, setup_strict),
+        T(test_total, setup_total),
+        T(test_connections_are_given_back, setup_two_conns),
+        T(test_unwritable_counters_stop_admission, setup_large_total),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

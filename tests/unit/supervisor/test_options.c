@@ -108,6 +108,41 @@ static void test_everything(void **state)
     sm_run_options_clear(&o);
 }
 
+static void test_caps(void **state)
+{
+    static const struct {
+        const char *args;
+        struct sm_caps_limits caps;
+        bool counts;
+    } cases[] = {
+        {"x", {0, 0, 0}, false},
+        {"--egress-max-bps 1 x", {1, 0, 0}, true},
+        {"--egress-max-bps 1000000 x", {1000000, 0, 0}, true},
+        {"--egress-max-bps=3M x", {3 << 20, 0, 0}, true},
+        {"--egress-max-bps 1024G x", {UINT64_C(1) << 40, 0, 0}, true},
+        {"--egress-max-total-bytes 7K x", {0, 7168, 0}, true},
+        {"--egress-max-total-bytes 4294967296G x", {0, UINT64_C(1) << 62, 0}, true},
+        {"--egress strict --egress-allow a.test --egress-max-conns 50 x", {0, 0, 50}, false},
+        {"--egress-max-conns 1K --egress-max-total-bytes 1G --egress-max-bps 10M x", {10 << 20, 1 << 30, 1024}, true},
+    };
+    for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
+        struct sm_run_options o;
+        g_auto(GStrv) argv = NULL;
+        good(cases[i].args, &o, &argv);
+        assert_memory_equal(&o.caps, &cases[i].caps, sizeof(o.caps));
+        assert_int_equal(sm_run_options_counts(&o), cases[i].counts);
+        assert_int_equal(o.warnings->len, 0);
+        sm_run_options_clear(&o);
+    }
+    struct sm_run_options o;
+    g_auto(GStrv) argv = NULL;
+    good("--network isolated --egress-max-bps 1M x", &o, &argv);
+    assert_false(sm_run_options_counts(&o));
+    assert_int_equal(o.warnings->len, 1);
+    assert_non_null(strstr(g_ptr_array_index(o.warnings, 0), "--egress-max-"));
+    sm_run_options_clear(&o);
+}
+
 static void test_modes(void **state)
 {
     static const struct {
@@ -186,7 +221,19 @@ static void test_refused(void **state)
         {"--json y", {"--json: ", "--dry-run"}, SM_ERROR_INVALID},
         {"--publish :80:80/tcp y", {"--publish: not available in this version"}, SM_ERROR_INVALID},
         {"--egress-swap-config=f y", {"--egress-swap-config=f: cannot be read"}, SM_ERROR_INVALID},
-        {"--egress-max-conns 5 y", {"--egress-max-conns: not available in this version"}, SM_ERROR_INVALID},
+        {"--egress-max-bps 0 y", {"--egress-max-bps=0: ", "from 1 to 1024G"}, SM_ERROR_INVALID},
+        {"--egress-max-bps 1025G y", {"--egress-max-bps=1025G: "}, SM_ERROR_INVALID},
+        {"--egress-max-bps 1m y", {"--egress-max-bps=1m: "}, SM_ERROR_INVALID},
+        {"--egress-max-bps -1 y", {"--egress-max-bps=-1: "}, SM_ERROR_INVALID},
+        {"--egress-max-bps 1M --egress-max-bps 2M y", {"--egress-max-bps=2M: given twice"}, SM_ERROR_INVALID},
+        {"--egress-max-total-bytes 0K y", {"--egress-max-total-bytes=0K: ", "without the flag"}, SM_ERROR_INVALID},
+        {"--egress-max-total-bytes 4294967297G y", {"--egress-max-total-bytes=4294967297G: "}, SM_ERROR_INVALID},
+        {"--egress-max-total-bytes 18446744073709551617 y", {"--egress-max-total-bytes="}, SM_ERROR_INVALID},
+        {"--egress-max-conns 0 y", {"--egress-max-conns=0: ", "1 to 1048576"}, SM_ERROR_INVALID},
+        {"--egress-max-conns 1.5 y", {"--egress-max-conns=1.5: "}, SM_ERROR_INVALID},
+        {"--egress off --egress-max-conns 5 y", {"--egress-max-conns: ", "--egress off", "guarded"}, SM_ERROR_INVALID},
+        {"--egress-max-bps 5M --egress off y", {"--egress-max-bps: ", "--egress off"}, SM_ERROR_INVALID},
+        {"--egress off --egress-max-total-bytes 1 y", {"--egress-max-total-bytes: "}, SM_ERROR_INVALID},
         {"", {"no command"}, SM_ERROR_INVALID},
         {"--egress strict --", {"no command"}, SM_ERROR_INVALID},
         {"''", {"the command is an empty text"}, SM_ERROR_INVALID},
@@ -742,6 +789,7 @@ static void test_messages(void **state)
     g_autoptr(GError) error = NULL;
     struct sm_launch_ground ground = {.resolv_conf = "nameserver 192.0.2.1\n",
                                       .seq_floor = 77,
+                                      .counters = {.seq = 3, .bytes = {5, INT64_MAX}},
                                       .supervisor = 4,
                                       .cwd = "/tmp",
                                       .default_base = "/d",
@@ -751,7 +799,7 @@ static void test_messages(void **state)
     char base[] = "/state";
     struct sm_workspace ws = {.base = base, .base_fd = -1, .dirfd = -1, .lock_fd = -1};
     good("--egress strict --egress-allow ok.test:443 --egress-deny .evil.test --egress-inside 198.51.100.0/24 --dns "
-         "192.0.2.53 --mtu 9000 --name w --ro -- echo a",
+         "192.0.2.53 --mtu 9000 --name w --ro --egress-max-bps 2M --egress-max-conns 9 -- echo a",
          &o, &argv);
 
     g_autofree char *core = sm_message_core(&o, &ground, &error);
@@ -769,6 +817,12 @@ static void test_messages(void **state)
     assert_string_equal(inside, "198.51.100.0/24");
     assert_string_equal(dns, "192.0.2.53:53");
     assert_int_equal(floor, 77);
+    json_int_t bps, total, conns, seq, up, down;
+    assert_int_equal(json_unpack(j, "{s:{s:I s:I s:I s:{s:I s:I s:I !} !}}", "caps", "max_bps", &bps, "max_total_bytes",
+                                 &total, "max_conns", &conns, "counters", "seq", &seq, "bytes_up", &up, "bytes_down",
+                                 &down),
+                     0);
+    assert_true(bps == 2 << 20 && total == 0 && conns == 9 && seq == 3 && up == 5 && down == INT64_MAX);
     json_decref(j);
 
     g_autofree char *front = sm_message_front(&o, &error);
@@ -810,10 +864,19 @@ static void test_messages(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything),  cmocka_unit_test(test_modes),
-        cmocka_unit_test(test_refused),  cmocka_unit_test(test_policy_file), cmocka_unit_test(test_warnings_and_help),
-        cmocka_unit_test(test_ca_files), cmocka_unit_test(test_suggest),     cmocka_unit_test(test_messages),
-        cmocka_unit_test(test_swaps),    cmocka_unit_test(test_swaps_vault), cmocka_unit_test(test_swaps_refused),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_everything),
+        cmocka_unit_test(test_modes),
+        cmocka_unit_test(test_caps),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_policy_file),
+        cmocka_unit_test(test_warnings_and_help),
+        cmocka_unit_test(test_ca_files),
+        cmocka_unit_test(test_suggest),
+        cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_swaps),
+        cmocka_unit_test(test_swaps_vault),
+        cmocka_unit_test(test_swaps_refused),
         cmocka_unit_test(test_dry_run),
     };
     g_strlcpy(dir, "/tmp/sm-test-options-XXXXXX", sizeof(dir));

@@ -269,6 +269,84 @@ static void test_ca_files(void **state)
     assert_int_equal(unlinkat(ws.base_fd, "ca", AT_REMOVEDIR), 0);
 }
 
+static void put_counters(const struct sm_workspace *ws, const char *text, size_t len, mode_t mode)
+{
+    int fd = openat(ws->dirfd, SM_STATE_COUNTERS, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, text, len), (ssize_t)len);
+    assert_int_equal(fchmod(fd, mode), 0);
+    close(fd);
+}
+
+static void refuse_counters(struct sm_workspace *ws, const char *why)
+{
+    struct sm_counters got = {.seq = 7};
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GError) error2 = NULL;
+    g_autofree char *path = g_build_filename(top, "counted", SM_STATE_COUNTERS, NULL);
+
+    assert_int_equal(sm_workspace_open_counters(ws, &got, &error), -1);
+    assert_non_null(strstr(error->message, path));
+    if (why && !strstr(error->message, why))
+        fail_msg("%s", error->message);
+    assert_false(sm_workspace_read_counters(ws, &got, &error2));
+    assert_non_null(strstr(error2->message, path));
+    assert_int_equal(got.seq, 7);
+}
+
+static void test_counters(void **state)
+{
+    sm_cleanup(sm_workspace_close) struct sm_workspace ws = SM_WORKSPACE_INIT;
+    char file[SM_COUNTERS_FILE];
+    struct sm_counters c = {.seq = 4, .bytes = {10, 20}}, got = {.seq = 7};
+    struct stat st;
+    g_autofree char *outside = g_build_filename(top, "other", NULL);
+
+    assert_int_equal(sm_workspace_open(top, "counted", true, &ws, NULL), 0);
+    assert_true(sm_workspace_read_counters(&ws, &got, NULL)); /* none yet: nothing was counted, and none is made */
+    assert_int_equal(got.seq, 0);
+    assert_int_equal(faccessat(ws.dirfd, SM_STATE_COUNTERS, F_OK, 0), -1);
+    mode_t mask = umask(0);
+    int fd = sm_workspace_open_counters(&ws, &got, NULL);
+    (void)umask(mask);
+    assert_true(fd >= 0 && got.seq == 0);
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0600);
+    sm_counters_encode(&c, file);
+    assert_int_equal(pwrite(fd, file, SM_COUNTERS_RECORD, 0), SM_COUNTERS_RECORD);
+    c.seq = 5;
+    c.bytes[SM_CAPS_UP] = 11;
+    sm_counters_encode(&c, file + SM_COUNTERS_RECORD);
+    assert_int_equal(pwrite(fd, file + SM_COUNTERS_RECORD, SM_COUNTERS_RECORD, SM_COUNTERS_RECORD), SM_COUNTERS_RECORD);
+    close(fd);
+    fd = sm_workspace_open_counters(&ws, &got, NULL);
+    assert_true(fd >= 0 && got.seq == 5 && got.bytes[SM_CAPS_UP] == 11 && got.bytes[SM_CAPS_DOWN] == 20);
+    close(fd);
+    assert_true(sm_workspace_read_counters(&ws, &got, NULL) && got.seq == 5);
+
+    put_counters(&ws, file, sizeof(file) - 1, 0600);
+    refuse_counters(&ws, "damaged");
+    put_counters(&ws, "{}", 2, 0600);
+    refuse_counters(&ws, "remove the file");
+    memset(file + 20, '0', 4);
+    memset(file + SM_COUNTERS_RECORD + 20, '0', 4);
+    put_counters(&ws, file, sizeof(file), 0600);
+    refuse_counters(&ws, "damaged");
+    put_counters(&ws, "", 0, 0644);
+    refuse_counters(&ws, "0600");
+    put_counters(&ws, "", 0, 0600);
+    assert_int_equal(linkat(ws.dirfd, SM_STATE_COUNTERS, AT_FDCWD, outside, 0), 0); /* a second name */
+    refuse_counters(&ws, "plain file");
+    assert_int_equal(unlinkat(ws.dirfd, SM_STATE_COUNTERS, 0), 0);
+    assert_int_equal(symlinkat(outside, ws.dirfd, SM_STATE_COUNTERS), 0);
+    refuse_counters(&ws, NULL);
+    assert_int_equal(unlinkat(ws.dirfd, SM_STATE_COUNTERS, 0), 0);
+    assert_int_equal(mkfifoat(ws.dirfd, SM_STATE_COUNTERS, 0600), 0);
+    refuse_counters(&ws, "plain file");
+    assert_int_equal(unlinkat(ws.dirfd, SM_STATE_COUNTERS, 0), 0);
+    (void)unlink(outside);
+}
+
 static void test_undo(void **state)
 {
     struct sm_workspace ws = SM_WORKSPACE_INIT;
@@ -281,6 +359,10 @@ static void test_undo(void **state)
         int fd = sm_audit_open(ws.dirfd, NULL, &error);
         assert_true(fd >= 0);
         assert_int_equal(sm_workspace_write_settings(&ws, "{}", &error), 0);
+        struct sm_counters none;
+        int counters = sm_workspace_open_counters(&ws, &none, &error);
+        assert_true(counters >= 0);
+        close(counters);
         if (i == 1)
             assert_int_equal(write(fd, "{}\n", 3), 3);
         close(fd);
@@ -299,7 +381,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names),    cmocka_unit_test(test_default_base),  cmocka_unit_test(test_open),
         cmocka_unit_test(test_distrust), cmocka_unit_test(test_one_at_a_time), cmocka_unit_test(test_killed_holder),
-        cmocka_unit_test(test_settings), cmocka_unit_test(test_ca_files),      cmocka_unit_test(test_undo),
+        cmocka_unit_test(test_settings), cmocka_unit_test(test_ca_files),      cmocka_unit_test(test_counters),
+        cmocka_unit_test(test_undo),
     };
     g_strlcpy(top, "/tmp/sm-test-state-XXXXXX", sizeof(top));
     if (!mkdtemp(top))

@@ -128,6 +128,9 @@ static void child_step(const char *step)
         if (write(SM_CA_KEY_FD, "key", 3) != 3 || write(SM_CA_CERT_FD, "certificate", 11) != 11 ||
             read(SM_CA_KEY_FD, text, 1) >= 0 || read(SM_CA_CERT_FD, text, 1) >= 0)
             child_complain("no CA files, or readable ones");
+    } else if (strcmp(w[0], "counters") == 0) { /* core: the file of its caps */
+        if (pwrite(SM_COUNTERS_FD, "counted", 7, 0) != 7 || fcntl(SM_CA_KEY_FD, F_GETFD) >= 0)
+            child_complain("no counters, or more");
     } else if (strcmp(w[0], "certificate") == 0) { /* guest: the certificate alone */
         g_autofree char *pem = sm_fd_read_all(SM_GUEST_CA_FD, 1000, NULL, NULL);
         if (g_strcmp0(pem, "certificate") != 0 || write(SM_GUEST_CA_FD, "x", 1) >= 0 || fcntl(5, F_GETFD) >= 0 ||
@@ -163,7 +166,7 @@ struct scenario {
     int start_ms, grace_ms, stop_ms;
     uint64_t audit_max;
     bool take_signals;
-    bool ca;
+    bool ca, counters;
     char *const *roots;
     const char *(*client)(void); /* runs beside it; says what it is not content with */
 };
@@ -199,6 +202,7 @@ static struct sm_supervisor_result play(const struct scenario *sc)
         .ca_key_fd = -1,
         .ca_cert_fd = -1,
         .ca_guest_fd = -1,
+        .counters_fd = -1,
         .audit_max_bytes = sc->audit_max,
         .start_ms = sc->start_ms ? sc->start_ms : 20000,
         .grace_ms = sc->grace_ms,
@@ -216,6 +220,10 @@ static struct sm_supervisor_result play(const struct scenario *sc)
         spec.ca_cert_fd = openat(dirfd_, "ca.pem", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
         spec.ca_guest_fd = openat(dirfd_, "ca.pem", O_RDONLY | O_CLOEXEC);
         assert_true(spec.ca_key_fd >= 0 && spec.ca_cert_fd >= 0 && spec.ca_guest_fd >= 0);
+    }
+    if (sc->counters) {
+        spec.counters_fd = openat(dirfd_, "counters.json", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        assert_true(spec.counters_fd >= 0);
     }
     unsigned n_before = count_fds(before, sizeof(before));
     for (int i = 0; i < SM_CHILDREN; i++) {
@@ -250,6 +258,10 @@ static struct sm_supervisor_result play(const struct scenario *sc)
     if (count_fds(after, sizeof(after)) != n_before)
         fail_msg("descriptors before: %s after: %s", before, after);
     close(audit_fd);
+    if (sc->counters) {
+        close(spec.counters_fd);
+        (void)unlinkat(dirfd_, "counters.json", 0);
+    }
     if (sc->ca) {
         close(spec.ca_key_fd);
         close(spec.ca_cert_fd);
@@ -296,6 +308,18 @@ static void test_ca_files(void **state)
                .front = "fds 7; " SERVE,
                .guest = "fds 6; " GUEST_OK "certificate; send EXIT 0; exit 0",
                .ca = true,
+           }),
+           0, NULL);
+}
+
+/** The core alone gets them, at their number, whether or not there is a CA. */
+static void test_counters_file(void **state)
+{
+    expect(play(&(struct scenario){
+               .core = "counters; " SERVE,
+               .front = "fds 7; " SERVE,
+               .guest = "fds 5; " GUEST_OK "send EXIT 0; exit 0",
+               .counters = true,
            }),
            0, NULL);
 }
@@ -618,7 +642,8 @@ static void test_no_such_executable(void **state)
                                       .audit_fd = -1,
                                       .ca_key_fd = -1,
                                       .ca_cert_fd = -1,
-                                      .ca_guest_fd = -1};
+                                      .ca_guest_fd = -1,
+                                      .counters_fd = -1};
     spec.children[SM_CHILD_GUEST] = (struct sm_child_spec){true, argv, env, "{}", 2};
     assert_null(sm_supervisor_new(&spec, &error));
     assert_non_null(strstr(error->message, "/nonexistent"));
@@ -645,6 +670,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_audit_rotation),
         cmocka_unit_test(test_resolv_without_a_path),
         cmocka_unit_test(test_ca_files),
+        cmocka_unit_test(test_counters_file),
         cmocka_unit_test(test_roots),
         cmocka_unit_test(test_no_such_executable),
     };
