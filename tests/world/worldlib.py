@@ -73,6 +73,7 @@ HALFCLOSE, SERVER_FIN_FIRST, RST_ON_ACCEPT, RST_MID = 2001, 2002, 2003, 2004
 SLOW_READER, FIN_ON_ACCEPT, SILENT, LATE_BANNER, SOURCE, SOURCE_NOW = 2005, 2006, 2007, 2008, 2010, 2011
 UDP_SINK, UDP_STRANGER = 2100, 2101
 MARK = 2099                 # World.sync()'s marker
+METER, METER_TLS, METER_UDP = 2020, 2443, 2120  # meterd.py
 HTTP_ECHO, UPLOAD, H2C = 8000, 8090, 8081
 BIG = 1 << 30
 # Ports of origin.py beside 80 and 443. IMAPS speaks first inside TLS, TLS_LINE echoes lines inside TLS, SUBMISSION has STARTTLS.
@@ -124,7 +125,7 @@ def wait_for(what, cond, timeout=10.0):
 class World:
     """A handle on the world this process runs in (made by `world run`)."""
 
-    LOGS = ("servers", "nginx", "dns", "wire", "leak", "origin", "grpc")
+    LOGS = ("servers", "nginx", "dns", "wire", "leak", "origin", "grpc", "meter")
 
     def __init__(self, folder=None):
         self.dir = folder or os.environ["SM_WORLD_DIR"]
