@@ -6,7 +6,7 @@
  * What must hold whatever they send: the origin sees no HEADERS that no answer let pass, and no DATA before its
  * HEADERS; what goes to either side is whole frames; every judged request is told of exactly once; the bridge takes
  * what it says that it has room for; all that it counted is given back. The answers may come with edits, and with such
- * that cannot be made.
+ * that cannot be made; after a 401 a second answer may be asked for.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -44,6 +44,7 @@ struct play {
     struct sm_bridge *b;
     struct reader reader[SM_BRIDGE_SIDES];
     uint8_t asked[ASKED_MAX]; /* 1: asked, 2: answered, 3: told */
+    bool again[ASKED_MAX];    /* asked a second time, too */
     uint64_t reqs;
     unsigned passed, heads;
     uint32_t highest; /* stream that the origin knows */
@@ -64,6 +65,7 @@ static const uint8_t trailer_block[] = {0x00, 0x01, 'x', 0x01, 'y'};
 static const uint8_t ok_block[] = {0x88};
 static const uint8_t length_block[] = {0x88, 0x0f, 0x0d, 0x01, '9'};
 static const uint8_t interim_block[] = {0x08, 0x03, '1', '0', '3'};
+static const uint8_t no_block[] = {0x08, 0x03, '4', '0', '1'};
 static const uint8_t alt_svc_block[] = {0x88, 0x00, 0x07, 'a', 'l', 't', '-', 's', 'v', 'c', 0x04, 'h', '3', '=', 'x'};
 
 static const struct {
@@ -88,7 +90,8 @@ static void must(bool ok)
 
 static void answer(struct play *p, uint64_t req, bool pass)
 {
-    struct sm_bridge_edit edit = {.name = "X", .value = "secret", .value_len = 6, .identity = true, .scrub = p->scrub};
+    struct sm_bridge_edit edit = {
+        .name = "X", .value = "secret", .value_len = 6, .identity = true, .scrub = p->scrub, .replay = true};
     struct sm_bridge_answer a = {.pass = pass, .status = 403, .body = "{}", .body_len = 2};
     if (p->edits && req % 4 != 0)
         a.edit = &edit;
@@ -125,6 +128,21 @@ static void on_request(void *ctx, struct sm_bridge *b, const struct sm_bridge_re
         answer(p, r->req, r->req < ASKED_MAX);
 }
 
+static bool on_rejected(void *ctx, struct sm_bridge *b, const struct sm_bridge_request *r)
+{
+    struct play *p = ctx;
+
+    must(p->edits && r->req <= p->reqs && r->req < ASKED_MAX && p->asked[r->req] == 2 && !p->again[r->req]);
+    must(r->method.len > 0 && r->path.len > 0 && r->next_field);
+    if (r->req % 8 == 5)
+        return false;
+    p->again[r->req] = true;
+    p->asked[r->req] = 1;
+    if (p->at_once)
+        answer(p, r->req, r->req % 16 != 6);
+    return true;
+}
+
 static void on_response(void *ctx, const struct sm_bridge_response *r)
 {
     struct play *p = ctx;
@@ -148,7 +166,8 @@ static size_t on_page(void *ctx, uint16_t status, const char *reason, char *out,
     return 2;
 }
 
-static const struct sm_bridge_ops ops = {on_request, on_response, on_broken, on_page};
+static const struct sm_bridge_ops ops = {
+    .request = on_request, .response = on_response, .broken = on_broken, .page = on_page, .rejected = on_rejected};
 
 static void on_frame_out(struct play *p, enum sm_bridge_side to, const uint8_t *f)
 {
@@ -252,7 +271,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             }
             break;
         case OP_ORIGIN_RESPONSE:
-            if (len >= 3)
+            if (len >= 3 && arg[0] >= 0xf0)
+                feed_frame(&p, side, 1, (arg[1] & 1) | 4, arg[2], no_block, sizeof(no_block));
+            else if (len >= 3)
                 feed_frame(&p, side, 1, (arg[1] & 1) | 4, arg[2], blocks[side][arg[0] % 4].bytes,
                            blocks[side][arg[0] % 4].len);
             break;

@@ -5,9 +5,10 @@
  * What must hold whatever they do: what the origin gets is the beginning of what the guest sent, byte for byte, but for
  * edited heads (edit.h); it does not grow while a request is at the judge, nor ever again after a refusal; a second,
  * plain reader finds in it no more requests than were passed, and no offer of h2c. A request whose path has "edit" in
- * it is answered with one, and with "bad" in it with one that cannot be made. What the guest gets is the beginning of
- * what the origin sent, with asterisks where it was scrubbed, and a page of ours at most at its end. What waits is
- * bounded, and every request is told of exactly once.
+ * it is answered with one, and with "bad" in it with one that cannot be made; with "again" in it, it is sent again after
+ * a 401 if it can be, and then stands twice in what the origin gets, with another value. What the guest gets is the
+ * beginning of what the origin sent, with asterisks where it was scrubbed, the 401 left out if there was such a one, and
+ * a page of ours at most at its end. What waits is bounded, and every request is told of exactly once.
  */
 #include <glib.h>
 #include <stdint.h>
@@ -24,6 +25,8 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define PAGE_MAX 200
+/** Requests that are followed when they are sent again. */
+#define AGAIN_MAX 256
 
 struct world {
     struct sm_bridge *b;
@@ -36,6 +39,9 @@ struct world {
     bool later, refused, upgraded;
     struct sm_scrub *scrub;
     bool edit, bad; /* of the pending request */
+    bool second;    /* it was answered before, and got a 401 */
+    bool replayed[AGAIN_MAX];
+    unsigned replays;
     size_t account;
     size_t limit; /* what the origin may have while the judge thinks, or after a refusal */
 };
@@ -59,9 +65,14 @@ static size_t waiting(struct world *w, enum sm_bridge_side side)
     return w->got[side]->len;
 }
 
-static struct sm_bridge_edit edit_of(struct sm_scrub *scrub)
+static struct sm_bridge_edit edit_of(struct sm_scrub *scrub, bool second)
 {
-    return (struct sm_bridge_edit){.name = "X", .value = "secret", .value_len = 6, .identity = true, .scrub = scrub};
+    return (struct sm_bridge_edit){.name = "X",
+                                   .value = second ? "second" : "secret",
+                                   .value_len = 6,
+                                   .identity = true,
+                                   .scrub = scrub,
+                                   .replay = true};
 }
 
 static bool has(const void *p, size_t len, const char *word)
@@ -71,7 +82,7 @@ static bool has(const void *p, size_t len, const char *word)
 
 static void answer(struct world *w, bool pass)
 {
-    struct sm_bridge_edit edit = edit_of(w->scrub);
+    struct sm_bridge_edit edit = edit_of(w->scrub, w->second);
     struct sm_bridge_answer a = {.pass = pass, .status = 403, .body = "{}", .body_len = 2};
     uint64_t req = w->pending;
 
@@ -86,7 +97,26 @@ static void answer(struct world *w, bool pass)
     w->passed += pass;
     w->refused |= !pass;
     w->pages += !pass;
+    if (pass && w->second && req < AGAIN_MAX)
+        w->replayed[req] = true;
     sm_bridge_answer(w->b, req, &a);
+}
+
+static bool on_rejected(void *ctx, struct sm_bridge *b, const struct sm_bridge_request *r)
+{
+    struct world *w = ctx;
+
+    require(w->pending == 0 && !w->refused && r->req == w->asked && r->req == w->told + 1 && b == w->b);
+    require(has(r->path.ptr, r->path.len, "edit") && !w->bad && !r->upgrade);
+    if (!has(r->path.ptr, r->path.len, "again") || r->req >= AGAIN_MAX)
+        return false;
+    w->pending = r->req;
+    w->second = true;
+    w->replays++;
+    w->limit = waiting(w, SM_BRIDGE_ORIGIN);
+    if (!w->later)
+        answer(w, !has(r->path.ptr, r->path.len, "never"));
+    return true;
 }
 
 static void on_request(void *ctx, struct sm_bridge *b, const struct sm_bridge_request *r)
@@ -97,6 +127,7 @@ static void on_request(void *ctx, struct sm_bridge *b, const struct sm_bridge_re
     require(r->method.len > 0 && r->path.len > 0 && (r->authority.len > 0 || strcmp(r->protocol, "HTTP/1.0") == 0));
     w->asked++;
     w->pending = r->req;
+    w->second = false;
     w->limit = waiting(w, SM_BRIDGE_ORIGIN);
     w->edit = has(r->path.ptr, r->path.len, "edit");
     w->bad = has(r->path.ptr, r->path.len, "bad");
@@ -137,7 +168,8 @@ static size_t on_page(void *ctx, uint16_t status, const char *reason, char *out,
     return 2;
 }
 
-static const struct sm_bridge_ops ops = {on_request, on_response, on_broken, on_page};
+static const struct sm_bridge_ops ops = {
+    .request = on_request, .response = on_response, .broken = on_broken, .page = on_page, .rejected = on_rejected};
 
 /* The message at p, of which the head is whole: what there is of it. True: its end is there. */
 static bool message(const struct sm_http_head *head, const uint8_t *p, size_t left, const char *no_trailer,
@@ -161,8 +193,11 @@ static bool message(const struct sm_http_head *head, const uint8_t *p, size_t le
  * What the guest sent, with its heads edited, if what follows the raw-th upgrade request (0 is the first) is no HTTP
  * any more.
  */
-static GByteArray *wanted(const GByteArray *sent, unsigned raw, unsigned *ret_upgrades)
+static GByteArray *wanted(const struct world *w, unsigned raw, unsigned *ret_upgrades)
 {
+    const GByteArray *sent = w->sent[SM_BRIDGE_GUEST];
+    uint64_t req = 0;
+    bool second = false;
     GByteArray *want = g_byte_array_new();
     const uint8_t *p = sent->data;
     size_t left = sent->len, len;
@@ -176,7 +211,7 @@ static GByteArray *wanted(const GByteArray *sent, unsigned raw, unsigned *ret_up
         *ret_upgrades += head.upgrade;
         struct sm_bridge_edit from = {.name = NULL};
         if (has(p + head.path.off, head.path.len, "edit"))
-            from = edit_of(NULL);
+            from = edit_of(NULL, second);
         struct sm_http_edit none = {0}, *made = sm_http_edit_new(&from), *edit = made ? made : &none;
         edit->drop_h2c = head.h2c;
         bool whole = message(&head, p, left, edit->name, &len);
@@ -184,6 +219,10 @@ static GByteArray *wanted(const GByteArray *sent, unsigned raw, unsigned *ret_up
         g_byte_array_append(want, out, (guint)sm_http_edit_head(edit, p, head.consumed, out));
         sm_http_edit_free(made);
         g_byte_array_append(want, p + head.consumed, (guint)(len - head.consumed));
+        req += !second;
+        second = !second && whole && req < AGAIN_MAX && w->replayed[req];
+        if (second)
+            continue;
         p += len;
         left -= len;
         if (!whole)
@@ -194,13 +233,14 @@ static GByteArray *wanted(const GByteArray *sent, unsigned raw, unsigned *ret_up
 }
 
 /* The origin has a beginning of it, whichever upgrade it has granted. */
-static bool is_wanted(const GByteArray *sent, const GByteArray *got)
+static bool is_wanted(const struct world *w)
 {
+    const GByteArray *got = w->got[SM_BRIDGE_ORIGIN];
     bool ok = false;
     unsigned upgrades = 0;
 
     for (unsigned raw = 0; !ok && raw <= upgrades; raw++) {
-        g_autoptr(GByteArray) want = wanted(sent, raw, &upgrades);
+        g_autoptr(GByteArray) want = wanted(w, raw, &upgrades);
         ok = got->len == 0 || (got->len <= want->len && memcmp(got->data, want->data, got->len) == 0);
     }
     return ok;
@@ -215,11 +255,15 @@ static void check(struct world *w)
     }
     const GByteArray *sent = w->sent[SM_BRIDGE_ORIGIN], *got = w->got[SM_BRIDGE_GUEST];
     size_t same = 0;
-    while (same < got->len && same < sent->len &&
-           (got->data[same] == sent->data[same] || (w->scrub && got->data[same] == '*')))
-        same++;
+    /* Where something was left out, it is not said where. */
+    for (size_t at = 0; same < got->len && at < sent->len; at++) {
+        if (got->data[same] == sent->data[at] || (w->scrub && got->data[same] == '*'))
+            same++;
+        else if (w->replays == 0)
+            break;
+    }
     require(same == got->len || (w->pages > 0 && got->len - same <= PAGE_MAX));
-    require(is_wanted(w->sent[SM_BRIDGE_GUEST], w->got[SM_BRIDGE_ORIGIN]));
+    require(is_wanted(w));
     if (w->pending || w->refused)
         require(w->got[SM_BRIDGE_ORIGIN]->len <= w->limit);
     if (sm_bridge_ended(w->b) != SM_BRIDGE_LIVE)

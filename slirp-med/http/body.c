@@ -145,6 +145,11 @@ bool sm_http_body_trailers(const struct sm_http_body *b)
     return b->kind == SM_HTTP_BODY_CHUNKED && b->state == STATE_TRAILER;
 }
 
+bool sm_http_body_has_trailers(const struct sm_http_body *b)
+{
+    return b->fields > 0;
+}
+
 enum sm_http_body_status sm_http_body_piece(struct sm_http_body *b, const uint8_t *data, size_t len, size_t *ret_used,
                                             bool *ret_data)
 {

@@ -62,6 +62,8 @@ enum sm_http_body_status sm_http_body_piece(struct sm_http_body *b, const uint8_
                                             bool *ret_data);
 /** sm_http_body_trailers() - has the last chunk come? What follows is trailers. */
 bool sm_http_body_trailers(const struct sm_http_body *b);
+/** sm_http_body_has_trailers() - has there been a trailer line? */
+bool sm_http_body_has_trailers(const struct sm_http_body *b);
 
 const char *sm_http_body_kind_name(enum sm_http_body_kind kind);
 

@@ -20,6 +20,19 @@
  * what nghttp2 allocated on a connection from the first such value on. (nghttp2's frame buffer holds the last head,
  * Huffman-coded, until it is used again or the connection ends.)
  *
+ * Replay: a request whose edit says so is kept (its head as the guest sent it, its body), and when its final response is
+ * 401 that response is held back and ops->rejected asked. Told to wait for another answer, the bridge sends the request
+ * again, with that answer's edit, in place of the response: on the same connection (HTTP/1), on a new stream (HTTP/2).
+ * Once a request; what comes then is the guest's, a second 401 too. 1xx of the first response have passed by then, and
+ * the second one's follow: a client takes any number (RFC 9110 15.2). An Expect line is sent again as it is; the body
+ * does not wait for the 100 (RFC 9110 10.1.1 asks for no wait), and a second 100 passes.
+ * The 401 goes to the guest as if nothing were when it cannot be done: a body over SM_BRIDGE_REPLAY_BODY_MAX, or not
+ * all of it sent on when the 401's head came; trailers behind it; a response over SM_BRIDGE_REPLAY_RESPONSE_MAX or
+ * broken off; an HTTP/1 connection that ends with this exchange, or a guest that has ended its side of it; an origin
+ * that takes no more requests or goes away before the second answer. An upgrade request is never sent again.
+ * HTTP/1: requests behind one that may be sent again wait until its final response's head is there, so that the
+ * responses keep their order.
+ *
  * Callbacks must not free the bridge; they may call sm_bridge_answer() for the request they are told of.
  */
 #ifndef SM_HTTP_BRIDGE_H
@@ -64,6 +77,16 @@ struct sm_bridge_request {
 
 /** The longest new value: as much as servers take for a whole head, and twice what is scrubbed. */
 #define SM_BRIDGE_VALUE_MAX 16384u
+/**
+ * The longest body of a request that is kept to be sent again, framing included: what calls an API fits, an upload does
+ * not. A hundred streams that all keep one are 6 MiB, as much as their windows.
+ */
+#define SM_BRIDGE_REPLAY_BODY_MAX (64u << 10)
+/**
+ * The longest 401, head and body, that is held back: an error text. Less than an HTTP/2 window, so that what is held
+ * cannot keep its own end from coming.
+ */
+#define SM_BRIDGE_REPLAY_RESPONSE_MAX (16u << 10)
 /** The longest name of a header that is replaced. */
 #define SM_BRIDGE_NAME_MAX 256u
 
@@ -92,6 +115,8 @@ struct sm_bridge_edit {
      * chunk lines say. NULL: no. The bridge takes a reference.
      */
     struct sm_scrub *scrub;
+    /** Keep it, and ask ops->rejected when the response is 401. Not of a second answer. */
+    bool replay;
 };
 
 /** The judge's answer. Zeroed it is a refusal with 403 and no words. */
@@ -132,9 +157,9 @@ enum sm_bridge_outcome {
 /** Told once for every request that the judge was asked about, when it is over. */
 struct sm_bridge_response {
     uint64_t req;
-    uint16_t status;   /* as the guest got it; 0: it got none */
-    uint64_t bytes_up; /* body bytes, framing not counted */
-    uint64_t bytes_down;
+    uint16_t status;     /* as the guest got it; 0: it got none */
+    uint64_t bytes_up;   /* body bytes, framing not counted; of a replay: what was sent again is not counted again, */
+    uint64_t bytes_down; /* ... nor is the response that it replaced */
     enum sm_bridge_outcome outcome;
     unsigned scrubbed; /* matches that were overwritten (struct sm_bridge_edit) */
     /** A scrub was asked for and the body passed as it is: Content-Encoding other than identity, or upgraded. */
@@ -154,6 +179,12 @@ struct sm_bridge_ops {
      * The page for what the bridge itself refuses (400, 502): write at most cap bytes of JSON, return the length. NULL: no body.
      */
     size_t (*page)(void *ctx, uint16_t status, const char *reason, char *out, size_t cap);
+    /**
+     * 401 came for a request whose edit says replay; @r: the request, as the judge saw it. True: sm_bridge_answer() is
+     * called once more for it, now or later: pass and it is sent again, else the page. False: the 401 goes on. NULL:
+     * as if always false.
+     */
+    bool (*rejected)(void *ctx, struct sm_bridge *b, const struct sm_bridge_request *r);
 };
 
 struct sm_bridge_config {

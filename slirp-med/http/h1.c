@@ -11,6 +11,10 @@
  *                      |         \-> HOLD (upgrade asked) -> RAW (101) or HEAD (any other answer)
  *                      \-> DROP (refused, or nothing may follow)
  *
+ * A request that may be sent again (bridge.h) is the last one in the queue until its final response's head has come: no
+ * later head is read before. Its 401 is put aside as raw bytes (origin: HELD); once it is whole the judge is asked.
+ * Whatever then speaks against a replay, those bytes are simply read again as if they came now.
+ *
  * An exchange leaves the queue when its response is complete and its request is too. A refusal is an exchange whose response is a page of ours:
  * it waits for its turn, so that the responses before it come whole and first; then the connection is over, unless the judge would have it go
  * on (sm_bridge_answer.keep) and nothing of the refused request is left to read. A request head that breaks a rule
@@ -50,7 +54,16 @@
 enum exchange_state {
     EXCHANGE_JUDGING, /* nothing of it is at the origin */
     EXCHANGE_PASSED,
-    EXCHANGE_PAGE, /* answered by us when its turn comes */
+    EXCHANGE_REJECTED, /* its 401 is held, whole, and the judge will answer once more */
+    EXCHANGE_PAGE,     /* answered by us when its turn comes */
+};
+
+/** What is kept to send a request again. */
+struct replay {
+    struct sm_outq head; /* as the guest sent it */
+    bool h2c;            /* ... and there is an offer of h2c in it */
+    struct sm_outq body;
+    struct sm_outq response; /* the 401, as far as it came; it may repeat the secret */
 };
 
 struct exchange {
@@ -71,6 +84,7 @@ struct exchange {
     struct sm_scrub_stream *stream;
     unsigned scrubbed;
     bool unscrubbed;
+    struct replay *replay; /* NULL: it will not be sent again, (no) more */
     /* PAGE */
     enum sm_bridge_outcome outcome;
     bool cut;
@@ -89,7 +103,13 @@ enum guest_state {
     GUEST_DROP,
 };
 
-enum origin_state { ORIGIN_HEAD, ORIGIN_BODY, ORIGIN_RAW, ORIGIN_DROP };
+enum origin_state {
+    ORIGIN_HEAD,
+    ORIGIN_BODY,
+    ORIGIN_HELD, /* the body of a 401 that is put aside */
+    ORIGIN_RAW,
+    ORIGIN_DROP
+};
 
 struct h1 {
     struct sm_bridge base;
@@ -146,8 +166,35 @@ static struct exchange *exchange_add(struct h1 *h)
     return x;
 }
 
+static struct replay *replay_new(const struct h1 *h)
+{
+    struct replay *r = g_new0(struct replay, 1);
+
+    r->head.account = r->body.account = r->response.account = h->base.config.account;
+    return r;
+}
+
+static void replay_drop(struct exchange *x)
+{
+    struct replay *r = sm_steal_ptr(&x->replay);
+
+    if (!r)
+        return;
+    sm_outq_clear(&r->head);
+    sm_outq_clear(&r->body);
+    sm_outq_clear(&r->response);
+    g_free(r);
+}
+
+/* The responses must keep their order: nothing may be at the origin behind what may be sent again. */
+static bool behind_replay(const struct h1 *h)
+{
+    return h->guest == GUEST_HEAD && h->last && h->last->replay;
+}
+
 static void exchange_free(struct exchange *x)
 {
+    replay_drop(x);
     sm_http_edit_free(x->edit);
     sm_scrub_stream_free(x->stream);
     sm_scrub_unref(x->scrub);
@@ -351,12 +398,11 @@ static bool next_field(const struct sm_bridge_request *r, size_t *at, struct sm_
     return true;
 }
 
-static void ask(struct h1 *h, const uint8_t *data)
+/* A complete head, for the judge. */
+static struct sm_bridge_request describe(const struct sm_http_head *head, const uint8_t *data, uint64_t req)
 {
-    const struct sm_http_head *head = &h->head;
-    struct exchange *x = exchange_add(h);
     struct sm_bridge_request r = {
-        .req = ++h->next_req,
+        .req = req,
         .protocol = head->minor == 0 ? "HTTP/1.0" : "HTTP/1.1",
         .method = text_at(data, head->method),
         .host_kind = head->host_kind,
@@ -385,6 +431,14 @@ static void ask(struct h1 *h, const uint8_t *data)
         r.query = (struct sm_text){query + 1, (size_t)(target_end - query) - 1};
     if (r.path.len == 0)
         r.path = head->form == SM_HTTP_TARGET_ASTERISK ? (struct sm_text){"*", 1} : (struct sm_text){"/", 1};
+    return r;
+}
+
+static void ask(struct h1 *h, const uint8_t *data)
+{
+    const struct sm_http_head *head = &h->head;
+    struct exchange *x = exchange_add(h);
+    struct sm_bridge_request r = describe(head, data, ++h->next_req);
 
     x->req = r.req;
     x->head = r.method.len == 4 && memcmp(r.method.ptr, "HEAD", 4) == 0;
@@ -410,12 +464,11 @@ static void guest_request_sent(struct h1 *h)
     settle(h);
 }
 
-static void put_request_head(struct h1 *h, const uint8_t *data)
+static void put_request_head(struct h1 *h, struct exchange *x, const uint8_t *data, size_t len, bool h2c)
 {
-    struct sm_http_edit none = {0}, *edit = h->last->edit ? h->last->edit : &none;
-    size_t len = h->head.consumed;
+    struct sm_http_edit none = {0}, *edit = x->edit ? x->edit : &none;
 
-    edit->drop_h2c = h->head.h2c;
+    edit->drop_h2c = h2c;
     if (!sm_http_edit_any(edit)) {
         put(h, SM_BRIDGE_ORIGIN, data, len);
         return;
@@ -436,8 +489,13 @@ static void put_request_head(struct h1 *h, const uint8_t *data)
 static void guest_pass(struct h1 *h, const uint8_t *data)
 {
     const struct sm_http_framing *f = &h->head.framing;
+    struct replay *replay = h->last->replay;
 
-    put_request_head(h, data);
+    put_request_head(h, h->last, data, h->head.consumed, h->head.h2c);
+    if (replay) {
+        sm_outq_put(&replay->head, data, h->head.consumed);
+        replay->h2c = h->head.h2c;
+    }
     if (f->chunked || (f->has_length && f->content_length > 0)) {
         sm_http_body_init(&h->up, f->chunked ? SM_HTTP_BODY_CHUNKED : SM_HTTP_BODY_LENGTH, f->content_length);
         h->up.no_trailer = h->last->edit ? h->last->edit->name : NULL;
@@ -445,6 +503,14 @@ static void guest_pass(struct h1 *h, const uint8_t *data)
     } else {
         guest_request_sent(h);
     }
+}
+
+static void keep_body(struct exchange *x, const uint8_t *data, size_t len)
+{
+    if (x->replay && x->replay->body.len + len <= SM_BRIDGE_REPLAY_BODY_MAX)
+        sm_outq_put(&x->replay->body, data, len);
+    else
+        replay_drop(x);
 }
 
 /*
@@ -455,9 +521,11 @@ static bool guest_may_go_on(const struct h1 *h)
 {
     const struct exchange *x = h->last;
     const struct sm_http_framing *f = &h->head.framing;
+    /* Where the second answer refuses the request has gone whole, and the head that is read now is nobody's yet. */
+    bool rest = !x->sent && (f->chunked || (f->has_length && f->content_length > 0));
 
-    return !f->chunked && !(f->has_length && f->content_length > 0) && !x->last && !x->http10 && !x->upgrade &&
-           !h->eof[SM_BRIDGE_ORIGIN] && h->out[SM_BRIDGE_GUEST].len < SM_BRIDGE_OUT_MAX;
+    return !rest && !x->last && !x->http10 && !x->upgrade && !h->eof[SM_BRIDGE_ORIGIN] &&
+           h->out[SM_BRIDGE_GUEST].len < SM_BRIDGE_OUT_MAX;
 }
 
 /* The judge has refused it, and the page is made. */
@@ -506,7 +574,7 @@ static size_t read_guest(struct h1 *h, const uint8_t *data, size_t len)
         size_t left = len - used;
         switch (h->guest) {
         case GUEST_HEAD:
-            if (h->n_open >= SM_H1_IN_FLIGHT_MAX)
+            if (h->n_open >= SM_H1_IN_FLIGHT_MAX || behind_replay(h))
                 return used;
             read_head(h, p, left);
             if (h->guest == GUEST_HEAD)
@@ -515,6 +583,7 @@ static size_t read_guest(struct h1 *h, const uint8_t *data, size_t len)
         case GUEST_JUDGED:
             switch (h->last->state) {
             case EXCHANGE_JUDGING:
+            case EXCHANGE_REJECTED:
                 return used;
             case EXCHANGE_PASSED:
                 if (h->eof[SM_BRIDGE_ORIGIN]) {
@@ -537,8 +606,11 @@ static size_t read_guest(struct h1 *h, const uint8_t *data, size_t len)
         case GUEST_BODY: {
             enum sm_http_body_status status = sm_http_body_feed(&h->up, p, left, &n);
             pass(h, SM_BRIDGE_ORIGIN, p, n);
+            keep_body(h->last, p, n);
             used += n;
             h->last->up = h->up.payload;
+            if (sm_http_body_has_trailers(&h->up))
+                replay_drop(h->last);
             if (status == SM_HTTP_BODY_DONE)
                 guest_request_sent(h);
             else if (status == SM_HTTP_BODY_BAD)
@@ -571,14 +643,79 @@ static void origin_head_begin(struct h1 *h)
     sm_http_response_init(&h->response);
 }
 
+static size_t read_origin(struct h1 *h, const uint8_t *data, size_t len);
+
+/* No replay: what was put aside is read as if it came now. */
+static void release(struct h1 *h)
+{
+    struct exchange *x = h->first;
+    size_t len = x->replay->response.len;
+    g_autofree uint8_t *data = sm_outq_flat(&x->replay->response);
+    bool lent = h->lent;
+
+    x->state = EXCHANGE_PASSED;
+    replay_drop(x);
+    origin_head_begin(h);
+    h->lent = false;                 /* these are ours, and go at once */
+    (void)read_origin(h, data, len); /* each byte was used once, and is now */
+    h->lent = lent;
+    sm_wipe(data, len);
+}
+
+/* Nothing can be sent any more: the guest gets the 401, and then the end. */
+static void release_last(struct h1 *h)
+{
+    h->first->last = true;
+    release(h);
+}
+
+/* The 401 is whole. */
+static void origin_rejected(struct h1 *h)
+{
+    struct exchange *x = h->first;
+    g_autofree uint8_t *data = sm_outq_flat(&x->replay->head);
+    struct sm_http_head head;
+
+    sm_http_head_init(&head);
+    if (sm_http_head_feed(&head, data, x->replay->head.len) != SM_HTTP_HTTP1)
+        g_assert_not_reached(); /* it has been read before */
+    struct sm_bridge_request r = describe(&head, data, x->req);
+    x->state = EXCHANGE_REJECTED;
+    origin_head_begin(h);
+    /* With true it may have been answered: x may be gone. */
+    if (!h->base.ops->rejected(h->base.ctx, &h->base, &r))
+        release(h);
+}
+
+/* The final response's head: is it a 401 that may be replaced? */
+static bool hold(struct h1 *h, const uint8_t *data, enum sm_http_body_kind kind)
+{
+    struct exchange *x = h->first;
+
+    if (!x->replay || h->response.code != 401 || !x->sent || x->last || h->guest_over || kind == SM_HTTP_BODY_CLOSE ||
+        !sm_http_framing_persists(&h->response.framing, h->response.minor) ||
+        h->response.consumed > SM_BRIDGE_REPLAY_RESPONSE_MAX) {
+        replay_drop(x);
+        return false;
+    }
+    sm_outq_put_secret(&x->replay->response, data, h->response.consumed);
+    sm_http_body_init(&h->down, kind, h->response.framing.content_length);
+    h->origin = ORIGIN_HELD;
+    if (kind == SM_HTTP_BODY_NONE)
+        origin_rejected(h);
+    return true;
+}
+
 /* The origin broke a rule. */
 static void origin_broken(struct h1 *h, const char *reason)
 {
     struct exchange *x = h->first;
-    bool open = x && x->state == EXCHANGE_PASSED;
+    bool open = x && (x->state == EXCHANGE_PASSED || x->state == EXCHANGE_REJECTED);
 
     h->base.ops->broken(h->base.ctx, SM_BRIDGE_ORIGIN, open ? x->req : 0, reason);
-    if (open && !x->answering) {
+    if (open && x->state == EXCHANGE_REJECTED) {
+        release_last(h);
+    } else if (open && !x->answering) {
         make_own_page(h, x, SM_BRIDGE_BROKEN, 502, reason);
         settle(h);
     } else if (open && !x->answered) {
@@ -670,6 +807,8 @@ static void origin_final(struct h1 *h, const uint8_t *data)
     struct exchange *x = h->first;
     enum sm_http_body_kind kind = sm_http_response_body(&h->response, x->head);
 
+    if (hold(h, data, kind))
+        return;
     put_response_head(h, data);
     x->answering = true;
     x->status = h->response.code;
@@ -756,6 +895,23 @@ static size_t read_origin(struct h1 *h, const uint8_t *data, size_t len)
                 return used;
             break;
         }
+        case ORIGIN_HELD: {
+            struct sm_outq *held = &h->first->replay->response;
+            enum sm_http_body_status status = sm_http_body_feed(&h->down, p, left, &n);
+            if (held->len + n > SM_BRIDGE_REPLAY_RESPONSE_MAX) {
+                release(h); /* and these are read again, behind it */
+                break;
+            }
+            sm_outq_put_secret(held, p, n);
+            used += n;
+            if (status == SM_HTTP_BODY_DONE)
+                origin_rejected(h);
+            else if (status == SM_HTTP_BODY_BAD)
+                origin_broken(h, sm_http_reject_name(h->down.reject));
+            else
+                return used;
+            break;
+        }
         case ORIGIN_RAW:
             pass(h, SM_BRIDGE_GUEST, p, left);
             h->first->down += left;
@@ -774,9 +930,10 @@ static size_t read_origin(struct h1 *h, const uint8_t *data, size_t len)
 /* The guest has ended: what of it will never be whole is forgotten, and when nothing is open all is over. */
 static void guest_ended(struct h1 *h)
 {
-    bool waits = h->guest == GUEST_JUDGED ||
-                 (h->held[SM_BRIDGE_GUEST].len > 0 &&
-                  (h->guest == GUEST_HOLD || (h->guest == GUEST_HEAD && h->n_open >= SM_H1_IN_FLIGHT_MAX)));
+    bool waits =
+        h->guest == GUEST_JUDGED || (h->first && h->first->state == EXCHANGE_REJECTED) ||
+        (h->held[SM_BRIDGE_GUEST].len > 0 &&
+         (h->guest == GUEST_HOLD || (h->guest == GUEST_HEAD && h->n_open >= SM_H1_IN_FLIGHT_MAX) || behind_replay(h)));
 
     if (h->closing) {
         finish(h, SM_BRIDGE_FINISHED);
@@ -867,6 +1024,10 @@ static void origin_ended(struct h1 *h, bool cut)
         return;
     }
     switch (h->origin) {
+    case ORIGIN_HELD:
+        release(h);
+        finish(h, SM_BRIDGE_CUT);
+        break;
     case ORIGIN_RAW:
         if (cut || h->guest_over)
             finish(h, end);
@@ -880,6 +1041,8 @@ static void origin_ended(struct h1 *h, bool cut)
     case ORIGIN_HEAD:
         if (h->held[SM_BRIDGE_ORIGIN].len > 0) {
             origin_broken(h, "http_response_truncated");
+        } else if (x->state == EXCHANGE_REJECTED) {
+            release_last(h);
         } else if (x->state == EXCHANGE_PASSED && x->answered) {
             exchange_end(h, SM_BRIDGE_DONE);
             close_down(h);
@@ -907,14 +1070,33 @@ static void h1_eof(struct sm_bridge *b, enum sm_bridge_side from, bool cut)
     advance(h);
 }
 
+/* The second answer is there. */
+static void answered_again(struct h1 *h, struct exchange *x)
+{
+    if (x->state == EXCHANGE_PASSED) {
+        struct replay *replay = x->replay;
+        g_autofree uint8_t *head = sm_outq_flat(&replay->head);
+        put_request_head(h, x, head, replay->head.len, replay->h2c);
+        sm_outq_move(&h->out[SM_BRIDGE_ORIGIN], &replay->body);
+        replay_drop(x);
+    } else {
+        if (!x->keep)
+            guest_drop(h, h->held[SM_BRIDGE_GUEST].len > 0);
+        settle(h);
+    }
+}
+
 static void h1_answer(struct sm_bridge *b, uint64_t req, const struct sm_bridge_answer *answer)
 {
     struct h1 *h = h1_of(b);
     struct exchange *x = h->last;
+    bool again = x && x->state == EXCHANGE_REJECTED;
 
     /* Only the last request can be unanswered; anything else is an answer that comes too late. */
-    if (!x || x->req != req || x->state != EXCHANGE_JUDGING)
+    if (!x || x->req != req || (x->state != EXCHANGE_JUDGING && !again))
         return;
+    sm_http_edit_free(sm_steal_ptr(&x->edit));
+    sm_scrub_unref(sm_steal_ptr(&x->scrub));
     if (answer->pass && answer->edit && !sm_http_edit_valid(answer->edit)) {
         make_own_page(h, x, SM_BRIDGE_REFUSED, 502, SM_HTTP_EDIT_INVALID);
     } else if (answer->pass) {
@@ -922,11 +1104,15 @@ static void h1_answer(struct sm_bridge *b, uint64_t req, const struct sm_bridge_
         if (answer->edit) {
             x->edit = sm_http_edit_new(answer->edit);
             x->scrub = answer->edit->scrub ? sm_scrub_ref(answer->edit->scrub) : NULL;
+            if (answer->edit->replay && h->base.ops->rejected && !again && !x->upgrade && !x->last)
+                x->replay = replay_new(h);
         }
     } else {
         x->keep = answer->keep && guest_may_go_on(h);
         make_page(x, SM_BRIDGE_REFUSED, answer->status ? answer->status : 403, answer->body, answer->body_len);
     }
+    if (again)
+        answered_again(h, x);
     if (!h->busy)
         advance(h);
 }
@@ -945,6 +1131,9 @@ static size_t h1_room(const struct sm_bridge *b, enum sm_bridge_side from)
             return SM_BRIDGE_OUT_MAX;
         if (h->guest == GUEST_JUDGED || h->guest == GUEST_HOLD ||
             (h->guest == GUEST_HEAD && h->n_open >= SM_H1_IN_FLIGHT_MAX))
+            return 0;
+        /* Nothing to read for now; but a guest that waits for its response and goes is to be noticed. */
+        if (behind_replay(h) && h->held[SM_BRIDGE_GUEST].len > 0)
             return 0;
     }
     return waits < SM_BRIDGE_OUT_MAX ? SM_BRIDGE_OUT_MAX - waits : 0;

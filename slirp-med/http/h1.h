@@ -3,7 +3,8 @@
  * Bounds of the HTTP/1 bridge (sm_bridge_new_h1() in bridge.h; h1.c tells how it works).
  *
  * Memory of a connection: about 520 bytes when idle, with no buffer. At most, on top: 120 bytes a request in flight,
- * and the value that it has yet to be given (SM_BRIDGE_VALUE_MAX); SM_SCRUB_HELD_MAX of a body that is scrubbed;
+ * and the value that it has yet to be given (SM_BRIDGE_VALUE_MAX); SM_SCRUB_HELD_MAX of a body that is scrubbed; for one
+ * request that may be sent again its head, SM_BRIDGE_REPLAY_BODY_MAX and SM_BRIDGE_REPLAY_RESPONSE_MAX;
  * towards each side SM_BRIDGE_OUT_MAX, which also counts what that side is owed but cannot be sent yet (an unjudged
  * head, bytes behind an upgrade request), and rounds up to blocks of 32 KiB; one page (SM_HTTP_PAGE_MAX) a refused
  * request, of which there is one.

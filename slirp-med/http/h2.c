@@ -15,12 +15,19 @@
  *
  * A stream is freed when the guest's side is closed and nothing of it is owed to the origin; only then ops->response
  * is told.
+ *
+ * A request that may be sent again (bridge.h) keeps its head and a copy of each DATA frame that went to the origin. Its
+ * 401 is not submitted to the guest: the head stays a block, the body in the queue where it would be anyway, so that
+ * its bytes count as consumed when they leave or are dropped. When the stream at the origin has closed in order the
+ * judge is asked, and with its answer the stream is as it was after the first question, but for the held response. That
+ * is dropped when the request really goes to the origin again; whatever happens before that submits it to the guest.
  */
 #include "http/h2.h"
 
 #include <glib.h>
 #include <string.h>
 
+#include "base/secret.h"
 #include "http/edit.h"
 #include "http/h2_head.h"
 #include "http/h2_mem.h"
@@ -69,10 +76,17 @@ _Static_assert(SM_ARRAY_LEN(floods) == FLOODS, "each flood has its bounds");
 
 enum stream_state {
     STREAM_HEAD,    /* its request head is not complete */
-    STREAM_ASKED,   /* the judge has not answered */
+    STREAM_ASKED,   /* the judge has not answered, the first time or the second */
     STREAM_WAITING, /* passed; the origin permits no more streams now */
     STREAM_OPEN,    /* submitted to the origin */
     STREAM_PAGE,    /* answered by us */
+};
+
+/** What is kept to send a request again. */
+struct replay {
+    struct sm_h2_block *head; /* as the guest sent it */
+    struct sm_outq body;
+    struct sm_h2_block *response; /* the held 401's head; its body is in the stream's queue. NULL: none came */
 };
 
 struct stream {
@@ -88,6 +102,10 @@ struct stream {
     struct sm_scrub_stream *scrubber;
     unsigned scrubbed;
     bool unscrubbed;
+
+    struct replay *replay; /* NULL: it will not be sent again, (no) more */
+    bool resent;           /* the guest's window knows already of the body that is sent */
+
     bool head_only; /* END_STREAM stood on it */
     bool method_head;
     bool judged;  /* ops->request was called: ops->response is owed */
@@ -319,6 +337,8 @@ static void consume(struct h2 *h, struct stream *s, enum sm_bridge_side from, si
 {
     if (h->dead[from])
         return;
+    if (from == SM_BRIDGE_GUEST && s->resent)
+        n = 0;
     n += s->unconsumed[from];
     s->unconsumed[from] = 0;
     if (h->out[from].len >= SM_BRIDGE_OUT_MAX) {
@@ -340,7 +360,7 @@ static void consume_held(struct h2 *h, enum sm_bridge_side from)
 /* What is left of a body goes nowhere: its stream's window does not matter any more, but the connection's does. */
 static void drop_body(struct h2 *h, struct stream *s, enum sm_bridge_side from)
 {
-    size_t n = s->body[from].len + s->unconsumed[from];
+    size_t n = s->unconsumed[from] + (from == SM_BRIDGE_GUEST && s->resent ? 0 : s->body[from].len);
 
     if (from == SM_BRIDGE_ORIGIN && s->scrubber) {
         n += sm_scrub_held(s->scrubber);
@@ -447,6 +467,78 @@ static ssize_t read_body(nghttp2_session *session, int32_t id, uint8_t *buf, siz
     return (ssize_t)n;
 }
 
+/* ---- replay ---- */
+
+static void count_block(struct h2 *h, const struct sm_h2_block *block, bool more)
+{
+    if (h->base.config.account)
+        *h->base.config.account += more ? block->cap : -block->cap;
+}
+
+/* Its text may repeat the secret. */
+static void response_done(struct h2 *h, struct sm_h2_block **block)
+{
+    if (!*block)
+        return;
+    count_block(h, *block, false);
+    sm_wipe((*block)->text, (*block)->len);
+    block_done(h, block);
+}
+
+static void replay_drop(struct h2 *h, struct stream *s)
+{
+    struct replay *r = sm_steal_ptr(&s->replay);
+
+    if (!r)
+        return;
+    if (r->head) {
+        count_block(h, r->head, false);
+        block_done(h, &r->head);
+    }
+    response_done(h, &r->response);
+    sm_outq_clear(&r->body);
+    g_free(r);
+}
+
+static void keep_body(struct h2 *h, struct stream *s, const uint8_t *data, size_t len)
+{
+    if (s->replay && s->replay->body.len + len <= SM_BRIDGE_REPLAY_BODY_MAX)
+        sm_outq_put(&s->replay->body, data, len);
+    else
+        replay_drop(h, s);
+}
+
+/* Its 401 is put aside, as far as it came. */
+static bool is_held(const struct stream *s)
+{
+    return s->replay && s->replay->response;
+}
+
+/* A 401 has come, whose head is the origin's block: is it held back? */
+static bool hold(struct h2 *h, struct stream *s)
+{
+    struct sm_h2_block *block = h->block[SM_BRIDGE_ORIGIN];
+
+    /* The request is with the origin whole only when its END_STREAM is. */
+    if (!s->replay || h->no_more || block->list_size > SM_BRIDGE_REPLAY_RESPONSE_MAX ||
+        nghttp2_session_get_stream_local_close(h->session[SM_BRIDGE_ORIGIN], s->id[SM_BRIDGE_ORIGIN]) != 1)
+        return false;
+    s->replay->response = sm_steal_ptr(&h->block[SM_BRIDGE_ORIGIN]);
+    count_block(h, s->replay->response, true);
+    return true;
+}
+
+/* More of its body than is held? */
+static bool hold_body(struct stream *s, const uint8_t *data, size_t len)
+{
+    struct sm_outq *body = &s->body[SM_BRIDGE_ORIGIN];
+
+    if (s->replay->response->list_size + body->len + len > SM_BRIDGE_REPLAY_RESPONSE_MAX)
+        return false;
+    sm_outq_put_secret(body, data, len);
+    return true;
+}
+
 static int send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *framehd, size_t len,
                      nghttp2_data_source *source, void *user_data)
 {
@@ -461,6 +553,8 @@ static int send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8
         const uint8_t *p;
         size_t part = SM_MIN(sm_outq_peek(&s->body[from], &p), left);
         sm_outq_put(&h->out[to], p, part);
+        if (to == SM_BRIDGE_ORIGIN)
+            keep_body(h, s, p, part);
         sm_outq_took(&s->body[from], part);
         left -= part;
     }
@@ -476,6 +570,8 @@ static int send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8
     return h->out[to].len >= SM_BRIDGE_OUT_MAX ? NGHTTP2_ERR_PAUSE : 0;
 }
 
+static void release(struct h2 *h, struct stream *s);
+
 static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data, size_t len,
                          void *user_data)
 {
@@ -489,6 +585,11 @@ static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, co
         /* Nobody wants it: what counts is that the connection goes on. */
         (void)nghttp2_session_consume(session, id, len);
         return 0;
+    }
+    if (from == SM_BRIDGE_ORIGIN && is_held(s)) {
+        if (hold_body(s, data, len))
+            return 0;
+        release(h, s);
     }
     if (from == SM_BRIDGE_ORIGIN && s->scrubber)
         sm_scrub_data(s->scrubber, data, len, &s->body[from]);
@@ -558,6 +659,7 @@ static void stream_free(struct h2 *h, struct stream *s)
         h->waiting--;
     head_done(h, s);
     value_done(h, s);
+    replay_drop(h, s);
     sm_http_edit_free(s->edit);
     sm_scrub_unref(s->scrub);
     if (s->prev)
@@ -627,6 +729,7 @@ static void send_page(struct h2 *h, struct stream *s, uint16_t status, const cha
 
     drop_body(h, s, SM_BRIDGE_GUEST);
     drop_body(h, s, SM_BRIDGE_ORIGIN);
+    replay_drop(h, s);
     if (s->state == STREAM_WAITING)
         h->waiting--;
     s->state = STREAM_PAGE;
@@ -706,6 +809,17 @@ static bool origin_has_place(const struct h2 *h)
     return h->streams_origin < SM_MIN(theirs, SM_H2_STREAMS_MAX);
 }
 
+/* From here on the held response is none any more, and the request is sent as if for the first time. */
+static void send_again(struct h2 *h, struct stream *s)
+{
+    drop_body(h, s, SM_BRIDGE_ORIGIN);
+    s->ended[SM_BRIDGE_ORIGIN] = false;
+    sm_outq_move(&s->body[SM_BRIDGE_GUEST], &s->replay->body);
+    s->bytes[SM_BRIDGE_GUEST] = 0;
+    s->resent = true;
+    replay_drop(h, s);
+}
+
 /* A judged request goes to the origin. */
 static void submit_request(struct h2 *h, struct stream *s)
 {
@@ -713,11 +827,18 @@ static void submit_request(struct h2 *h, struct stream *s)
     nghttp2_data_provider provider = {.read_callback = read_body};
     size_t n = s->head->n;
 
+    if (is_held(s))
+        send_again(h, s);
     sm_h2_block_nv(s->head, nv);
     if (s->edit)
         n = sm_http_edit_nv(s->edit, nv, n);
     s->state = STREAM_OPEN;
     int32_t id = nghttp2_submit_request(h->session[SM_BRIDGE_ORIGIN], NULL, nv, n, s->head_only ? NULL : &provider, s);
+    if (s->replay) {
+        count_waiting(h, -(gssize)s->head->cap);
+        count_block(h, s->head, true);
+        s->replay->head = sm_steal_ptr(&s->head);
+    }
     head_done(h, s);
     value_done(h, s);
     if (id < 0) {
@@ -739,7 +860,10 @@ static void submit_waiting(struct h2 *h)
         if (h->dead[SM_BRIDGE_ORIGIN] || h->no_more) {
             h->waiting--;
             s->state = STREAM_OPEN;
-            reset_guest_after(h, s, NGHTTP2_REFUSED_STREAM);
+            if (is_held(s))
+                release(h, s);
+            else
+                reset_guest_after(h, s, NGHTTP2_REFUSED_STREAM);
         } else if (origin_has_place(h)) {
             h->waiting--;
             submit_request(h, s);
@@ -871,8 +995,10 @@ static int on_trailers(struct h2 *h, struct stream *s, enum sm_bridge_side from)
         break_origin(h, s, broken);
         return 0;
     }
-    if (from == SM_BRIDGE_ORIGIN && s->scrub)
+    if (from == SM_BRIDGE_ORIGIN && s->scrub && !is_held(s))
         s->scrubbed += sm_h2_block_scrub(h->block[from], s->scrub);
+    if (from == SM_BRIDGE_GUEST)
+        replay_drop(h, s);
     if (h->block[from]->n > 0)
         s->trailers[from] = sm_steal_ptr(&h->block[from]);
     s->ended[from] = true;
@@ -880,14 +1006,88 @@ static int on_trailers(struct h2 *h, struct stream *s, enum sm_bridge_side from)
     return 0;
 }
 
+/* What is changed of a response's head. */
+static void edit_response(const struct h2 *h, struct stream *s, struct sm_h2_block *block)
+{
+    if (h->base.config.strip_alt_svc)
+        sm_h2_block_strip_alt_svc(block);
+    if (s->scrub)
+        s->scrubbed += sm_h2_block_scrub(block, s->scrub);
+}
+
+/* The final response's head goes to the guest. */
+static void submit_response(struct h2 *h, struct stream *s, struct sm_h2_block *block, uint16_t status, bool ended)
+{
+    nghttp2_nv nv[SM_H2_FIELDS_MAX];
+    nghttp2_data_provider provider = {.read_callback = read_body};
+
+    edit_response(h, s, block);
+    sm_h2_block_nv(block, nv);
+    s->status = status;
+    s->answered = true;
+    if (s->scrub && !ended && !s->method_head) {
+        s->unscrubbed = sm_h2_block_coded(block);
+        if (!s->unscrubbed)
+            s->scrubber = sm_scrub_stream_new(s->scrub, h->base.config.account);
+    }
+    if (nghttp2_submit_response(h->session[SM_BRIDGE_GUEST], s->id[SM_BRIDGE_GUEST], nv, block->n,
+                                ended ? NULL : &provider) == 0)
+        s->heads_queued++;
+}
+
+/* No replay: the held 401 goes to the guest, as far as it came. */
+static void release(struct h2 *h, struct stream *s)
+{
+    struct sm_h2_block *block = sm_steal_ptr(&s->replay->response);
+    struct sm_h2_block *trailers = s->trailers[SM_BRIDGE_ORIGIN];
+    struct sm_outq *body = &s->body[SM_BRIDGE_ORIGIN], raw = *body;
+
+    *body = (struct sm_outq){.account = raw.account};
+    head_done(h, s);
+    value_done(h, s);
+    replay_drop(h, s);
+    s->state = STREAM_OPEN;
+    submit_response(h, s, block, 401, s->ended[SM_BRIDGE_ORIGIN] && raw.len == 0 && !trailers);
+    response_done(h, &block);
+    if (trailers && s->scrub)
+        s->scrubbed += sm_h2_block_scrub(trailers, s->scrub);
+    for (const uint8_t *p; s->scrubber && raw.len > 0;) {
+        size_t n = sm_outq_peek(&raw, &p);
+        sm_scrub_data(s->scrubber, p, n, body);
+        sm_outq_took(&raw, n);
+    }
+    sm_outq_move(body, &raw);
+    if (s->ended[SM_BRIDGE_ORIGIN])
+        release_held(h, s);
+}
+
+/* The 401 is whole and its stream at the origin closed. True: an answer will come, or has. */
+static bool ask_again(struct h2 *h, struct stream *s)
+{
+    struct sm_bridge_request request;
+
+    if (h->no_more || h->dead[SM_BRIDGE_ORIGIN] ||
+        sm_h2_head_request(s->replay->head, h->base.config.tls, &request) != SM_H2_BROKEN_NONE)
+        return false;
+    request.req = s->req;
+    s->head = sm_steal_ptr(&s->replay->head);
+    count_block(h, s->head, false);
+    count_waiting(h, (gssize)s->head->cap);
+    s->state = STREAM_ASKED;
+    h->asking = s;
+    bool again = h->base.ops->rejected(h->base.ctx, &h->base, &request);
+    h->asking = NULL;
+    if (again && s->state != STREAM_ASKED && s->state != STREAM_WAITING)
+        head_done(h, s);
+    return again;
+}
+
 static void on_response(struct h2 *h, struct stream *s, bool ended)
 {
     struct sm_h2_block *block = h->block[SM_BRIDGE_ORIGIN];
     nghttp2_session *guest = h->session[SM_BRIDGE_GUEST];
     nghttp2_nv nv[SM_H2_FIELDS_MAX];
-    nghttp2_data_provider provider = {.read_callback = read_body};
     uint16_t status = 0;
-    int rv;
 
     enum sm_h2_broken broken = sm_h2_head_response(block, &status);
     if (broken == SM_H2_BROKEN_NONE && status < 200 && (ended || ++s->interim > SM_H2_INTERIM_MAX))
@@ -898,28 +1098,18 @@ static void on_response(struct h2 *h, struct stream *s, bool ended)
     }
     if (s->closed[SM_BRIDGE_GUEST])
         return;
-    if (h->base.config.strip_alt_svc)
-        sm_h2_block_strip_alt_svc(block);
-    if (s->scrub)
-        s->scrubbed += sm_h2_block_scrub(block, s->scrub);
-    sm_h2_block_nv(block, nv);
     if (status < 200) {
-        rv = nghttp2_submit_headers(guest, NGHTTP2_FLAG_NONE, s->id[SM_BRIDGE_GUEST], NULL, nv, block->n, NULL);
-        if (rv == 0)
+        edit_response(h, s, block);
+        sm_h2_block_nv(block, nv);
+        if (nghttp2_submit_headers(guest, NGHTTP2_FLAG_NONE, s->id[SM_BRIDGE_GUEST], NULL, nv, block->n, NULL) == 0)
             s->heads_queued++;
         return;
     }
-    s->status = status;
-    s->answered = true;
     s->ended[SM_BRIDGE_ORIGIN] = ended;
-    if (s->scrub && !ended && !s->method_head) {
-        s->unscrubbed = sm_h2_block_coded(block);
-        if (!s->unscrubbed)
-            s->scrubber = sm_scrub_stream_new(s->scrub, h->base.config.account);
-    }
-    rv = nghttp2_submit_response(guest, s->id[SM_BRIDGE_GUEST], nv, block->n, ended ? NULL : &provider);
-    if (rv == 0)
-        s->heads_queued++;
+    if (status == 401 && hold(h, s))
+        return;
+    replay_drop(h, s);
+    submit_response(h, s, block, status, ended);
 }
 
 /*
@@ -963,7 +1153,7 @@ static int on_headers(struct h2 *h, enum sm_bridge_side side, const nghttp2_fram
         rv = on_request(h, s, ended);
     else if (s->broken || s->state == STREAM_PAGE)
         s->ended[SM_BRIDGE_GUEST] |= ended && side == SM_BRIDGE_GUEST;
-    else if (side == SM_BRIDGE_ORIGIN && !s->answered)
+    else if (side == SM_BRIDGE_ORIGIN && !s->answered && !is_held(s))
         on_response(h, s, ended);
     else
         rv = on_trailers(h, s, side);
@@ -1132,13 +1322,19 @@ static int guest_closed(struct h2 *h, struct stream *s, uint32_t code)
 
 static void origin_closed(struct h2 *h, struct stream *s, uint32_t code)
 {
-    bool whole = s->answered && s->ended[SM_BRIDGE_ORIGIN] && code == NGHTTP2_NO_ERROR && s->ended[SM_BRIDGE_GUEST];
+    bool in_order = s->ended[SM_BRIDGE_ORIGIN] && code == NGHTTP2_NO_ERROR && s->ended[SM_BRIDGE_GUEST];
 
     s->closed[SM_BRIDGE_ORIGIN] = true;
     if (s->closed[SM_BRIDGE_GUEST]) {
         stream_free(h, s);
         return;
     }
+    if (is_held(s)) {
+        if (in_order && ask_again(h, s))
+            return;
+        release(h, s);
+    }
+    bool whole = in_order && s->answered;
     release_held(h, s);
     if (s->state != STREAM_PAGE)
         drop_body(h, s, SM_BRIDGE_GUEST);
@@ -1255,6 +1451,8 @@ static void origin_gone(struct h2 *h, enum sm_h2_broken broken)
     submit_waiting(h);
     for (struct stream *s = h->first; s; s = s->next) {
         bool gone = !s->closed[SM_BRIDGE_ORIGIN];
+        if (is_held(s))
+            release(h, s);
         release_held(h, s);
         s->closed[SM_BRIDGE_ORIGIN] = true;
         if (s->state == STREAM_ASKED)
@@ -1450,6 +1648,10 @@ static void pass_edited(struct h2 *h, struct stream *s, const struct sm_bridge_e
     }
     s->edit = sm_http_edit_new(edit);
     s->scrub = edit->scrub ? sm_scrub_ref(edit->scrub) : NULL;
+    if (edit->replay && h->base.ops->rejected && !is_held(s) && !s->trailers[SM_BRIDGE_GUEST]) {
+        s->replay = g_new0(struct replay, 1);
+        s->replay->body.account = h->base.config.account;
+    }
     if (s->edit && s->edit->value) {
         count_waiting(h, (gssize)s->edit->value_len);
         h->mem.wipe = true;
@@ -1471,6 +1673,8 @@ static void h2_answer(struct sm_bridge *b, uint64_t req, const struct sm_bridge_
         s = s->prev;
     if (!s || s->state != STREAM_ASKED)
         return;
+    sm_http_edit_free(sm_steal_ptr(&s->edit)); /* of the first answer; its value is spent */
+    sm_scrub_unref(sm_steal_ptr(&s->scrub));
     if (!answer->pass) {
         s->refused = true;
         send_page(h, s, answer->status ? answer->status : 403, answer->body, answer->body_len);

@@ -16,6 +16,8 @@
  *        refuse: the page on this stream, then RST_STREAM NO_ERROR if the guest is still sending
  *        pass:   HEADERS to the origin with the same fields in the same order, when it permits one more stream
  *   -> bodies, trailers, interim responses both ways -> both sides closed -> ops->response.
+ *   401, and it may be sent again: held -> whole, and closed at the origin -> ops->rejected -> sm_bridge_answer()
+ *        -> as above, on a new stream of the origin's
  * A reset of one side becomes a reset of the other with the same code; what the origin sent before it is delivered
  * first. Streams that the origin will surely not process (its GOAWAY, its connection's end before they were sent) are
  * reset with REFUSED_STREAM, so that a client may try again. An origin that goes away without that leaves the guest
@@ -24,7 +26,8 @@
  * Flow control: bytes count as consumed (WINDOW_UPDATE) only when the other side's output has taken them, so a slow
  * reader closes the window of the writer. Memory of one direction of a connection: SM_H2_STREAMS_MAX x
  * SM_H2_WINDOW_MIN + SM_H2_WINDOW_POOL at the very worst, of one stream SM_H2_WINDOW_MAX; and nothing while nobody is
- * slow. What a scrub holds back of a body (scrub.h) is not consumed either, so it is within that.
+ * slow. What a scrub holds back of a body (scrub.h) is not consumed either, so it is within that. On top for a stream
+ * that may be sent again (bridge.h): its head and SM_BRIDGE_REPLAY_BODY_MAX.
  *
  * Floods (no clock here, so all is counted against useful work): see enum sm_h2_flood in h2.c. A flood ends the
  * connection with GOAWAY ENHANCE_YOUR_CALM.

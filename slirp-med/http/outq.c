@@ -162,3 +162,24 @@ void sm_outq_clear(struct sm_outq *q)
     q->len = 0;
     q->lent = false;
 }
+
+uint8_t *sm_outq_flat(const struct sm_outq *q)
+{
+    uint8_t *flat = g_malloc(q->len), *at = flat;
+
+    for (const struct sm_outq_block *block = q->first; block; block = block->next) {
+        memcpy(at, bytes_of(block) + block->begin, block->end - block->begin);
+        at += block->end - block->begin;
+    }
+    return flat;
+}
+
+void sm_outq_move(struct sm_outq *to, struct sm_outq *from)
+{
+    while (from->first) {
+        const struct sm_outq_block *block = from->first;
+        size_t n = block->end - block->begin;
+        put(to, bytes_of(block) + block->begin, n, block->secret);
+        sm_outq_took(from, n);
+    }
+}

@@ -34,5 +34,9 @@ size_t sm_outq_peek(const struct sm_outq *q, const uint8_t **ret);
 /** sm_outq_took() - n <= q->len bytes are done with. */
 void sm_outq_took(struct sm_outq *q, size_t n);
 void sm_outq_clear(struct sm_outq *q);
+/** sm_outq_flat() - a copy of all that is in it, in one piece; g_free() it, wiped if it was secret. */
+uint8_t *sm_outq_flat(const struct sm_outq *q);
+/** sm_outq_move() - all of from goes behind what is in to. */
+void sm_outq_move(struct sm_outq *to, struct sm_outq *from);
 
 #endif

@@ -133,6 +133,16 @@ int32_t h2_request(struct h2_world *w, const char *method, const char *path, int
 
 /* ---- the server's ways ---- */
 
+static void serve_token(struct h2_world *w, int32_t id, unsigned long n)
+{
+    bool old = strstr(h2_seen(w, SM_BRIDGE_ORIGIN, id)->head->str, "x-key! " H2_OLD "\n");
+
+    bool head = strstr(h2_seen(w, SM_BRIDGE_ORIGIN, id)->head->str, ":method: HEAD\n");
+    int64_t body = head ? -1 : old ? (int64_t)n : 5;
+
+    h2_respond(w, id, old ? ":status: 401\necho: " H2_OLD "\n" : ":status: 200\n", body);
+}
+
 static void serve(struct h2_world *w, int32_t id)
 {
     nghttp2_session *server = w->end[SM_BRIDGE_ORIGIN];
@@ -167,6 +177,8 @@ static void serve(struct h2_world *w, int32_t id)
     } else if (sscanf(path, "/partial/%lu", &n) == 1) {
         s->send_more = true;
         h2_respond(w, id, ":status: 200\n", 10);
+    } else if (sscanf(path, "/hasty/%lu", &n) == 1) {
+        serve_token(w, id, n);
     } else if (g_str_has_prefix(path, "/alt-svc")) {
         h2_respond(w, id, ":status: 200\nalt-svc: h3=\":443\"; ma=5, h2=\":8443\"\nalt-svc: h3=\":444\"\nx: y\n", -1);
     }
@@ -234,7 +246,11 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
     if (frame->hd.type == NGHTTP2_HEADERS && end == SM_BRIDGE_ORIGIN && s->heads == 1)
         serve(w, frame->hd.stream_id);
     if (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) {
+        unsigned long n;
+        const char *path = strstr(s->head->str, ":path: ");
         s->ended = true;
+        if (end == SM_BRIDGE_ORIGIN && sscanf(path, ":path: /token/%lu", &n) == 1)
+            serve_token(w, frame->hd.stream_id, n);
         if (end == SM_BRIDGE_ORIGIN && strstr(s->head->str, ":path: /echo"))
             h2_more(w, end, frame->hd.stream_id, 0, true);
     }
@@ -274,15 +290,51 @@ void h2_answer(struct h2_world *w, uint64_t req, bool pass)
     sm_bridge_answer(w->b, req, &a);
 }
 
-static void on_request(void *ctx, struct sm_bridge *b, const struct sm_bridge_request *r)
+void h2_answer_again(struct h2_world *w, uint64_t req, bool pass)
 {
-    struct h2_world *w = ctx;
+    struct sm_bridge_answer a = {
+        .pass = pass, .status = w->refuse_status, .body = "{\"no\":2}", .body_len = 8, .edit = w->edit_again};
+    sm_bridge_answer(w->b, req, &a);
+}
+
+bool h2_answer_next(struct h2_world *w)
+{
+    guint req = GPOINTER_TO_UINT(g_queue_pop_head(&w->rejected));
+
+    if (req)
+        h2_answer_again(w, req, true);
+    return req != 0;
+}
+
+static void fields_to(struct h2_world *w, const struct sm_bridge_request *r)
+{
     struct sm_text name, value;
 
-    w->requests++;
     g_string_truncate(w->fields, 0);
     for (size_t at = 0; sm_bridge_request_field(r, &at, &name, &value);)
         g_string_append_printf(w->fields, "%.*s=%.*s\n", (int)name.len, name.ptr, (int)value.len, value.ptr);
+}
+
+static bool on_rejected(void *ctx, struct sm_bridge *b, const struct sm_bridge_request *r)
+{
+    struct h2_world *w = ctx;
+
+    if (w->again == H2_PASS)
+        h2_answer_again(w, r->req, true);
+    /* Also after the answer the texts hold until the callback returns. */
+    fields_to(w, r);
+    g_string_append_printf(w->asked, "%u again %.*s\n", (unsigned)r->req, (int)r->path.len, r->path.ptr);
+    if (w->again == H2_LATER)
+        g_queue_push_tail(&w->rejected, GUINT_TO_POINTER((guint)r->req));
+    return w->again != H2_REFUSE;
+}
+
+static void on_request(void *ctx, struct sm_bridge *b, const struct sm_bridge_request *r)
+{
+    struct h2_world *w = ctx;
+
+    w->requests++;
+    fields_to(w, r);
     assert_string_equal(r->protocol, "HTTP/2");
     assert_false(r->upgrade);
     if (w->judge != H2_LATER)
@@ -316,7 +368,8 @@ static size_t on_page(void *ctx, uint16_t status, const char *reason, char *out,
     return (size_t)snprintf(out, cap, "{\"%u\":\"%s\"}", status, reason);
 }
 
-static const struct sm_bridge_ops ops = {on_request, on_response, on_broken, on_page};
+static const struct sm_bridge_ops ops = {
+    .request = on_request, .response = on_response, .broken = on_broken, .page = on_page, .rejected = on_rejected};
 
 /* ---- moving bytes ---- */
 
@@ -445,6 +498,7 @@ void h2_world_done(struct h2_world *w)
     sm_bridge_free(w->b);
     assert_int_equal(w->requests, w->responses);
     assert_int_equal(w->account, 0);
+    g_queue_clear(&w->rejected);
     g_string_free(w->asked, TRUE);
     g_string_free(w->fields, TRUE);
     g_string_free(w->told, TRUE);

@@ -9,6 +9,8 @@
  *   /interim    103, 100, 200             /early       200 whole at once, then RST_STREAM NO_ERROR
  *   /reset/N    RST_STREAM N              /partial/N   200, 10 bytes, then RST_STREAM N in the same flight
  *   /wait       nothing: the test answers /alt-svc     200 with alt-svc
+ *   /token/N    401 and N bytes to H2_OLD, 200 and 5 bytes to any other x-key; once the request is whole
+ *   /hasty/N    the same at once
  */
 #ifndef SM_TEST_H2_WORLD_H
 #define SM_TEST_H2_WORLD_H
@@ -24,6 +26,9 @@
 
 #include "http/bridge.h"
 #include "http/h2.h"
+
+/** The token that the server does not like any more. */
+#define H2_OLD "old-token"
 
 /** One stream as one end saw it. */
 struct h2_seen {
@@ -69,9 +74,12 @@ struct h2_world {
     enum h2_judge judge;
     uint16_t refuse_status;
     const struct sm_bridge_edit *edit; /* of what passes */
+    enum h2_judge again;               /* REFUSE: let the 401 pass, PASS: send it again at once, LATER: when told */
+    const struct sm_bridge_edit *edit_again;
+    GQueue rejected; /* requests whose 401 waits for h2_answer_next() */
     size_t account;
     GString *fields; /* of the last request, as the judge sees them: "name=value\n" */
-    GString *asked;  /* "1 GET https ok.test 0 /path ?query\n" */
+    GString *asked;  /* "1 GET https ok.test 0 /path ?query\n", and "1 again /path\n" for a 401 */
     GString *told;   /* "1 done 200 up down\n"; " *n" and " unscrubbed" before its end when they are so */
     GString *broken; /* "guest 1 word\n" */
     unsigned requests, responses;
@@ -103,6 +111,10 @@ void h2_respond(struct h2_world *w, int32_t id, const char *fields, int64_t body
 /** More bytes, or the end, from a stream with send_more. */
 void h2_more(struct h2_world *w, enum sm_bridge_side end, int32_t id, uint64_t n, bool last);
 void h2_answer(struct h2_world *w, uint64_t req, bool pass);
+/** h2_answer_next() - send the next of w->rejected again; false when there is none. */
+bool h2_answer_next(struct h2_world *w);
+/** The answer to a 401. */
+void h2_answer_again(struct h2_world *w, uint64_t req, bool pass);
 /** Bytes straight into the bridge. */
 void h2_raw(struct h2_world *w, enum sm_bridge_side from, const void *data, size_t len);
 

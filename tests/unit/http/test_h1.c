@@ -130,7 +130,8 @@ static size_t on_page(void *ctx, uint16_t status, const char *reason, char *out,
     return 4;
 }
 
-static const struct sm_bridge_ops ops = {on_request, on_response, on_broken, on_page};
+static const struct sm_bridge_ops ops = {
+    .request = on_request, .response = on_response, .broken = on_broken, .page = on_page};
 static const struct sm_bridge_config config = {.tls = true, .strip_alt_svc = true};
 
 static void take(struct run *r, enum sm_bridge_side side, bool all)

@@ -112,7 +112,8 @@ static size_t on_page(void *ctx, uint16_t status, const char *reason, char *out,
     return (size_t)g_snprintf(out, cap, "%s", reason);
 }
 
-static const struct sm_bridge_ops ops = {on_request, on_response, on_broken, on_page};
+static const struct sm_bridge_ops ops = {
+    .request = on_request, .response = on_response, .broken = on_broken, .page = on_page};
 
 static void take(struct run *r)
 {

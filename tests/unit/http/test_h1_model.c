@@ -4,7 +4,8 @@
  * what has to arrive, and are played with random cuts, random readers and a judge that takes its time. Everything that
  * passes has to arrive bit-identical and in order, nothing before its answer, nothing of what is refused. Every other
  * connection has edits: its requests are given a header, and a secret that is all over its responses' bodies, across
- * their chunks, is overwritten wherever a plain search finds it.
+ * their chunks, is overwritten wherever a plain search finds it. Some of its requests get a 401 and are sent again, if
+ * they can be and the judge wants it.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -22,13 +23,19 @@
 #define EXCHANGES_MAX 12
 #define SECRET "0\r\n\r\nHTTP/1" /* looks like framing, too */
 
-struct message {
-    GString *request, *response;
-    GString *want_request, *want_response; /* as they arrive */
-    unsigned matches;
-    uint64_t up, down; /* payload */
+struct response {
+    GString *sent, *want; /* as it arrives */
+    uint64_t down;        /* payload */
     uint16_t status;
-    bool refused;
+    unsigned matches;
+};
+
+struct message {
+    GString *request;
+    GString *want_request, *want_again; /* as they arrive; again: NULL when it is sent only once */
+    uint64_t up;
+    struct response rejected, response; /* rejected.sent NULL: there is none */
+    bool refused, keep;
 };
 
 struct model {
@@ -36,6 +43,8 @@ struct model {
     struct message messages[EXCHANGES_MAX];
     unsigned n_messages;
     unsigned asked, answered, told;
+    bool again;    /* the last question was about a 401 */
+    bool trailers; /* of the body that was made last */
     struct sm_bridge *b;
     GString *in[SM_BRIDGE_SIDES];
     GString *got[SM_BRIDGE_SIDES];
@@ -88,20 +97,19 @@ static void move_payload(struct model *m, char *message, char *payload, bool out
 }
 
 /* Put the secret at a few places of the response's payload, and overwrite it in what is to arrive. */
-static void plant(struct model *m, struct message *msg, size_t len)
+static void plant(struct model *m, struct response *r, size_t len)
 {
     g_autofree char *payload = g_malloc0(len + 1);
     size_t secret = strlen(SECRET);
 
-    move_payload(m, msg->response->str, payload, true);
+    move_payload(m, r->sent->str, payload, true);
     for (unsigned i = 0; i < 3 && len >= secret; i++)
         memcpy(payload + upto(m, (unsigned)(len - secret + 1)), SECRET, secret);
-    move_payload(m, msg->response->str, payload, false);
-    for (char *at = payload; (at = memmem(at, (size_t)(payload + len - at), SECRET, secret)); msg->matches++)
+    move_payload(m, r->sent->str, payload, false);
+    for (char *at = payload; (at = memmem(at, (size_t)(payload + len - at), SECRET, secret)); r->matches++)
         memset(at, '*', secret);
-    g_string_truncate(msg->want_response, 0);
-    g_string_append_len(msg->want_response, msg->response->str, (gssize)msg->response->len);
-    move_payload(m, msg->want_response->str, payload, false);
+    g_string_append_len(r->want, r->sent->str, (gssize)r->sent->len);
+    move_payload(m, r->want->str, payload, false);
 }
 
 static void add_fields(struct model *m, GString *s)
@@ -117,6 +125,7 @@ static uint64_t add_body(struct model *m, GString *s)
 {
     uint64_t payload = 0;
 
+    m->trailers = false;
     if (upto(m, 2)) {
         size_t n = upto(m, 4) ? upto(m, 40) : upto(m, 5000);
         g_string_append_printf(s, "%s:%s%zu\r\n", PICK(m, "Content-Length", "content-length"), PICK(m, "", " "), n);
@@ -137,9 +146,68 @@ static uint64_t add_body(struct model *m, GString *s)
         payload += size;
     }
     g_string_append(s, PICK(m, "0\r\n", "000\r\n", "0;last\r\n"));
+    size_t before = s->len;
     add_fields(m, s);
+    m->trailers = s->len > before;
     g_string_append(s, "\r\n");
     return payload;
+}
+
+static void make_response(struct model *m, struct response *r, uint16_t status, bool head)
+{
+    *r = (struct response){.sent = g_string_new(NULL), .want = g_string_new(NULL), .status = status};
+    g_string_append_printf(r->sent, "HTTP/1.1 %u %s\r\n", status, PICK(m, "OK", "", "x  y \xff"));
+    add_fields(m, r->sent);
+    if (head || status == 204 || status == 304) {
+        g_string_append(r->sent, PICK(m, "\r\n", "Content-Length: 12\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n"));
+    } else {
+        g_array_set_size(m->spans, 0);
+        r->down = add_body(m, r->sent);
+        if (m->scrub) {
+            plant(m, r, (size_t)r->down);
+            return;
+        }
+    }
+    g_string_append_len(r->want, r->sent->str, (gssize)r->sent->len);
+}
+
+static GString *interim(struct model *m)
+{
+    GString *s = g_string_new(NULL);
+
+    for (unsigned n = upto(m, 4) ? 0 : upto(m, 3); n > 0; n--) {
+        g_string_append(s, PICK(m, "HTTP/1.1 100 Continue\r\n", "HTTP/1.1 103\r\n", "HTTP/1.1 199 x y\r\n"));
+        add_fields(m, s);
+        g_string_append(s, "\r\n");
+    }
+    return s;
+}
+
+/* With 1xx in front of it. */
+static void add_interim(struct model *m, struct response *r, bool lost)
+{
+    GString *s = interim(m);
+
+    g_string_prepend_len(r->sent, s->str, (gssize)s->len);
+    if (lost)
+        g_string_truncate(r->want, 0);
+    g_string_prepend_len(r->want, s->str, (gssize)s->len);
+    g_string_free(s, TRUE);
+}
+
+/* The request with its edit. */
+static GString *edited(const struct message *msg, size_t key, size_t behind, const char *value)
+{
+    GString *s = g_string_new_len(msg->request->str, (gssize)msg->request->len);
+    bool fake = behind > key;
+
+    if (!fake)
+        key = (size_t)(strstr(s->str, "\r\n\r\n") - s->str) + 2;
+    else
+        g_string_erase(s, (gssize)key, (gssize)(behind - key));
+    g_autofree char *line = g_strdup_printf("%s: %s\r\n", fake ? "X-KEY" : "x-key", value);
+    g_string_insert(s, (gssize)key, line);
+    return s;
 }
 
 static void make(struct model *m, struct message *msg, bool refused)
@@ -149,11 +217,7 @@ static void make(struct model *m, struct message *msg, bool refused)
 
     bool fake = upto(m, 2);
 
-    *msg = (struct message){.request = g_string_new(NULL),
-                            .response = g_string_new(NULL),
-                            .want_request = g_string_new(NULL),
-                            .want_response = g_string_new(NULL),
-                            .refused = refused};
+    *msg = (struct message){.request = g_string_new(NULL), .refused = refused, .keep = upto(m, 2)};
     g_string_append_printf(msg->request, "%s %s%s HTTP/1.1\r\n", method, PICK(m, "", "http://a.test"),
                            refused ? "/deny" : PICK(m, "/", "/x?y", "/a%20b?c=/?d", "//a/../b"));
     add_fields(m, msg->request);
@@ -162,44 +226,34 @@ static void make(struct model *m, struct message *msg, bool refused)
     if (fake)
         g_string_append(msg->request, "X-KEY:\tfake\r\n");
     size_t behind = msg->request->len;
+    m->trailers = false;
     if (upto(m, 2)) {
         msg->up = add_body(m, msg->request);
     } else {
         add_fields(m, msg->request);
         g_string_append(msg->request, "\r\n");
     }
-    g_string_append_len(msg->want_request, msg->request->str, (gssize)msg->request->len);
-    if (m->scrub && fake) {
-        g_string_erase(msg->want_request, (gssize)key, (gssize)(behind - key));
-        g_string_insert(msg->want_request, (gssize)key, "X-KEY: value\r\n");
-    } else if (m->scrub) {
-        key = (size_t)(strstr(msg->want_request->str, "\r\n\r\n") - msg->want_request->str) + 2;
-        g_string_insert(msg->want_request, (gssize)key, "x-key: value\r\n");
-    }
+    msg->want_request =
+        m->scrub ? edited(msg, key, behind, "value") : g_string_new_len(msg->request->str, (gssize)msg->request->len);
     if (refused)
         return;
-    for (unsigned n = upto(m, 4) ? 0 : upto(m, 3); n > 0; n--) {
-        g_string_append(msg->response,
-                        PICK(m, "HTTP/1.1 100 Continue\r\n", "HTTP/1.1 103\r\n", "HTTP/1.1 199 x y\r\n"));
-        add_fields(m, msg->response);
-        g_string_append(msg->response, "\r\n");
-    }
+    bool trailers = m->trailers;
     static const uint16_t statuses[] = {200, 201, 204, 206, 304, 404, 500, 999};
-    msg->status = statuses[upto(m, SM_ARRAY_LEN(statuses))];
-    g_string_append_printf(msg->response, "HTTP/1.1 %u %s\r\n", msg->status, PICK(m, "OK", "", "x  y \xff"));
-    add_fields(m, msg->response);
-    if (head || msg->status == 204 || msg->status == 304) {
-        g_string_append(msg->response,
-                        PICK(m, "\r\n", "Content-Length: 12\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n"));
-    } else {
-        g_array_set_size(m->spans, 0);
-        msg->down = add_body(m, msg->response);
-        if (m->scrub) {
-            plant(m, msg, (size_t)msg->down);
-            return;
-        }
+    if (upto(m, 3) == 0) {
+        make_response(m, &msg->rejected, 401, head);
+        bool again = m->scrub && msg->keep && !trailers && upto(m, 4);
+        add_interim(m, &msg->rejected, again);
+        if (again)
+            msg->want_again = edited(msg, key, behind, "another");
     }
-    g_string_append_len(msg->want_response, msg->response->str, (gssize)msg->response->len);
+    make_response(m, &msg->response, statuses[upto(m, SM_ARRAY_LEN(statuses))], head);
+    add_interim(m, &msg->response, false);
+}
+
+/* What the guest gets. */
+static const struct response * final(const struct message *msg)
+{
+    return msg->rejected.sent && !msg->want_again ? &msg->rejected : &msg->response;
 }
 
 static void on_request(void *ctx, struct sm_bridge *b, const struct sm_bridge_request *r)
@@ -213,17 +267,35 @@ static void on_request(void *ctx, struct sm_bridge *b, const struct sm_bridge_re
     m->asked++;
 }
 
+static bool on_rejected(void *ctx, struct sm_bridge *b, const struct sm_bridge_request *r)
+{
+    struct model *m = ctx;
+    const struct message *msg = &m->messages[m->asked - 1];
+
+    (void)b;
+    assert_int_equal(r->req, m->asked);
+    assert_int_equal(m->answered, m->asked);
+    assert_true(msg->keep && msg->rejected.sent);
+    assert_int_equal(r->method.len, strcspn(msg->request->str, " "));
+    if (!msg->want_again)
+        return false;
+    m->answered--;
+    m->again = true;
+    return true;
+}
+
 static void on_response(void *ctx, const struct sm_bridge_response *r)
 {
     struct model *m = ctx;
     const struct message *msg = &m->messages[m->told++];
+    const struct response *got = final(msg);
 
     assert_int_equal(r->req, m->told);
     assert_int_equal(r->outcome, msg->refused ? SM_BRIDGE_REFUSED : SM_BRIDGE_DONE);
-    assert_int_equal(r->status, msg->refused ? 403 : msg->status);
+    assert_int_equal(r->status, msg->refused ? 403 : got->status);
     assert_int_equal(r->bytes_up, msg->refused ? 0 : msg->up);
-    assert_int_equal(r->bytes_down, msg->refused ? 0 : msg->down);
-    assert_int_equal(r->scrubbed, msg->matches);
+    assert_int_equal(r->bytes_down, msg->refused ? 0 : got->down);
+    assert_int_equal(r->scrubbed, msg->refused ? 0 : got->matches);
     assert_false(r->unscrubbed);
 }
 
@@ -233,17 +305,24 @@ static void on_broken(void *ctx, enum sm_bridge_side by, uint64_t req, const cha
     fail_msg("%s, request %u: %s", sm_bridge_side_name(by), (unsigned)req, reason);
 }
 
-static const struct sm_bridge_ops ops = {.request = on_request, .response = on_response, .broken = on_broken};
+static const struct sm_bridge_ops ops = {
+    .request = on_request, .response = on_response, .broken = on_broken, .rejected = on_rejected};
 
 static void answer(struct model *m)
 {
     const struct message *msg = &m->messages[m->answered];
-    struct sm_bridge_edit edit = {.name = "X-Key", .value = "value", .value_len = 5, .scrub = m->scrub};
+    struct sm_bridge_edit edit = {
+        .name = "X-Key", .value = "value", .value_len = 5, .scrub = m->scrub, .replay = msg->keep};
     struct sm_bridge_answer a = {.pass = !msg->refused, .edit = m->scrub ? &edit : NULL};
 
+    if (m->again) {
+        edit.value = "another";
+        edit.value_len = 7;
+    }
     m->answered++;
     if (!msg->refused)
-        m->allowed += msg->want_request->len;
+        m->allowed += m->again ? msg->want_again->len : msg->want_request->len;
+    m->again = false;
     sm_bridge_answer(m->b, m->answered, &a);
 }
 
@@ -284,6 +363,7 @@ static void play(struct model *m, uint32_t seed)
     struct sm_bridge_config config = {.tls = true, .strip_alt_svc = true, .account = &m->account};
     GString *want[SM_BRIDGE_SIDES] = {g_string_new(NULL), g_string_new(NULL)};
     unsigned responded = 0;
+    bool second = false; /* the origin waits for the request to come again */
     bool refused;
 
     *m = (struct model){.rand = g_rand_new_with_seed(seed), .spans = g_array_new(FALSE, FALSE, sizeof(struct span))};
@@ -299,9 +379,15 @@ static void play(struct model *m, uint32_t seed)
         struct message *msg = &m->messages[i];
         make(m, msg, i + 1 == m->n_messages && upto(m, 3) == 0);
         g_string_append_len(m->in[SM_BRIDGE_GUEST], msg->request->str, (gssize)msg->request->len);
-        if (!msg->refused)
-            g_string_append_len(want[SM_BRIDGE_ORIGIN], msg->want_request->str, (gssize)msg->want_request->len);
-        g_string_append_len(want[SM_BRIDGE_GUEST], msg->want_response->str, (gssize)msg->want_response->len);
+        if (msg->refused)
+            continue;
+        g_string_append_len(want[SM_BRIDGE_ORIGIN], msg->want_request->str, (gssize)msg->want_request->len);
+        if (msg->rejected.sent)
+            g_string_append_len(want[SM_BRIDGE_GUEST], msg->rejected.want->str, (gssize)msg->rejected.want->len);
+        if (msg->want_again)
+            g_string_append_len(want[SM_BRIDGE_ORIGIN], msg->want_again->str, (gssize)msg->want_again->len);
+        if (final(msg) == &msg->response)
+            g_string_append_len(want[SM_BRIDGE_GUEST], msg->response.want->str, (gssize)msg->response.want->len);
     }
     refused = m->messages[m->n_messages - 1].refused;
     if (refused)
@@ -322,11 +408,16 @@ static void play(struct model *m, uint32_t seed)
         case 3:
             take(m, SM_BRIDGE_ORIGIN, 1 + upto(m, (unsigned)most));
             /* The origin answers what it has got whole. */
-            while (responded < m->n_messages && !m->messages[responded].refused &&
-                   m->got[SM_BRIDGE_ORIGIN]->len >= whole + m->messages[responded].want_request->len) {
-                const struct message *msg = &m->messages[responded++];
-                whole += msg->want_request->len;
-                g_string_append_len(m->in[SM_BRIDGE_ORIGIN], msg->response->str, (gssize)msg->response->len);
+            while (responded < m->n_messages && !m->messages[responded].refused) {
+                const struct message *msg = &m->messages[responded];
+                const GString *next = second ? msg->want_again : msg->want_request;
+                if (m->got[SM_BRIDGE_ORIGIN]->len < whole + next->len)
+                    break;
+                const struct response *r = msg->rejected.sent && !second ? &msg->rejected : &msg->response;
+                whole += next->len;
+                second = r == &msg->rejected && msg->want_again;
+                responded += !second;
+                g_string_append_len(m->in[SM_BRIDGE_ORIGIN], r->sent->str, (gssize)r->sent->len);
             }
             break;
         case 4:
@@ -363,10 +454,12 @@ static void play(struct model *m, uint32_t seed)
         g_string_free(m->got[side], TRUE);
     }
     for (unsigned i = 0; i < m->n_messages; i++) {
-        g_string_free(m->messages[i].request, TRUE);
-        g_string_free(m->messages[i].response, TRUE);
-        g_string_free(m->messages[i].want_request, TRUE);
-        g_string_free(m->messages[i].want_response, TRUE);
+        struct message *msg = &m->messages[i];
+        GString *all[] = {msg->request,       msg->want_request,  msg->want_again,   msg->rejected.sent,
+                          msg->rejected.want, msg->response.sent, msg->response.want};
+        for (unsigned j = 0; j < SM_ARRAY_LEN(all); j++)
+            if (all[j])
+                g_string_free(all[j], TRUE);
     }
     g_rand_free(m->rand);
 }

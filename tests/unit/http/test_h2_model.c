@@ -9,9 +9,16 @@
 #define SEEDS 400
 #define STREAMS 60
 
-enum kind { ECHO, SIZE, TRAILERS, INTERIM, EARLY, STATUS, RESET, PARTIAL, KINDS };
-static const char *const paths[KINDS] = {"/echo",  "/size/0",     "/trailers", "/interim",
-                                         "/early", "/status/304", "/reset/7",  "/partial/8"};
+enum kind { ECHO, SIZE, TRAILERS, INTERIM, EARLY, STATUS, RESET, PARTIAL, TOKEN, KINDS };
+static const char *const paths[KINDS] = {"/echo",       "/size/0",  "/trailers",  "/interim", "/early",
+                                         "/status/304", "/reset/7", "/partial/8", "/token/0"};
+
+/* Where there are edits any request may be sent again, and those to TOKEN are. */
+static const struct sm_bridge_edit edit = {
+    .name = "x-key", .value = H2_OLD, .value_len = sizeof(H2_OLD) - 1, .replay = true};
+static const struct sm_bridge_edit edit_again = {.name = "x-key", .value = "new-token", .value_len = 9, .replay = true};
+/* The head of a TOKEN's 401, as HPACK counts it. */
+#define TOKEN_HEAD (7u + 3u + 32u + 4u + 9u + 32u)
 
 struct plan {
     int32_t id;
@@ -68,6 +75,9 @@ static void play(uint32_t seed)
     h2_world_init(&w, &options);
     w.judge = pick(2) ? H2_LATER : H2_PASS;
     bool late = w.judge == H2_LATER;
+    w.edit = pick(2) ? &edit : NULL;
+    w.edit_again = &edit_again;
+    w.again = (enum h2_judge[]){H2_PASS, H2_LATER, H2_LATER, H2_REFUSE}[pick(4)];
     /* Who opens more streams than the server wants before it could say so gets some refused, as without us. */
     if (options.server_streams)
         h2_run(&w);
@@ -81,9 +91,9 @@ static void play(uint32_t seed)
                 p->up = pick(3) == 0 ? pick(200000) : pick(100);
                 p->down = pick(3) == 0 ? pick(300000) : pick(100);
                 g_autofree char *path = g_strdup(paths[p->kind]);
-                if (p->kind == SIZE) {
+                if (p->kind == SIZE || p->kind == TOKEN) {
                     g_free(path);
-                    path = g_strdup_printf("/size/%u", p->down);
+                    path = g_strdup_printf("/%s/%u", p->kind == SIZE ? "size" : "token", p->down);
                 }
                 bool body = p->kind == ECHO || pick(2);
                 p->up = body ? p->up : 0;
@@ -95,6 +105,9 @@ static void play(uint32_t seed)
                 answered++;
                 h2_answer(&w, answered, true);
             }
+            break;
+        case 5:
+            (void)h2_answer_next(&w);
             break;
         case 2:
             if (n > 0 && pick(4) == 0) {
@@ -122,8 +135,11 @@ static void play(uint32_t seed)
     }
     w.deaf[SM_BRIDGE_GUEST] = w.deaf[SM_BRIDGE_ORIGIN] = false;
     w.judge = H2_PASS;
-    ask_late(&w, &answered);
+    if (late)
+        ask_late(&w, &answered);
     h2_run(&w);
+    while (h2_answer_next(&w))
+        h2_run(&w);
 
     assert_string_equal(w.broken->str, "");
     assert_int_equal(sm_bridge_ended(w.b), SM_BRIDGE_LIVE);
@@ -143,6 +159,13 @@ static void play(uint32_t seed)
         case SIZE:
             assert_int_equal(c->body, p->down);
             break;
+        case TOKEN: {
+            bool old = w.edit && (w.again == H2_REFUSE || p->up > SM_BRIDGE_REPLAY_BODY_MAX ||
+                                  TOKEN_HEAD + p->down > SM_BRIDGE_REPLAY_RESPONSE_MAX);
+            assert_int_equal(c->status, old ? 401 : 200);
+            assert_int_equal(c->body, old ? p->down : 5);
+            break;
+        }
         case TRAILERS:
             assert_int_equal(c->body, 5);
             assert_string_equal(c->trailers->str, "grpc-status: yes\n");
