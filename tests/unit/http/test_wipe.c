@@ -75,14 +75,29 @@ static unsigned search(void)
 }
 
 static struct sm_scrub *scrub;
+static bool again;
+
+static void pass(struct sm_bridge *b, uint64_t req, const char *value, size_t len)
+{
+    struct sm_bridge_edit edit = {
+        .name = "Authorization", .value = value, .value_len = len, .scrub = scrub, .replay = scrub != NULL};
+    struct sm_bridge_answer a = {.pass = true, .edit = &edit};
+
+    sm_bridge_answer(b, req, &a);
+}
 
 static void on_request(void *ctx, struct sm_bridge *b, const struct sm_bridge_request *r)
 {
-    struct sm_bridge_edit edit = {.name = "Authorization", .value = canary, .value_len = CANARY_LEN, .scrub = scrub};
-    struct sm_bridge_answer a = {.pass = true, .edit = &edit};
-
     (void)ctx;
-    sm_bridge_answer(b, r->req, &a);
+    pass(b, r->req, canary, CANARY_LEN);
+}
+
+static bool on_rejected(void *ctx, struct sm_bridge *b, const struct sm_bridge_request *r)
+{
+    (void)ctx;
+    (void)b;
+    (void)r;
+    return again;
 }
 
 static void on_response(void *ctx, const struct sm_bridge_response *r)
@@ -99,7 +114,8 @@ static void on_broken(void *ctx, enum sm_bridge_side by, uint64_t req, const cha
     fail_msg("%s", reason);
 }
 
-static const struct sm_bridge_ops ops = {.request = on_request, .response = on_response, .broken = on_broken};
+static const struct sm_bridge_ops ops = {
+    .request = on_request, .response = on_response, .broken = on_broken, .rejected = on_rejected};
 static const struct sm_bridge_config config = {.tls = true};
 
 /* Takes all without keeping any of it. */
@@ -155,6 +171,50 @@ static void test_http2(void **state)
     assert_int_equal(search(), 0);
 }
 
+/* @head, the canary, and nothing of both left here. */
+static void feed_with_canary(struct sm_bridge *b, const void *head, size_t len)
+{
+    char bytes[256];
+
+    memcpy(bytes, head, len);
+    memcpy(bytes + len, canary, CANARY_LEN);
+    sm_bridge_feed(b, SM_BRIDGE_ORIGIN, (const uint8_t *)bytes, len + CANARY_LEN);
+    explicit_bzero(bytes, sizeof(bytes));
+}
+
+/* A 401 that says it back is held, and gone when the request was sent again or the bridge freed. */
+static void test_replay(void **state)
+{
+    static const char request[] = "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: fake\r\n\r\n";
+    static const char no[] = "HTTP/1.1 401 x\r\nContent-Length: 60\r\n\r\n";
+    static const uint8_t h2[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0\0\0\6\1\5\0\0\0\1\x82\x87\x84\1\1a";
+    static const uint8_t h2_no[] = "\0\0\0\4\0\0\0\0\0\0\0\5\1\4\0\0\0\1\10\003401\0\0\74\0\1\0\0\0\1";
+
+    (void)state;
+    for (unsigned how = 0; how < 8; how++) {
+        bool second = how & 1, by_h2 = how & 4;
+        again = !(how & 2);
+        scrub = sm_scrub_new((const uint8_t *)canary, CANARY_LEN);
+        struct sm_bridge *b = (by_h2 ? sm_bridge_new_h2 : sm_bridge_new_h1)(&ops, NULL, &config);
+        if (by_h2)
+            sm_bridge_feed(b, SM_BRIDGE_GUEST, h2, sizeof(h2) - 1);
+        else
+            sm_bridge_feed(b, SM_BRIDGE_GUEST, (const uint8_t *)request, sizeof(request) - 1);
+        assert_true(discard(b, SM_BRIDGE_ORIGIN) > 0);
+        assert_int_equal(search(), 0);
+        feed_with_canary(b, by_h2 ? (const void *)h2_no : no, by_h2 ? sizeof(h2_no) - 1 : sizeof(no) - 1);
+        assert_int_equal(search(), again ? 1 : 0); /* what is let go is scrubbed */
+        if (second) {
+            pass(b, 1, "new", 3);
+            assert_int_equal(search(), 0);
+            assert_true(again == (discard(b, SM_BRIDGE_ORIGIN) > (by_h2 ? 20 : 0)));
+        }
+        sm_bridge_free(b);
+        assert_int_equal(search(), 0);
+        sm_scrub_unref(sm_steal_ptr(&scrub));
+    }
+}
+
 /* What the matcher knows does not look like it. */
 static void test_scrub(void **state)
 {
@@ -181,6 +241,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_http1),
         cmocka_unit_test(test_http2),
+        cmocka_unit_test(test_replay),
         cmocka_unit_test(test_scrub),
     };
     make_canary();
