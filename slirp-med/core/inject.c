@@ -8,6 +8,9 @@
  *   requests.c: judged ─► sm_inject_judge() ─► sm_inject() ─┬─ there: sm_request_pass() with it
  *                                                            ├─ waits (creds.h), the request is held by the bridge
  *                                                            └─ cannot be had: sm_request_fail(), 502
+ *
+ * Upstream's 401 to a token (http/bridge.h, ops->rejected) is told to creds.h; if another one will come, the request goes the same way from
+ * sm_inject() on, once.
  */
 #include <string.h>
 
@@ -157,6 +160,17 @@ void sm_inject(struct sm_mediation *m, const struct sm_bridge_request *r, const 
     keep_texts(w, r);
     w->link.data = w;
     g_queue_push_tail_link(&m->credentials, &w->link);
+}
+
+void sm_inject_forget(struct sm_mediation *m, uint64_t req)
+{
+    for (GList *link = m->credentials.head; link; link = link->next) {
+        struct waiting *w = link->data;
+        if (w->r.req == req) {
+            waiting_free(w);
+            return;
+        }
+    }
 }
 
 void sm_inject_clear(struct sm_mediation *m)

@@ -107,6 +107,7 @@ struct sm_mediate_answer {
     const struct sm_swap *swap;       /* pass, and put this entry's credential in; NULL: as it is */
     struct sm_credential *credential; /* ours */
     struct sm_secret *value; /* the header's, where it is not the credential's own: a placeholder was replaced */
+    bool again;              /* the second answer, after a 401: its request line is in the file */
 };
 
 struct sm_mediate_open {
@@ -114,6 +115,7 @@ struct sm_mediate_open {
     int64_t began_us;
     const struct sm_swap *swap;       /* whose credential it was given; NULL: none */
     struct sm_credential *credential; /* ours */
+    bool rejected;                    /* upstream's 401 to it is known (sm_creds_rejected()) */
 };
 
 enum sm_mediate_kind { SM_MEDIATE_NOT, SM_MEDIATE_TLS, SM_MEDIATE_CLEARTEXT };
@@ -147,12 +149,17 @@ void sm_mediate_pump(struct sm_session *s);
 /* inject.c */
 /** sm_inject_judge() - what speaks against the request because of credentials, or NULL. @swap: its host's entry, or NULL. */
 const char *sm_inject_judge(struct sm_mediation *m, const struct sm_bridge_request *r, const struct sm_swap *swap);
-/** sm_inject() - the request may pass, with swap's credential: now, later, or not at all. */
+/** sm_inject() - the request may pass (again), with swap's credential: now, later, or not at all. */
 void sm_inject(struct sm_mediation *m, const struct sm_bridge_request *r, const struct sm_swap *swap);
+/** sm_inject_forget() - the request is over: it waits no more. */
+void sm_inject_forget(struct sm_mediation *m, uint64_t req);
 void sm_inject_clear(struct sm_mediation *m);
 
 /* requests.c */
-/** sm_request_pass() - write the lines and let it pass; credential and value (or NULL) are taken, NULL without a swap. */
+/**
+ * sm_request_pass() - write the lines and let it pass; credential and value (or NULL) are taken, NULL without a swap.
+ * A request that has its line is sent again.
+ */
 void sm_request_pass(struct sm_mediation *m, const struct sm_bridge_request *r, const struct sm_swap *swap,
                      struct sm_credential *credential, struct sm_secret *value);
 /** sm_request_fail() - its credential cannot be had: egress_swap_error and 502. */

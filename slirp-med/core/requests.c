@@ -12,6 +12,8 @@
  * connection goes.
  *
  * egress_http_request is written when a request may pass, before a byte of it goes upstream; a refused one leaves a denial and no request line.
+ * A request that is sent again, because upstream said 401 to its token, has one request line and one response line, with the last status, and an
+ * egress_swap line each time, the second with "replay": true.
  */
 #include <string.h>
 
@@ -94,6 +96,16 @@ static void open_clear(void *p)
     sm_credential_unref(((struct sm_mediate_open *)p)->credential);
 }
 
+static struct sm_mediate_open *open_of(struct sm_mediation *m, uint64_t req)
+{
+    for (guint i = 0; i < m->open->len; i++) {
+        struct sm_mediate_open *o = &g_array_index(m->open, struct sm_mediate_open, i);
+        if (o->req == req)
+            return o;
+    }
+    return NULL;
+}
+
 /* Its request line was not written: there will be no response line either. */
 static void forget_open(struct sm_mediation *m, uint64_t req)
 {
@@ -112,6 +124,7 @@ static struct sm_bridge_edit edit_of(const struct sm_mediate_answer *a)
 
     edit.value = (const char *)value;
     edit.identity = edit.scrub != NULL;
+    edit.replay = a->swap->type != SM_SWAP_STATIC && !a->again; /* another token may come, another key will not */
     return edit;
 }
 
@@ -125,7 +138,7 @@ static void answer(struct sm_session *s, bool ok)
     for (guint i = 0; i < answers->len; i++) {
         const struct sm_mediate_answer *a = &g_array_index(answers, struct sm_mediate_answer, i);
         struct sm_bridge_answer say = {.pass = ok && a->status == 0, .status = ok ? a->status : 503};
-        if (!ok)
+        if (!ok && !a->again)
             forget_open(m, a->req);
         if (!say.pass) {
             struct sm_http_page p = {.status = say.status,
@@ -168,7 +181,8 @@ static void push_answer(struct sm_mediation *m, struct sm_mediate_answer a)
 
 static void answer_later(struct sm_mediation *m, const struct sm_bridge_request *r, uint16_t status, const char *reason)
 {
-    struct sm_mediate_answer a = {.req = r->req, .status = status, .reason = reason};
+    struct sm_mediate_answer a = {
+        .req = r->req, .status = status, .reason = reason, .again = open_of(m, r->req) != NULL};
 
     if (reason && r->host.ptr)
         a.host = g_strndup(r->host.ptr, SM_MIN(r->host.len, (size_t)SM_NAME_MAX));
@@ -187,16 +201,22 @@ void sm_request_pass(struct sm_mediation *m, const struct sm_bridge_request *r, 
                      struct sm_credential *credential, struct sm_secret *value)
 {
     struct sm_session *s = m->s;
+    struct sm_mediate_open *again = open_of(m, r->req);
     struct sm_audit_record line;
+    bool recorded = true;
 
-    sm_session_line(s, &line, SM_AUDIT_EGRESS_HTTP_REQUEST, NULL);
-    add_request(&line, s, r);
-    bool recorded = sm_core_record(s->core, &line);
+    if (!again) {
+        sm_session_line(s, &line, SM_AUDIT_EGRESS_HTTP_REQUEST, NULL);
+        add_request(&line, s, r);
+        recorded = sm_core_record(s->core, &line);
+    }
     if (recorded && swap) {
         sm_audit_begin(&line, SM_AUDIT_EGRESS_SWAP, sm_clock_wall_us());
         sm_audit_add_uint(&line, "flow", s->id);
         sm_audit_add_uint(&line, "req", r->req);
         add_swap(&line, swap);
+        if (again)
+            sm_audit_add_bool(&line, "replay", true);
         recorded = sm_core_record(s->core, &line);
     }
     if (!recorded) {
@@ -205,10 +225,16 @@ void sm_request_pass(struct sm_mediation *m, const struct sm_bridge_request *r, 
         answer_later(m, r, 503, "not_recorded");
         return;
     }
-    struct sm_mediate_open o = {.req = r->req, .began_us = sm_loop_now(s->core->loop), .swap = swap};
-    o.credential = credential ? sm_credential_ref(credential) : NULL;
-    g_array_append_val(m->open, o);
-    push_answer(m, (struct sm_mediate_answer){.req = r->req, .swap = swap, .credential = credential, .value = value});
+    if (again) {
+        sm_credential_unref(again->credential);
+        again->credential = sm_credential_ref(credential);
+    } else {
+        struct sm_mediate_open o = {.req = r->req, .began_us = sm_loop_now(s->core->loop), .swap = swap};
+        o.credential = credential ? sm_credential_ref(credential) : NULL;
+        g_array_append_val(m->open, o);
+    }
+    push_answer(m, (struct sm_mediate_answer){
+                       .req = r->req, .swap = swap, .credential = credential, .value = value, .again = again != NULL});
 }
 
 void sm_request_fail(struct sm_mediation *m, const struct sm_bridge_request *r, const struct sm_swap *swap,
@@ -221,6 +247,8 @@ void sm_request_fail(struct sm_mediation *m, const struct sm_bridge_request *r, 
     add_request(&line, s, r);
     add_swap(&line, swap);
     sm_audit_add_uint(&line, "status", 502);
+    if (open_of(m, r->req))
+        sm_audit_add_bool(&line, "replay", true);
     sm_core_note(s->core, &line);
     answer_later(m, r, 502, sm_cred_reason_name(reason));
 }
@@ -258,12 +286,28 @@ static void on_request(void *ctx, struct sm_bridge *b, const struct sm_bridge_re
         sm_request_pass(m, r, NULL, NULL, NULL);
 }
 
+static bool on_rejected(void *ctx, struct sm_bridge *b, const struct sm_bridge_request *r)
+{
+    struct sm_mediation *m = ctx;
+    struct sm_mediate_open *o = open_of(m, r->req);
+
+    (void)b;
+    if (!o || !o->swap || o->rejected)
+        return false;
+    o->rejected = true;
+    if (!sm_creds_rejected(m->s->core->creds, o->swap, o->credential))
+        return false;
+    sm_inject(m, r, o->swap);
+    return true;
+}
+
 static void on_response(void *ctx, const struct sm_bridge_response *r)
 {
     struct sm_mediation *m = ctx;
     struct sm_session *s = m->s;
     struct sm_audit_record line;
 
+    sm_inject_forget(m, r->req);
     for (guint i = 0; i < m->open->len; i++) {
         const struct sm_mediate_open *o = &g_array_index(m->open, struct sm_mediate_open, i);
         if (o->req != r->req)
@@ -281,7 +325,7 @@ static void on_response(void *ctx, const struct sm_bridge_response *r)
         if (r->unscrubbed)
             sm_audit_add_bool(&line, "unscrubbed", true);
         sm_core_note(s->core, &line);
-        if (o->swap && r->status == 401)
+        if (o->swap && r->status == 401 && !o->rejected)
             (void)sm_creds_rejected(s->core->creds, o->swap, o->credential);
         g_array_remove_index(m->open, i);
         return;
@@ -321,6 +365,7 @@ const struct sm_bridge_ops sm_request_ops = {
     .response = on_response,
     .broken = on_broken,
     .page = make_page,
+    .rejected = on_rejected,
 };
 
 void sm_requests_init(struct sm_mediation *m)
