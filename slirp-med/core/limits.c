@@ -342,8 +342,8 @@ int sm_limits_pair_bytes(const struct sm_session *s, int otherwise)
 {
     if (!s->limited || sm_caps_limits(s->core->limits->caps)->bps == 0)
         return otherwise;
-    int size = SM_MAX(4 * (int)sm_caps_quantum(s->core->limits->caps), SM_LIMITS_PAIR_MIN);
-    return otherwise > 0 ? SM_MIN(size, otherwise) : size;
+    uint64_t share = sm_caps_limits(s->core->limits->caps)->bps / SM_LIMITS_PAIR_SHARE;
+    return (int)CLAMP(share, (uint64_t)SM_LIMITS_PAIR_MIN, (uint64_t)(otherwise > 0 ? otherwise : SM_LIMITS_PAIR_MAX));
 }
 
 bool sm_limits_blocked(const struct sm_session *s, enum sm_caps_dir dir)

@@ -50,8 +50,10 @@
  */
 #define SM_LIMITS_NEAR (UINT64_C(8) << 20)
 #define SM_LIMITS_NEAR_BUFFERS (64u << 10)
-/** Smallest queue of a pair: a full write of the front. */
+/** A pair's queue is this share of a second's bytes, between a full write of the front and what the kernel likes. */
+#define SM_LIMITS_PAIR_SHARE 16
 #define SM_LIMITS_PAIR_MIN (16 << 10)
+#define SM_LIMITS_PAIR_MAX (208 << 10)
 /** Smallest receive buffer: a few segments with what the kernel needs to hold them. */
 #define SM_LIMITS_BUFFER_MIN (4 << 10)
 

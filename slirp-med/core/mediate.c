@@ -317,6 +317,10 @@ static void on_limit(struct sm_timer *timer, int64_t now_us)
         sniff(s, true);
         break;
     case SM_MEDIATE_RELAY:
+        if (sm_limits_blocked(s, SM_CAPS_UP) || sm_limits_blocked(s, SM_CAPS_DOWN)) {
+            limit(s, SM_MEDIATE_GUEST_US); /* it is a cap that holds the last bytes back, and no side */
+            break;
+        }
         drop_origin(s, true);
         abort_guest(s);
         break;
@@ -1090,4 +1094,7 @@ void sm_mediate_stop(struct sm_session *s)
             return;
         sm_mediate_pump(s);
     }
+    if (g_hash_table_lookup(core->sessions, &id) == s && s->mediation->phase == SM_MEDIATE_RELAY &&
+        !all_sent(s->mediation, SM_BRIDGE_ORIGIN))
+        drop_origin(s, true); /* what is held back is lost, and must not end as if it had been all */
 }

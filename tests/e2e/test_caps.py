@@ -91,7 +91,8 @@ def measure(sm, world, mark, how, what, n, seconds, *flags, rate=RATE):
     assert "error" not in r.out, r.out
     assert len(r.events("egress_allow")) == n and all(x["mitm"] == (how == "tls") for x in r.events("egress_allow")), r.text()
     total, each = Meter(world, mark).rate(seconds)
-    assert 0.95 * rate <= total <= 1.02 * rate, f"{total / rate:.3f} of the rate"
+    least, most = (0.95, 1.02) if seconds >= 10 else (0.92, 1.05)  # what is in buffers weighs more in a shorter time
+    assert least * rate <= total <= most * rate, f"{total / rate:.3f} of the rate"
     assert len(each) == n and max(each.values()) <= 2 * min(each.values()), sorted(each.values())
     lines = [x for x in r.events("egress_cap_exceeded") if x["direction"] == what]
     assert len(lines) >= seconds, r.text()
@@ -432,6 +433,25 @@ out["later"] = attempt("origin.test", 443)["connect"]
     close = r.one("egress_close")
     assert close["reason"] == "max_total_bytes" and close["bytes_up"] > 6000 * r.out["n"], close
     assert close["bytes_up"] + close["bytes_down"] == 64 * 1024
+
+
+def test_what_a_rate_holds_back_arrives_when_the_guest_has_closed(sm, world, mark):
+    """200 KiB at 32 KiB/s, and the guest closes at once: six seconds later all of it is there, and only then the end."""
+    r = sm.guest(f"""
+out["r"] = attempt("{w.PROTO}", {w.HALFCLOSE}, bytes(200000), shut=True, timeout=30)
+s = dial("{w.PROTO}", {w.DISCARD}); s.sendall(bytes(100000)); s.close()
+time.sleep(6)  # what the end of a workspace does is the next test
+""", *G, "--egress-max-bps", "32K", timeout=60)
+    assert r.out["r"]["reply"].startswith("200000 ") and r.out["r"]["total_ms"] > 5000, r.out
+    row = world.closed(mark, "discard")[0]
+    assert row["bytes"] == 100000 and row["how"] == "fin", row
+
+
+def test_what_a_rate_still_holds_at_the_end_is_no_orderly_end(sm, world, mark):
+    r = sm.guest(f's = dial("{w.PROTO}", {w.DISCARD}); s.sendall(bytes(300000)); s.close()', *G, "--egress-max-bps", "16K", timeout=60)
+    row = world.closed(mark, "discard")[0]
+    assert row["bytes"] < 300000 and row["how"] == "rst", row
+    assert r.one("egress_close")["reason"] == "workspace_stop"
 
 
 def test_status_shows_what_is_used(sm):
