@@ -97,7 +97,8 @@ def measure(sm, world, mark, how, what, n, seconds, *flags, rate=RATE):
     lines = [x for x in r.events("egress_cap_exceeded") if x["direction"] == what]
     assert len(lines) >= seconds, r.text()
     times = [datetime.datetime.fromisoformat(x["ts"].rstrip("Z")).timestamp() for x in lines[:-1]]  # the last one comes with the end
-    assert all(b - a > 0.95 for a, b in zip(times, times[1:])), times  # one a second while it limits
+    # One a second while it limits; a loaded machine's timer is late now and then, and the next one is not.
+    assert all(b - a > 0.5 for a, b in zip(times, times[1:])) and len(times) <= times[-1] - times[0] + 2, times
     assert all(x["cap"] == "max_bps" and x["limit"] == rate and x["count"] > 0 and "flow" not in x for x in lines), lines
     return r
 
