@@ -300,9 +300,6 @@ static const struct sample samples[] = {
      PAGE("502 Bad Gateway", "12", "edit_invalid"), ASKED "!1 502 refused 0/12", SM_BRIDGE_FINISHED},
     {"refused then", PAGE_503, POST_FIVE("fake"), POST_FIVE(OLD), NO_OLD, NULL,
      PAGE("503 Service Unavailable", "2", "{}"), "?1 POST /p fake !1 503 refused 5/2", SM_BRIDGE_FINISHED},
-    {"refused, and the connection goes on", PAGE_KEEP, POST_FIVE("fake") GET("fake"), POST_FIVE(OLD) GET(OLD), NO_OLD,
-     OK, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}" OK,
-     "?1 POST /p fake !1 503 refused 5/2!2 200 done 0/2", SM_BRIDGE_LIVE},
     {"a connection that ends", AGAIN, GET("fake"), GET(OLD), NO "Connection: close\r\nContent-Length: 2\r\n\r\nno",
      NULL, NO "Connection: close\r\nContent-Length: 2\r\n\r\nno", "!1 401 done 0/2", SM_BRIDGE_FINISHED},
     {"an origin of HTTP/1.0", AGAIN, GET("fake"), GET(OLD), "HTTP/1.0 401 no\r\nContent-Length: 2\r\n\r\nno", NULL,
@@ -561,6 +558,25 @@ static void guest_goes(void **state)
     finish(&r);
 }
 
+/* Refused with the second answer, without prejudice to the connection: what was sent ahead goes on. */
+static void refused_and_kept(void **state)
+{
+    (void)state;
+    for (unsigned later = 0; later < 2; later++) {
+        struct run r;
+        begin(&r, PAGE_KEEP, later);
+        say(&r, SM_BRIDGE_GUEST, POST_FIVE("fake") GET("fake"));
+        say(&r, SM_BRIDGE_ORIGIN, NO_OLD);
+        answer(&r); /* of the one behind it */
+        take(&r);
+        say(&r, SM_BRIDGE_ORIGIN, OK);
+        look(&r, "kept", POST_FIVE(OLD) GET(OLD),
+             "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}" OK,
+             "?1 POST /p fake !1 503 refused 5/2!2 200 done 0/2", SM_BRIDGE_LIVE);
+        finish(&r);
+    }
+}
+
 /* More than one request of a connection, each in its turn. */
 static void one_after_another(void **state)
 {
@@ -584,10 +600,10 @@ static void one_after_another(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(exchanges),         cmocka_unit_test(bounds),     cmocka_unit_test(early),
-        cmocka_unit_test(unasked_for),       cmocka_unit_test(pipelined),  cmocka_unit_test(pipelined_goes_on),
-        cmocka_unit_test(origin_goes),       cmocka_unit_test(guest_goes), cmocka_unit_test(origin_goes_early),
-        cmocka_unit_test(one_after_another),
+        cmocka_unit_test(exchanges),         cmocka_unit_test(bounds),           cmocka_unit_test(early),
+        cmocka_unit_test(unasked_for),       cmocka_unit_test(pipelined),        cmocka_unit_test(pipelined_goes_on),
+        cmocka_unit_test(origin_goes),       cmocka_unit_test(guest_goes),       cmocka_unit_test(origin_goes_early),
+        cmocka_unit_test(one_after_another), cmocka_unit_test(refused_and_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
