@@ -412,9 +412,30 @@ static void many(void **state)
 }
 
 /*
- * What is kept, held and sent again counts once in the windows: more goes through one connection than they hold, and
- * nobody is given more than was agreed.
+ * More credit than was used would show only when nothing is taken any more: whatever the guest may still send and what
+ * is stuck in the bridge together are no more than the window.
  */
+static void no_credit_left(struct h2_world *w)
+{
+    enum { STREAMS = 90 };
+
+    w->edit = NULL;
+    w->deaf[SM_BRIDGE_ORIGIN] = true;
+    for (unsigned i = 0; i < STREAMS; i++)
+        (void)h2_request(w, "POST", "/wait", SM_H2_WINDOW_MIN, NULL);
+    h2_run(w);
+    /* A little is taken, or nothing would be reckoned up. */
+    w->deaf[SM_BRIDGE_ORIGIN] = false;
+    (void)h2_step_out(w, SM_BRIDGE_ORIGIN, 50000);
+    (void)h2_step_out(w, SM_BRIDGE_ORIGIN, 50000);
+    w->deaf[SM_BRIDGE_ORIGIN] = true;
+    h2_run(w);
+    int32_t theirs = nghttp2_session_get_remote_window_size(w->end[SM_BRIDGE_GUEST]);
+    int32_t stuck = (int32_t)(STREAMS * SM_H2_WINDOW_MIN - 100000 - 2 * SM_BRIDGE_OUT_MAX);
+    assert_true(theirs + stuck <= (int32_t)SM_H2_WINDOW_CONNECTION);
+}
+
+/* What is kept, held and sent again counts once in the windows: more goes through one connection than they hold. */
 static void windows(void **state)
 {
     for (unsigned late = 0; late < 2; late++) {
@@ -427,14 +448,45 @@ static void windows(void **state)
                 h2_answer_again(&w, i + 1, true);
             h2_run(&w);
             assert_int_equal(client(&w, id)->status, 200);
-            int32_t theirs = nghttp2_session_get_remote_window_size(w.end[SM_BRIDGE_GUEST]);
-            assert_true(theirs <= (int32_t)SM_H2_WINDOW_CONNECTION && theirs >= (int32_t)SM_H2_WINDOW_CONNECTION / 3);
-            theirs = nghttp2_session_get_remote_window_size(w.end[SM_BRIDGE_ORIGIN]);
-            assert_true(theirs <= (int32_t)SM_H2_WINDOW_CONNECTION && theirs >= (int32_t)SM_H2_WINDOW_CONNECTION / 3);
+            for (unsigned end = 0; end < SM_BRIDGE_SIDES; end++) {
+                int32_t theirs = nghttp2_session_get_remote_window_size(w.end[end]);
+                assert_true(theirs >= (int32_t)SM_H2_WINDOW_CONNECTION / 3);
+            }
         }
         assert_int_equal(w.account, 0);
+        no_credit_left(&w);
         h2_world_done(&w);
     }
+}
+
+/* The same when what is sent again waits behind others for an origin that does not read, and is given up there. */
+static void windows_given_up(void **state)
+{
+    struct h2_world w;
+
+    begin(&w, NULL, H2_LATER);
+    for (unsigned i = 0; i < 200; i++) {
+        int32_t others[4];
+        int32_t id = h2_request(&w, "POST", "/token/9", 60000, NULL);
+        h2_run(&w);
+        w.deaf[SM_BRIDGE_ORIGIN] = true;
+        for (unsigned k = 0; k < SM_ARRAY_LEN(others); k++)
+            others[k] = h2_request(&w, "POST", "/token/0", 60000, "x: y\n");
+        w.edit = &edits[1];
+        h2_run(&w);
+        w.edit = &edits[0];
+        assert_true(h2_answer_next(&w));
+        h2_run(&w);
+        nghttp2_submit_rst_stream(w.end[SM_BRIDGE_GUEST], 0, id, NGHTTP2_CANCEL);
+        h2_run(&w);
+        w.deaf[SM_BRIDGE_ORIGIN] = false;
+        h2_run(&w);
+        for (unsigned k = 0; k < SM_ARRAY_LEN(others); k++)
+            assert_int_equal(client(&w, others[k])->status, 200);
+    }
+    assert_true(sm_bridge_idle(w.b));
+    no_credit_left(&w);
+    h2_world_done(&w);
 }
 
 /* An origin that opens its window slowly: what is sent again waits like anything else. */
@@ -483,11 +535,12 @@ static void freed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(exchanges),     cmocka_unit_test(passes),        cmocka_unit_test(hasty),
-        cmocka_unit_test(scrubbed),      cmocka_unit_test(interim),       cmocka_unit_test(refused_then),
-        cmocka_unit_test(guest_resets),  cmocka_unit_test(origin_resets), cmocka_unit_test(origin_goes),
-        cmocka_unit_test(origin_breaks), cmocka_unit_test(limits),        cmocka_unit_test(many),
-        cmocka_unit_test(windows),       cmocka_unit_test(slow_origin),   cmocka_unit_test(freed),
+        cmocka_unit_test(exchanges),     cmocka_unit_test(passes),           cmocka_unit_test(hasty),
+        cmocka_unit_test(scrubbed),      cmocka_unit_test(interim),          cmocka_unit_test(refused_then),
+        cmocka_unit_test(guest_resets),  cmocka_unit_test(origin_resets),    cmocka_unit_test(origin_goes),
+        cmocka_unit_test(origin_breaks), cmocka_unit_test(limits),           cmocka_unit_test(many),
+        cmocka_unit_test(windows),       cmocka_unit_test(windows_given_up), cmocka_unit_test(slow_origin),
+        cmocka_unit_test(freed),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
