@@ -36,6 +36,13 @@ def test_core_namespace_owns_no_server_address(world):
     assert mine == {"127.0.0.1", w.CORE}
 
 
+def test_no_address_belongs_to_two_servers():
+    """The later one would silently take the place of the earlier."""
+    groups = [set(x.values()) for x in (w.WEB, w.SITES, w.GIT, w.TLS_BAD, w.CRED_PUBLIC, w.CRED_INSIDE)]
+    groups.append(set(w.INSIDE) | {w.PROTO, w.STRANGER, w.OTHER_RESOLVER, w.DNS, w.DNS_PLAIN, w.ROUTER, w.CORE})
+    assert sum(len(g) for g in groups) == len(set().union(*groups))
+
+
 def test_leaks_are_seen(world, mark):
     g.attempt("127.0.0.1", 80, b"x", timeout=0.1, n=1)
     g.attempt(w.CORE, 443, b"y", timeout=0.1, n=1)

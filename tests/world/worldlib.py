@@ -27,15 +27,15 @@ SITES = {"origin.test": "203.0.113.40", "alias.test": "203.0.113.40", "h2.test":
          "ipsan.test": "203.0.113.47",  # good for its address only
          "flood.test": "203.0.113.48"}  # sends what its client names, without end
 # credd.py on origin.py's TLS: the token endpoint (once more at a private address) and Vault (port VAULT).
-CRED = {"id.test": "203.0.113.70", "vault.test": "203.0.113.71"}
+CRED = {"id.test": "203.0.113.80", "vault.test": "203.0.113.81"}
 CRED_INSIDE = {"id10.test": "10.0.0.70"}
 # The providers of --cred-swap: address, path, header and what stands before the key.
-PROVIDERS = {"api.anthropic.com": ("203.0.113.72", "/v1/messages", "x-api-key", ""),
-             "api.openai.com": ("203.0.113.73", "/v1/chat/completions", "authorization", "Bearer "),
-             "generativelanguage.googleapis.com": ("203.0.113.74", "/v1beta/models/", "x-goog-api-key", ""),
-             "api.groq.com": ("203.0.113.75", "/openai/v1/chat/completions", "authorization", "Bearer "),
-             "openrouter.ai": ("203.0.113.76", "/api/v1/chat/completions", "authorization", "Bearer "),
-             "api.deepseek.com": ("203.0.113.77", "/chat/completions", "authorization", "Bearer ")}
+PROVIDERS = {"api.anthropic.com": ("203.0.113.82", "/v1/messages", "x-api-key", ""),
+             "api.openai.com": ("203.0.113.83", "/v1/chat/completions", "authorization", "Bearer "),
+             "generativelanguage.googleapis.com": ("203.0.113.84", "/v1beta/models/", "x-goog-api-key", ""),
+             "api.groq.com": ("203.0.113.85", "/openai/v1/chat/completions", "authorization", "Bearer "),
+             "openrouter.ai": ("203.0.113.86", "/api/v1/chat/completions", "authorization", "Bearer "),
+             "api.deepseek.com": ("203.0.113.87", "/chat/completions", "authorization", "Bearer ")}
 CRED_PUBLIC = {**CRED, **{n: p[0] for n, p in PROVIDERS.items()}}
 GIT = {"git.test": "203.0.113.43"}      # nginx with h1 and h2 before origin.py's smart-HTTP git
 # TLS servers that no verified handshake may succeed with, and the word that the audit has for each.
