@@ -4,7 +4,9 @@
 The endpoint is tests/world/credd.py; what it was asked, and what the origin got, is read from the world's log.
 """
 import base64
+import http.server
 import json
+import threading
 import time
 import urllib.parse
 import uuid
@@ -192,6 +194,38 @@ for group in ([n for n in names if n not in ("never", "drip")], ["never", "drip"
     text = json.dumps(r.out) + r.text() + r.stderr.decode("utf-8", "replace")
     for secret in (ID, SECRET, *(w.token(k, 1) for k in (*keys.values(), good))):
         assert secret not in text
+
+
+def test_an_endpoint_on_this_machine(sm, world, mark, tmp_path):
+    """Written down as localhost or its address it is reached, without TLS too (RFC 8252 8.3); a name that DNS leads there is not (above)."""
+    asked = []
+
+    class Endpoint(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            body = json.dumps({"access_token": f"local-token-{len(asked)}", "expires_in": 3600}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_address[1]
+        flags = swap_file(tmp_path, name=oauth("a.swap.test", url=f"http://localhost:{port}/t"), addr=oauth("b.swap.test", url=f"http://127.0.0.1:{port}/t"))
+        r = sm.guest(GO + """
+out["s"] = [ask2("/l/" + x, x + ".swap.test").status for x in "ab"]
+out["guest"] = attempt("127.0.0.1", PORT)["connect"]
+""".replace("PORT", str(port)), *STRICT, *flags, env=ENV)
+        server.shutdown()
+    assert r.out["s"] == [200, 200] and r.out["guest"] != "ok", (r.out, r.text())
+    assert len(asked) == 2 and all(SECRET in x for x in asked)
+    assert [arrived(world, mark, "/l/" + x) for x in "ab"] == [["Bearer local-token-1"], ["Bearer local-token-2"]]
+    assert [f["dst"] for f in r.events("egress_swap_fetch")] == ["127.0.0.1"] * 2
+    assert not world.wire(mark, dst="127.0.0.1")
 
 
 def test_an_endpoint_that_comes_back(sm, world, mark, tmp_path):
