@@ -6,7 +6,8 @@ bench.py cred [--bin FILE] [--tools FOLDER] [--rounds N] [--seconds S] [--colds 
 
 Injection: on the parts of mitm.py. The same client, front, core and nginx in one run, three ways that take turns: no credential, a static key
 (scrubbed responses, which is the default), and one with `scrub: false`. The client sends a header of that name in all three. A shared machine is
-noisy: each round's ratio is of figures that were taken one after the other, and the core's own processor time a request stands beside them.
+noisy: each round's ratio is of figures that were taken one after the other, and processor time a request stands beside them, of the core and of all
+four (client, front, core, nginx): where nothing else limits, requests a second are its inverse.
 
 Cold tokens: `slirp-med run` with an endpoint that takes 500 ms (tests/world/credd.py). One guest asks for two hosts without a pause, one with
 a static key and one without any; meanwhile another host after another is asked whose token has to be fetched first. Every second round
@@ -19,6 +20,7 @@ import json
 import os
 import platform
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -66,8 +68,9 @@ class Injecting(mitm.Peer):
             raise RuntimeError(f"{swaps} of {requests} requests had a credential")
 
 
-COLUMNS = [("h1", "requests, h1 keep-alive, 20 clients, 1/s", 0), ("h1 cpu", "of the core, h1, us a request", 2), ("h2", "requests, h2, 20 x 10, 1/s", 0),
-           ("h2 cpu", "of the core, h2, us a request", 2), ("down", "1 GiB download, h1, MB/s", 0)]
+COLUMNS = [("h1", "requests, h1 keep-alive, 20 clients, 1/s", 0), ("h1 all", "processor time of all four, h1, us a request", 1),
+           ("h1 cpu", "of the core alone", 1), ("h2", "requests, h2, 20 x 10, 1/s", 0), ("h2 all", "processor time of all four, h2, us a request", 1),
+           ("h2 cpu", "of the core alone", 1), ("down", "1 GiB download, h1, MB/s", 0)]
 WAYS = [("none", None, "no credential"), ("static", True, "a static key, responses scrubbed"), ("static, scrub: false", False, "a static key, responses left alone")]
 
 
@@ -80,7 +83,24 @@ def load(way, n, more):
     return float(m.group(1))
 
 
-def inject(env, rounds):
+def parent(pid):
+    with open(f"/proc/{pid}/stat") as f:
+        return int(f.read().rsplit(")", 1)[1].split()[1])
+
+
+def all_cpu(core, nginx):
+    """Seconds so far of the core, the front that started it, nginx with its workers, and of clients that have ended."""
+    kids = [int(p) for p in os.listdir("/proc") if p.isdigit() and os.path.exists(f"/proc/{p}/stat")]
+    workers = []
+    for p in kids:
+        with contextlib.suppress(OSError, IndexError):
+            if parent(p) == nginx:
+                workers.append(p)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return sum(cpu(p) for p in (core, parent(core), nginx, *workers)) + used.ru_utime + used.ru_stime
+
+
+def inject(env, rounds, nginx):
     got, bad = {n: {} for n, _, _ in WAYS}, {}
     for r in range(rounds):
         print(f"round {r + 1} of {rounds}", file=sys.stderr)
@@ -89,14 +109,15 @@ def inject(env, rounds):
                 with Injecting(env, name, scrub).way() as way:
                     for col, guess, more in (("h1", 20000, ["--h1", "-c", "20", "-m", "1"]), ("h2", 40000, ["-c", "20", "-m", "10"])):
                         load(way, 1000, more)
-                        n = guess * env.seconds
-                        before = cpu(way.core)
+                        n = int(guess * env.seconds)
+                        before, everything = cpu(way.core), all_cpu(way.core, nginx)
                         rate = load(way, n, more)
-                        used = (cpu(way.core) - before) / n * 1e6
+                        used, total = (cpu(way.core) - before) / n * 1e6, (all_cpu(way.core, nginx) - everything) / n * 1e6
+                        got[name].setdefault(col + " all", []).append(total)
                         got[name].setdefault(col, []).append(rate)
                         got[name].setdefault(col + " cpu", []).append(used)
-                        print(f"  {name}: {col}: {rate:.0f}/s, {used:.2f} us", file=sys.stderr)
-                    if r < 3:
+                        print(f"  {name}: {col}: {rate:.0f}/s, {total:.1f} us, {used:.1f} of the core", file=sys.stderr)
+                    if r < 3:  # slow, and no goal speaks of it
                         got[name].setdefault("down", []).append(env.curl(way, "tickets", ["--http1.1", *HEADER, f"https://{NAME}/zeros"], "download", mitm.GIB))
             except FAULTS as e:
                 bad.setdefault(name, str(e))
@@ -187,9 +208,10 @@ def table(doc):
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     lines += ["", "| goal | measured | |", "|---|---|---|"]
     for col, word in (("h1", "h1"), ("h2", "h2")):
-        x = ratios.get(("static", col))
-        if x:
+        x, y = ratios.get(("static", col)), ratios.get(("static", col + " all"))
+        if x and y:
             lines.append(f"| injection costs at most 5 % of requests a second, {word} | {100 * (1 - x):.1f} % | {'met' if x >= 0.95 else '**missed**'} |")
+            lines.append(f"| ... by processor time of all four, {word} | {100 * (1 - 1 / y):.1f} % | {'met' if 1 / y >= 0.95 else '**missed**'} |")
     if doc["cold"]:
         lines += ["", f"Other requests while {doc['colds']} tokens, one after the other, are fetched from an endpoint that takes {SLOW_MS} ms, and while none is; "
                   "ms, median over rounds:", "", "| | p50 | p99 | longest |", "|---|---|---|---|"]
@@ -212,7 +234,7 @@ def inner(a):
     os.makedirs(os.environ["XDG_STATE_HOME"])
     procs = mitm.origins(env)
     try:
-        got, bad = inject(env, a.rounds)
+        got, bad = inject(env, a.rounds, procs[0].pid)
     finally:
         for p in procs:
             mitm.end(p)
@@ -228,8 +250,8 @@ def main(argv=None):
     ap = argparse.ArgumentParser(prog="bench.py cred", description=__doc__.splitlines()[0])
     ap.add_argument("--bin", default=os.environ.get("SLIRP_MED_BIN"))
     ap.add_argument("--tools", help="where bench_front and bench_tls are (default: beside the binary's build)")
-    ap.add_argument("--rounds", type=int, default=7)
-    ap.add_argument("--seconds", type=int, default=2, help="about this long each: 20000 requests h1, 40000 h2 a second of it")
+    ap.add_argument("--rounds", type=int, default=11)
+    ap.add_argument("--seconds", type=float, default=1, help="about this long each: 20000 requests h1, 40000 h2 a second of it")
     ap.add_argument("--colds", type=int, default=12, help="tokens to fetch in a round; 0 leaves that part out")
     ap.add_argument("--json", help="write the raw figures here")
     ap.add_argument("--markdown", help="write the table here; in a file with the two marker lines, between them")
