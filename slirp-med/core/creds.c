@@ -614,14 +614,19 @@ const struct sm_swap *sm_creds_match(const struct sm_creds *creds, const char *n
     return creds ? sm_swaps_match(creds->core->config->swaps, name) : NULL;
 }
 
-const struct sm_swap *sm_creds_placeholder_in(const struct sm_creds *creds, const char *text, size_t len)
+bool sm_creds_has_placeholders(const struct sm_creds *creds)
 {
-    if (!creds || !creds->placeholders)
-        return NULL;
+    return creds && creds->placeholders;
+}
+
+bool sm_creds_placeholder_of_other(const struct sm_creds *creds, const struct sm_swap *swap, const char *text,
+                                   size_t len)
+{
     for (size_t i = 0; i < creds->n_entries; i++) {
-        const char *p = creds->entries[i].swap->placeholder;
-        if (p && memmem(text, len, p, strlen(p)))
-            return creds->entries[i].swap;
+        const struct sm_swap *other = creds->entries[i].swap;
+        const char *p = other->placeholder;
+        if (p && other != swap && memmem(text, len, p, strlen(p)))
+            return true;
     }
-    return NULL;
+    return false;
 }

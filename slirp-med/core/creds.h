@@ -69,8 +69,11 @@ void sm_creds_wait_cancel(struct sm_creds_waiter *w);
 /** sm_creds_rejected() - upstream said 401 to this credential. True: ask again, another one will come. Once a request. */
 bool sm_creds_rejected(struct sm_creds *creds, const struct sm_swap *swap, const struct sm_credential *c);
 
-/** sm_creds_placeholder_in() - the entry whose placeholder stands in this text, NULL: none. */
-const struct sm_swap *sm_creds_placeholder_in(const struct sm_creds *creds, const char *text, size_t len);
+/** sm_creds_has_placeholders() - does any entry have one? Otherwise nothing has to be searched. */
+bool sm_creds_has_placeholders(const struct sm_creds *creds);
+/** sm_creds_placeholder_of_other() - does the placeholder of an entry other than @swap (NULL: of any) stand in this text? */
+bool sm_creds_placeholder_of_other(const struct sm_creds *creds, const struct sm_swap *swap, const char *text,
+                                   size_t len);
 
 /** sm_creds_news() - the answer to WANT ref:N (@text is what follows "ref:"); fd may be -1; not taken. */
 void sm_creds_news(struct sm_creds *creds, const char *text, int fd);

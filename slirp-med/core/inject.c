@@ -34,25 +34,29 @@ static bool has_placeholder(const struct sm_swap *swap, struct sm_text t)
     return swap->placeholder && t.ptr && memmem(t.ptr, t.len, swap->placeholder, strlen(swap->placeholder));
 }
 
-const char *sm_inject_judge(struct sm_mediation *m, const struct sm_bridge_request *r, const struct sm_swap *swap)
+/* Somewhere in the head stands what is another host's. One text may hold both. */
+static bool has_placeholder_of_other(const struct sm_creds *creds, const struct sm_bridge_request *r,
+                                     const struct sm_swap *swap)
 {
-    const struct sm_creds *creds = m->s->core->creds;
     const struct sm_text parts[] = {r->path, r->query, r->authority};
     struct sm_text name, value;
     size_t at = 0;
 
-    if (!creds)
-        return NULL;
-    for (size_t i = 0; i < SM_ARRAY_LEN(parts); i++) {
-        const struct sm_swap *whose = parts[i].ptr ? sm_creds_placeholder_in(creds, parts[i].ptr, parts[i].len) : NULL;
-        if (whose && whose != swap)
-            return "placeholder_elsewhere";
-    }
-    while (sm_bridge_request_field(r, &at, &name, &value)) {
-        const struct sm_swap *whose = sm_creds_placeholder_in(creds, value.ptr, value.len);
-        if (whose && whose != swap)
-            return "placeholder_elsewhere";
-    }
+    for (size_t i = 0; i < SM_ARRAY_LEN(parts); i++)
+        if (parts[i].ptr && sm_creds_placeholder_of_other(creds, swap, parts[i].ptr, parts[i].len))
+            return true;
+    while (sm_bridge_request_field(r, &at, &name, &value))
+        if (sm_creds_placeholder_of_other(creds, swap, value.ptr, value.len))
+            return true;
+    return false;
+}
+
+const char *sm_inject_judge(struct sm_mediation *m, const struct sm_bridge_request *r, const struct sm_swap *swap)
+{
+    const struct sm_creds *creds = m->s->core->creds;
+
+    if (sm_creds_has_placeholders(creds) && has_placeholder_of_other(creds, r, swap))
+        return "placeholder_elsewhere";
     /* RFC 9110 9.3.8: a server says back what it got. */
     if (swap && r->method.len == 5 && memcmp(r->method.ptr, "TRACE", 5) == 0)
         return "trace_with_credential";

@@ -163,7 +163,7 @@ ask2("/p/h2", extra=[("authorization", "Token {FAKE}")])
 
 
 def test_placeholder_elsewhere(sm, world, mark, tmp_path):
-    """To another host, in cleartext, in a path or a query: refused, recorded, and nothing of it goes out. The connection of a neighbour lives on."""
+    """To another host, in cleartext, in a path or a query, beside the right one: refused, recorded, and nothing of it goes out. The connection of a neighbour lives on."""
     flags = swap_file(tmp_path, api=static("origin.test", placeholder=FAKE), two=static("h2.test", ref="env:OTHER", placeholder="sk-1111-placeholder"))
     r = sm.guest(GO + f"""
 def said(x): return [x.status, x.json()["reason"]]
@@ -173,11 +173,12 @@ out["any"] = said(ask1("/e/any", "alias.test", "X-Debug: a{FAKE}b\\r\\n"))
 out["query"] = said(ask1("/e/query?k={FAKE}", "alias.test"))
 out["path"] = said(ask1("/e/{FAKE}", "alias.test"))
 out["clear"] = said(h.connect("origin.test", 80).ask(h.get("/e/clear", "origin.test", fake)))
+out["both"] = said(ask1("/e/both", extra="Authorization: {FAKE} sk-1111-placeholder\\r\\n"))
 c = h2()
 out["two"] = said(c.ask("h2.test", "/e/two", extra=[("authorization", "Bearer {FAKE}")]))
 out["after"] = c.ask("h2.test", "/e/after", extra=[("authorization", "Bearer sk-1111-placeholder")]).status
 """, *STRICT, *flags, env={**ENV, "OTHER": "another-key-0123456789"})
-    refused = ("host", "any", "query", "path", "clear", "two")
+    refused = ("host", "any", "query", "path", "clear", "both", "two")
     assert {k: r.out[k] for k in refused} == {k: [403, "placeholder_elsewhere"] for k in refused}, r.out
     assert r.out["after"] == 200 and arrived(world, mark, "/e/after") == ["Bearer another-key-0123456789"]
     assert FAKE.encode() not in world.received(mark) and KEY.encode() not in world.received(mark)
