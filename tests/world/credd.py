@@ -6,6 +6,7 @@ what it got (`text` of request lines is the body) and answers.
 
   /say/WHAT/FORM[/N[/MS]]   the secret that came (`secret_of`) is said back: see r_say
   /unauth/KEY/N             401 to the first N requests, then 200
+  /current/KEY/N            200 to token number N of KEY and later ones, else 401 that says the token back
   /to/HOST                  302 to https://HOST/echo
   /jwt/NAME                 verifies the bearer token against keys/NAME.pub: {"ok", "header", "claims"}
   /token/HOW/KEY[/ARG]      the token endpoint: see token()
@@ -163,6 +164,12 @@ def r_unauth(a):
     return a.json("200 OK", {"n": n})
 
 
+def r_current(a):
+    """Any token of KEY before number N has been withdrawn."""
+    good = a.secret().decode("latin-1") in [w.token(a.arg(1), n) for n in range(a.num(2, 1), a.num(2, 1) + 10)]
+    a.json("200 OK" if good else "401 Unauthorized", {"said": a.secret().decode("latin-1"), "body": len(a.body)}, [] if good else [("WWW-Authenticate", "Bearer")])
+
+
 def r_to(a):
     a.reply("302 Found", b"", fields=[("Location", f"https://{a.arg(1)}/echo")])
 
@@ -214,7 +221,7 @@ def r_jwt(a):
 def token(a):
     """HOW: ok, slow/MS, never, drip (a byte a second), redirect, type, huge, garbage, twice (a member two times), none, empty, bad (no header value), expiry/N
     (expires_in N), mac (token_type), field (in id_token), error (RFC 6749 5.2 with the secret in its description), status/N, assert/NAME
-    (RFC 7523: the assertion must verify against keys/NAME.pub), reset. A refused way of asking is 400."""
+    (RFC 7523: the assertion must verify against keys/NAME.pub), reset, once (only the first is good). A refused way of asking is 400."""
     how, key, n = a.arg(1), a.arg(2), count("token", a.arg(2))
     form = dict(urllib.parse.parse_qsl(a.body.decode("latin-1"), keep_blank_values=True))
     log(ev="token", how=how, key=key, n=n, id=a.p.id, form=form, authorization=a.get("authorization"), ctype=a.get("content-type"),
@@ -248,7 +255,7 @@ def token(a):
         return a.reply("200 OK", b'{"access_token": "' + value.encode())
     elif how == "twice":
         return a.reply("200 OK", b'{"access_token": "a-token", "access_token": "b-token"}')
-    elif how == "none":
+    elif how == "none" or how == "once" and n > 1:
         doc.pop("access_token")
     elif how == "empty":
         doc["access_token"] = ""
@@ -360,7 +367,7 @@ def api(a):
     return vault(a) if a.site == "vault.test" else provider(a)
 
 
-ROUTES = {"say": r_say, "unauth": r_unauth, "to": r_to, "jwt": r_jwt, "token": token, "v1": api, "v1beta": provider, "openai": provider,
+ROUTES = {"say": r_say, "unauth": r_unauth, "current": r_current, "to": r_to, "jwt": r_jwt, "token": token, "v1": api, "v1beta": provider, "openai": provider,
           "api": provider, "chat": provider}
 
 
