@@ -107,7 +107,7 @@ struct sm_bridge_edit {
     const char *name; /* NULL: none */
     const char *value;
     size_t value_len;
-    /** Accept-Encoding likewise becomes "identity", so that the response can be read. */
+    /** Accept-Encoding likewise becomes "identity", and Range, Request-Range and A-IM go: the response comes whole and can be read. */
     bool identity;
     /**
      * Overwrite what matches in the response with asterisks (scrub.h): values of all heads (1xx too) and trailers,

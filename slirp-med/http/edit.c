@@ -12,6 +12,12 @@
 /* What belongs to an offer of h2c: lines of their own, and members of Connection. */
 static const char *const h2c_names[] = {"Upgrade", "HTTP2-Settings"};
 
+/*
+ * What asks for a part of a representation, or for what it differs in from another: the guest would have a secret cut in pieces that the
+ * scrub does not know. (Request-Range: a draft's name, which Apache still takes.) A server without these answers with the whole.
+ */
+static const char *const part_names[] = {"Range", "Request-Range", "A-IM"};
+
 static const char identity_name[] = "accept-encoding";
 static const char identity_value[] = "identity";
 
@@ -87,6 +93,9 @@ static enum act act_on(const struct sm_http_edit *e, const uint8_t *name, size_t
         return REPLACE;
     if (e->identity && sm_http_same_nocase(name, len, identity_name))
         return IDENTITY;
+    for (size_t i = 0; e->identity && i < SM_ARRAY_LEN(part_names); i++)
+        if (sm_http_same_nocase(name, len, part_names[i]))
+            return DROP;
     for (size_t i = 0; e->drop_h2c && i < SM_ARRAY_LEN(h2c_names); i++)
         if (sm_http_same_nocase(name, len, h2c_names[i]))
             return DROP;

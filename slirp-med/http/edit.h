@@ -11,6 +11,7 @@
  * - One header is replaced, and Accept-Encoding may become identity (struct sm_bridge_edit in bridge.h). A line that
  *   stands where one stood keeps the spelling of that one's name. The names are taken out of Connection: a proxy behind
  *   us would remove what Connection names.
+ * - With identity, what asks for a part of the answer goes too, so that the guest cannot choose where it is cut.
  * A Connection line that has lost all its members goes whole; one that loses none keeps its bytes.
  *
  * Sans-I/O: bytes in, bytes out.

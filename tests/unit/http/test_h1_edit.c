@@ -241,6 +241,12 @@ static const struct sample requests[] = {
     EDIT("named in Connection among others, and absent", KEYED,
          HOST "Connection: keep-alive, x-api-key ,TE\r\nTE: trailers\r\nConnection:,x-api-key\r\n",
          HOST "Connection: keep-alive,TE\r\nTE: trailers\r\nx-api-key: " SECRET "\r\n"),
+    EDIT("nothing but the whole", IDENTITY,
+         "Range: bytes=0-1\r\n" HOST
+         "request-RANGE: bytes=2-3\r\nA-IM: vcdiff\r\nIf-Range: \"a\"\r\nX-Range: 1\r\nConnection: range, a\r\n",
+         HOST "If-Range: \"a\"\r\nX-Range: 1\r\nConnection: a\r\naccept-encoding: identity\r\n"),
+    EDIT("a part of what is not scrubbed", KEYED, HOST "Range: bytes=0-1\r\nX-Api-Key: 1\r\n",
+         HOST "Range: bytes=0-1\r\n" KEY),
     EDIT("identity where there was none", IDENTITY, HOST, HOST "accept-encoding: identity\r\n"),
     EDIT("identity for others", IDENTITY,
          "Accept-Encoding: gzip, br\r\n" HOST "accept-encoding:\tzstd\r\nAccept: gzip\r\n",
