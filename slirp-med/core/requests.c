@@ -9,7 +9,7 @@
  *   inside TLS    the one name that the origin was verified for: the pin of the address (verdict.host); else none;
  *   on cleartext  any name (HTTP/2 with prior knowledge; HTTP/1.0 whose first request had no Host).
  * A connection that asserted an address speaks for the address alone. A request without any authority goes where its
- * connection goes.
+ * connection goes; to a host that has a credential it does not go at all.
  *
  * egress_http_request is written when a request may pass, before a byte of it goes upstream; a refused one leaves a denial and no request line.
  * A request that is sent again, because upstream said 401 to its token, has one request line and one response line, with the last status, and an
@@ -78,6 +78,14 @@ static const char *judge(struct sm_session *s, const struct sm_bridge_request *r
         break;
     }
     return "unproven_name";
+}
+
+/* Has the host that the connection is with a credential? */
+static bool has_credential(const struct sm_session *s)
+{
+    const char *name = s->asserted.kind == SM_NAME_HOST ? s->asserted.name : s->verdict.host;
+
+    return name[0] && sm_creds_match(s->core->creds, name);
 }
 
 static void add_request(struct sm_audit_record *line, const struct sm_session *s, const struct sm_bridge_request *r)
@@ -266,6 +274,9 @@ static void on_request(void *ctx, struct sm_bridge *b, const struct sm_bridge_re
         !reason && m->tls && host.kind == SM_NAME_HOST ? sm_creds_match(s->core->creds, host.name) : NULL;
 
     (void)b;
+    /* It would go out without the credential, and come back unscrubbed from a host that has it. */
+    if (!reason && m->tls && !r->authority.ptr && has_credential(s))
+        reason = "authority_mismatch";
     if (!reason && (reason = sm_inject_judge(m, r, swap)))
         status = 403;
     if (!reason && m->open->len + m->credentials.length >= SM_MEDIATE_REQUESTS_MAX) {

@@ -23,3 +23,14 @@ out["h2"] = ask2("/r/2", extra=[("range", "bytes=0-3"), ("request-range", "bytes
             assert arrived(world, at, path, "x-other") == ["1"]
         if scrub:
             assert arrived(world, at, "/r/1", "connection") == ["x-other"]
+
+
+def test_a_request_without_an_authority(sm, world, mark, tmp_path):
+    """HTTP/1.0 without Host would go where its connection goes, without the credential and its answer unscrubbed: the host may know the key by then."""
+    r = sm.guest(GO + f"""
+a = h1().ask(b"GET /say/body/plain HTTP/1.0\\r\\nX-Secret: {KEY}\\r\\n\\r\\n")
+out["got"] = [a.status, a.body.decode("latin-1")]
+""", *STRICT, *swap_file(tmp_path, api=static("origin.test")), env=ENV)
+    assert r.out["got"][0] == 421 and KEY not in r.out["got"][1], (r.out, r.text())
+    r.one("egress_deny", reason="authority_mismatch")
+    assert not world.requests(mark)
