@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A guest that wants the credential itself, or that wants the core to lose count of what it asked for."""
-from credlib import GO, STRICT, arrived, canary, static, swap_file
+import uuid
+
+from credlib import GO, STRICT, arrived, canary, oauth, static, swap_file
 
 KEY = canary("attack")
 ENV = {"API_KEY": KEY}
@@ -34,3 +36,19 @@ out["got"] = [a.status, a.body.decode("latin-1")]
     assert r.out["got"][0] == 421 and KEY not in r.out["got"][1], (r.out, r.text())
     r.one("egress_deny", reason="authority_mismatch")
     assert not world.requests(mark)
+
+
+def test_requests_that_are_taken_back_while_they_wait(sm, world, mark, tmp_path):
+    """They are no requests any more when the token is there: no line says that one was passed, and the connection still has all its places."""
+    k = "k" + uuid.uuid4().hex[:10]
+    flags = swap_file(tmp_path, api=oauth("h2.test", url=f"https://id.test/token/slow/{k}/1500"))
+    r = sm.guest(GO + """
+c = h2()
+for i in range(5):
+    c.rst(c.request("h2.test", f"/back/{i}"))
+s = c.ask("h2.test", "/stays")
+out["s"] = [s.status, s.body.decode("latin-1")[:200]]
+""", *STRICT, *flags, env={"CLIENT_ID": "an-id", "CLIENT_SECRET": canary()})
+    assert r.out["s"][0] == 200
+    assert [x["path"] for x in r.events("egress_http_request")] == ["/stays"], r.text()
+    r.one("egress_swap")
