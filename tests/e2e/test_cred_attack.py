@@ -1,11 +1,44 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A guest that wants the credential itself, or that wants the core to lose count of what it asked for."""
+import json
+import os
 import uuid
 
-from credlib import GO, STRICT, arrived, canary, oauth, static, swap_file
+from credlib import GO, STRICT, arrived, canary, oauth, secret_file, static, swap_file
 
 KEY = canary("attack")
 ENV = {"API_KEY": KEY}
+
+
+def test_a_renewed_key_stays_hidden(sm, world, mark, tmp_path):
+    """A key is renewed by a rename, which takes a cover off a file: its folder is covered. Where that cannot be, the operator is told at the start."""
+    own = tmp_path / "keys"
+    own.mkdir(mode=0o700)
+    first, second = canary("first"), canary("second")
+    key = secret_file(own, "key", first)
+    flags = swap_file(tmp_path, api=static("h2.test", ref=f"file:{key}"), later=static("origin.test", ref=f"file:{own}/later"))
+    r = sm.start_guest(GO + f"""
+def look(path={key!r}):
+    try:
+        return open(path).read()
+    except OSError as e:
+        return type(e).__name__
+say(json.dumps([look(), ask2("/n/1").status]))
+sys.stdin.readline()
+time.sleep(1.2)  # a file is looked at again after a second
+say(json.dumps([look(), look({str(own)!r} + "/later"), ask2("/n/2").status]))
+""", *STRICT, *flags)
+    assert json.loads(r.line()) == ["PermissionError", 200]
+    os.rename(secret_file(own, "key.new", second), key)
+    secret_file(own, "later", canary())
+    r.tell("")
+    assert json.loads(r.line()) == ["PermissionError", "PermissionError", 200]
+    g = r.end()
+    assert g.rc == 0 and b"warning" not in g.stderr, repr(g)
+    assert [arrived(world, mark, f"/n/{i}") for i in (1, 2)] == [[f"Bearer {first}"], [f"Bearer {second}"]]
+    mixed = secret_file(tmp_path, "among-others", first)
+    g = sm.guest("pass", *STRICT, *swap_file(tmp_path, api=static("h2.test", ref=f"file:{mixed}")))
+    assert f"{mixed} is not in a folder of its own".encode() in g.stderr, g.stderr
 
 
 def test_no_piece_of_an_answer_can_be_asked_for(sm, world, mark, tmp_path):

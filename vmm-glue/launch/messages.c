@@ -142,10 +142,10 @@ char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace
         ok = json_array_append_new(masks, json_string(g->default_base)) == 0 && ok;
 
     /* What a reference names is for the host alone. */
-    g_auto(GStrv) files = sm_swaps_hidden_files(o->swaps), variables = sm_swaps_hidden_variables(o->swaps);
+    g_auto(GStrv) variables = sm_swaps_hidden_variables(o->swaps);
     json_t *unset = json_array();
-    for (size_t i = 0; files[i]; i++)
-        ok = json_array_append_new(masks, json_string(files[i])) == 0 && ok;
+    for (size_t i = 0; g->hidden[i]; i++)
+        ok = json_array_append_new(masks, json_string(g->hidden[i])) == 0 && ok;
     for (size_t i = 0; variables[i]; i++)
         ok = json_array_append_new(unset, json_string(variables[i])) == 0 && ok;
 

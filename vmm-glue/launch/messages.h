@@ -30,6 +30,7 @@ struct sm_launch_ground {
     pid_t supervisor;
     const char *cwd;
     const char *default_base; /* where other workspaces may be when --state-dir is given; NULL: nowhere */
+    char *const *hidden;      /* sm_hidden_paths() of the references */
     unsigned umask;
     int64_t nofile, core; /* soft limits of CMD, -1: unlimited */
 };

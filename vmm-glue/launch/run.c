@@ -12,6 +12,7 @@
 
 #include "audit/file.h"
 #include "base/error.h"
+#include "launch/hidden.h"
 #include "launch/messages.h"
 #include "launch/state.h"
 #include "sandbox/sandbox.h"
@@ -117,6 +118,8 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     g_autofree char *resolv_conf = NULL;
     g_auto(GStrv) service_env = service_environment();
     g_auto(GStrv) guest_env = guest_environment(o->swaps);
+    g_auto(GStrv) files = sm_swaps_hidden_files(o->swaps);
+    g_auto(GStrv) hidden = sm_hidden_paths(files, ground->cwd, getenv("HOME"));
     g_auto(GStrv) roots_paths = sm_roots_paths(getenv("SSL_CERT_FILE"));
     sm_cleanup(sm_workspace_ca_close) struct sm_workspace_ca ca = SM_WORKSPACE_CA_INIT;
     sm_autofd audit_fd = -1;
@@ -143,6 +146,16 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
                 ws->base, ws->name);
     }
     ground->resolv_conf = resolv_conf ? resolv_conf : "";
+    ground->hidden = hidden;
+    const char *bare = sm_hidden_open(files, hidden);
+    if (bare) {
+        g_autofree char *shown = g_strescape(bare, NULL);
+        fprintf(
+            stderr,
+            "slirp-med: warning: %s is not in a folder of its own: if it is replaced while this runs, the command can "
+            "read the new one (see file: in slirp-med(1))\n",
+            shown);
+    }
 
     if (!(settings = sm_message_settings(o, &error)) || !(core_config = sm_message_core(o, ground, &error)) ||
         !(front_config = sm_message_front(o, &error)) || !(guest_config = sm_message_guest(o, ws, ground, &error)) ||

@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "core/config.h"
 #include "launch/dryrun.h"
+#include "launch/hidden.h"
 #include "launch/messages.h"
 #include "launch/options.h"
 #include "launch/state.h"
@@ -443,6 +444,8 @@ static void test_swaps(void **state)
     /* Relative paths: of a file from its folder, of a flag from where we are. */
     g_autofree char *of_file = g_build_filename(dir, "keys/corp", NULL);
     g_autofree char *of_flag = g_canonicalize_filename("key", NULL);
+    g_auto(GStrv) hidden = sm_swaps_hidden_files(o.swaps);
+    ground.hidden = hidden;
     g_autofree char *guest = sm_message_guest(&o, &ws, &ground, &error);
     json_t *j = json_loads(guest, 0, NULL);
     const char *masks[2], *unset[3];
@@ -782,6 +785,40 @@ static void test_suggest(void **state)
 }
 
 /** The keys that the children's decoders ask for, with the values that were given. */
+/* A folder that holds nothing but credentials is hidden as a whole: a cover over a file does not outlast a rename. */
+static void test_hidden(void **state)
+{
+    g_autofree char *folder = g_dir_make_tmp("sm-hidden-XXXXXX", NULL);
+    g_autofree char *own = g_build_filename(folder, "own", NULL), *mixed = g_build_filename(folder, "mixed", NULL);
+    g_autofree char *key = g_build_filename(own, "key", NULL), *later = g_build_filename(own, "later", NULL);
+    g_autofree char *among = g_build_filename(mixed, "key", NULL), *other = g_build_filename(mixed, "other", NULL);
+    g_autofree char *link = g_build_filename(mixed, "link", NULL);
+    char *files[] = {key, later, among, link, NULL}, *good[] = {key, later, NULL};
+
+    (void)state;
+    assert_int_equal(mkdir(own, 0755), 0);
+    assert_int_equal(mkdir(mixed, 0700), 0);
+    assert_true(g_file_set_contents(key, "k", 1, NULL) && g_file_set_contents(among, "k", 1, NULL) &&
+                g_file_set_contents(other, "o", 1, NULL));
+    assert_int_equal(symlink(key, link), 0);
+    {
+        g_auto(GStrv) hidden = sm_hidden_paths(files, folder, NULL);
+        g_autofree char *all = g_strjoinv(" ", hidden);
+        g_autofree char *want = g_strjoin(" ", key, own, later, among, link, NULL);
+        assert_string_equal(all, want);
+        assert_ptr_equal(sm_hidden_open(files, hidden), among);
+        assert_null(sm_hidden_open(good, hidden));
+    }
+    for (unsigned i = 0; i < 4; i++) { /* a folder that CMD needs, that others write in, or that has something else */
+        g_autofree char *more = g_build_filename(own, "more", NULL);
+        assert_int_equal(chmod(own, i == 2 ? 0770 : 0700), 0);
+        assert_true(i != 3 || g_file_set_contents(more, "m", 1, NULL));
+        g_auto(GStrv) hidden = sm_hidden_paths(good, i == 0 ? own : folder, i == 1 ? own : NULL);
+        assert_int_equal(g_strv_length(hidden), 2);
+        assert_ptr_equal(sm_hidden_open(good, hidden), key);
+    }
+}
+
 static void test_messages(void **state)
 {
     struct sm_run_options o;
@@ -793,6 +830,7 @@ static void test_messages(void **state)
                                       .supervisor = 4,
                                       .cwd = "/tmp",
                                       .default_base = "/d",
+                                      .hidden = (char *[]){NULL},
                                       .umask = 022,
                                       .nofile = 1024,
                                       .core = -1};
@@ -878,6 +916,7 @@ int main(void)
         cmocka_unit_test(test_swaps_vault),
         cmocka_unit_test(test_swaps_refused),
         cmocka_unit_test(test_dry_run),
+        cmocka_unit_test(test_hidden),
     };
     g_strlcpy(dir, "/tmp/sm-test-options-XXXXXX", sizeof(dir));
     if (!mkdtemp(dir))
