@@ -23,6 +23,13 @@
  * are overwritten.
  */
 #define STATES_MAX 16
+/**
+ * A pattern at least so long is taken for the secret after its first half, or SURE_MAX of it: what follows is overwritten whatever it is. A
+ * guest that lets an origin say its guesses back sees where bytes are held, and so how far a guess was right: it learns this much, and
+ * nothing of the rest. More than the public beginning of any key that we know (sk-ant-api03-), which documentation may well contain.
+ */
+#define SURE_FROM 32u
+#define SURE_MAX 24u
 /** The window of the skip table. A longer one skips further but lets more pairs through; measured on text. */
 #define WINDOW_MAX 12u
 #define PAIRS 4096u
@@ -38,6 +45,7 @@ struct unit {
 struct pattern {
     const struct unit *units;
     uint32_t len;
+    uint32_t sure; /* units behind which it is taken for the secret; len: nothing less than all */
 };
 
 struct sm_scrub {
@@ -46,6 +54,7 @@ struct sm_scrub {
     struct pattern patterns[PATTERNS];
     struct sm_secret *units; /* of all patterns */
     bool first[256];         /* may begin a match */
+    bool part[256];          /* what a match that is sure goes on over */
     uint8_t skip[PAIRS];     /* by pair(): FAR and BEGINS */
 };
 
@@ -61,6 +70,12 @@ struct state {
 struct states {
     struct state list[STATES_MAX];
     unsigned n;
+};
+
+/* The rest of a match that is sure. */
+struct rest {
+    uint32_t units;
+    uint8_t within; /* bytes of a %XX so far */
 };
 
 enum outcome { OPEN, DEAD, MATCH };
@@ -79,6 +94,7 @@ struct sm_scrub_stream {
     struct sm_scrub *scrub;
     size_t *account;
     unsigned matches;
+    struct rest rest;     /* to be overwritten yet; then nothing is held */
     struct states states; /* after the held text */
     struct bytes text;    /* held: begins with what may be the beginning of a match */
     struct bytes framing; /* held with it, and where: */
@@ -225,6 +241,17 @@ static void fill_pairs(struct sm_scrub *k, unsigned pattern)
     g_array_unref(now);
 }
 
+static void fill_part(struct sm_scrub *k)
+{
+    static const char token68[] = "-._~+/=%"; /* and what is sm_http_is() ALPHA or DIGIT: nearly every credential */
+
+    for (unsigned c = 0; c < 256; c++)
+        k->part[c] = sm_http_is((uint8_t)c, SM_HTTP_ALPHA | SM_HTTP_DIGIT) || (c && strchr(token68, (int)c));
+    for (unsigned i = 0; i < PATTERNS; i++)
+        for (uint32_t u = 0; u < k->patterns[i].len; u++)
+            k->part[k->patterns[i].units[u].raw[0]] = k->part[k->patterns[i].units[u].raw[1]] = true;
+}
+
 struct sm_scrub *sm_scrub_new(const uint8_t *secret, size_t len)
 {
     if (len < SM_SCRUB_SECRET_MIN || len > SM_SCRUB_SECRET_MAX)
@@ -243,7 +270,9 @@ struct sm_scrub *sm_scrub_new(const uint8_t *secret, size_t len)
     g_free(units);
     const struct unit *at = (const void *)sm_secret_bytes(k->units, &n);
     for (unsigned i = 0; i < PATTERNS; i++) {
-        k->patterns[i] = (struct pattern){.units = at, .len = (uint32_t)counts[i]};
+        uint32_t n_units = (uint32_t)counts[i];
+        k->patterns[i] = (struct pattern){
+            .units = at, .len = n_units, .sure = n_units < SURE_FROM ? n_units : SM_MIN(n_units / 2, SURE_MAX)};
         at += counts[i];
         k->window = SM_MIN(k->window, k->patterns[i].len);
     }
@@ -251,6 +280,7 @@ struct sm_scrub *sm_scrub_new(const uint8_t *secret, size_t len)
     memset(k->skip, (int)k->window - 1, sizeof(k->skip));
     for (unsigned i = 0; i < PATTERNS; i++)
         fill_pairs(k, i);
+    fill_part(k);
     return k;
 }
 
@@ -300,8 +330,29 @@ static void begin(struct states *s)
         s->list[i] = (struct state){.pattern = (uint8_t)i};
 }
 
-/* Follow the states over more bytes. *ret_used: how many were looked at. */
-static enum outcome follow(const struct sm_scrub *k, struct states *s, const uint8_t *p, size_t len, size_t *ret_used)
+/* Is this byte of the rest too? A byte that no match may contain ends it; %XX is one unit, whatever it stands for. */
+static bool takes(const struct sm_scrub *k, struct rest *r, uint8_t c)
+{
+    if (r->within > 0 && !sm_http_is(c, SM_HTTP_HEX)) { /* that '%' stood for itself, and so did the digit behind it */
+        r->units -= SM_MIN(r->units, (uint32_t)r->within);
+        r->within = 0;
+    }
+    if (r->units == 0 || !k->part[c]) {
+        *r = (struct rest){0};
+        return false;
+    }
+    if (r->within > 0 || c == '%')
+        r->within++;
+    if (r->within == 0 || r->within == 3) {
+        r->within = 0;
+        r->units--;
+    }
+    return true;
+}
+
+/* Follow the states over more bytes. *ret_used: how many were looked at; *ret_rest: of a match. */
+static enum outcome follow(const struct sm_scrub *k, struct states *s, const uint8_t *p, size_t len, size_t *ret_used,
+                           struct rest *ret_rest)
 {
     for (size_t i = 0; i < len; i++) {
         struct states next = {.n = 0};
@@ -310,8 +361,12 @@ static enum outcome follow(const struct sm_scrub *k, struct states *s, const uin
             struct state after[2];
             unsigned n = step(k, s->list[j], p[i], after);
             for (unsigned x = 0; x < n; x++) {
-                if (after[x].unit == k->patterns[after[x].pattern].len)
+                const struct pattern *pattern = &k->patterns[after[x].pattern];
+                *ret_rest = (struct rest){0};
+                if (after[x].unit == pattern->sure && after[x].within == AT_UNIT) {
+                    ret_rest->units = pattern->len - pattern->sure;
                     return MATCH;
+                }
                 if (next.n == STATES_MAX)
                     return MATCH;
                 next.list[next.n++] = after[x];
@@ -329,11 +384,14 @@ unsigned sm_scrub_text(const struct sm_scrub *k, uint8_t *text, size_t len)
 {
     unsigned matches = 0;
     struct states states;
+    struct rest rest;
 
     for (size_t at = 0; (at = find(k, text, len, at)) < len;) {
         size_t used = 0;
         begin(&states);
-        if (follow(k, &states, text + at, len - at, &used) == MATCH) {
+        if (follow(k, &states, text + at, len - at, &used, &rest) == MATCH) {
+            while (at + used < len && takes(k, &rest, text[at + used]))
+                used++;
             memset(text + at, '*', used);
             at += used;
             matches++;
@@ -513,6 +571,7 @@ void sm_scrub_end(struct sm_scrub_stream *s, struct sm_outq *out)
 
     release(s, NULL, 0, s->text.len, false, out);
     forget(s, s->text.len);
+    s->rest = (struct rest){0};
     recount(s, before);
 }
 
@@ -533,14 +592,24 @@ static enum outcome follow_in_both(struct sm_scrub_stream *s, const uint8_t *p, 
     enum outcome outcome = OPEN;
 
     if (*pos < held) {
-        outcome = follow(s->scrub, &s->states, s->text.p + *pos, held - *pos, &used);
+        outcome = follow(s->scrub, &s->states, s->text.p + *pos, held - *pos, &used, &s->rest);
         *pos += used;
     }
     if (outcome == OPEN && held + len > *pos) {
-        outcome = follow(s->scrub, &s->states, p + (*pos - held), held + len - *pos, &used);
+        outcome = follow(s->scrub, &s->states, p + (*pos - held), held + len - *pos, &used, &s->rest);
         *pos += used;
     }
     return outcome;
+}
+
+/* Where the rest of a match ends, as far as it is there. */
+static size_t skip_rest(struct sm_scrub_stream *s, const uint8_t *p, size_t len, size_t pos)
+{
+    size_t held = s->text.len;
+
+    while (pos < held + len && takes(s->scrub, &s->rest, pos < held ? s->text.p[pos] : p[pos - held]))
+        pos++;
+    return pos;
 }
 
 void sm_scrub_data(struct sm_scrub_stream *s, const uint8_t *data, size_t len, struct sm_outq *out)
@@ -553,6 +622,10 @@ void sm_scrub_data(struct sm_scrub_stream *s, const uint8_t *data, size_t len, s
 
     if (len == 0)
         return;
+    if (s->rest.units > 0 && !follows) {
+        left = at = skip_rest(s, data, len, 0);
+        release(s, data, 0, at, true, out);
+    }
     while (follows || (at = find_in_both(s, data, len, at)) < end) {
         if (!follows) {
             begin(&s->states);
@@ -567,6 +640,7 @@ void sm_scrub_data(struct sm_scrub_stream *s, const uint8_t *data, size_t len, s
             continue;
         }
         release(s, data, left, at, false, out);
+        pos = skip_rest(s, data, len, pos);
         release(s, data, at, pos, true, out);
         s->matches++;
         left = at = pos;

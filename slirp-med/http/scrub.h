@@ -12,11 +12,16 @@
  * line breaks in base64). This is a net for an origin that echoes a credential, not a wall against one that wants to
  * hand it out. Shorter secrets are not looked for: six characters of ordinary text may well be somebody's password.
  *
+ * What begins like a long secret is taken for it (a form of 32 characters or more: after its first half, 24 at most): so much behind
+ * it is overwritten as the rest would have, up to a character that no form contains. Otherwise a guest that has its own text said back,
+ * as a file that it stored, could tell by what is held whether its guess of the next character was right, and so read the whole secret.
+ * The beginning it can learn, and of a shorter secret all: keys of services are longer.
+ *
  * Of matches that overlap the leftmost counts, and the search goes on behind it. Of matches that begin at the same byte
  * the one that is complete first counts.
  *
  * A stream holds back only the bytes at its end that may still become a match: the answer does not depend on how the
- * stream was cut, and a server-sent event is not delayed unless the secret seems to begin in it. Framing that lies
+ * stream was cut, and a server-sent event is not delayed unless the secret seems to begin at its end. Framing that lies
  * between such bytes is held with them and leaves as it was.
  *
  * How it works: a table of pairs of bytes (Wu and Manber's) says how far the text can be skipped; where a match may
@@ -38,9 +43,9 @@
 /** Longer is no credential: servers take 8 KiB for a whole header line. What is held of a stream depends on it. */
 #define SM_SCRUB_SECRET_MAX 8192u
 /**
- * Bytes that a stream holds back at most, framing between them included: the longest match is 32 KiB. A beginning of a
- * match over more framing than this (nobody sends chunks of a byte with long extensions) is overwritten as if it were
- * one. Less than an HTTP/2 window, so that what is held cannot keep its own end from coming.
+ * Bytes that a stream holds back at most, framing between them included: of the text it is less than a hundred. A beginning of a match
+ * over more framing than this (nobody sends chunks of a byte with long extensions) is overwritten as if it were one. Less than an HTTP/2
+ * window, so that what is held cannot keep its own end from coming.
  */
 #define SM_SCRUB_HELD_MAX 49152u
 

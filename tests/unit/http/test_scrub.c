@@ -189,10 +189,11 @@ static void test_bounds(void **state)
     g_autoptr(GString) text = g_string_new(NULL), got = g_string_new(NULL);
     for (size_t i = 0; i < SM_SCRUB_SECRET_MAX * 8 / 6; i++)
         g_string_append_printf(text, "%%%02x", (uint8_t)coded[i]);
-    feed(s, text->str, text->len - 1, got);
+    feed(s, text->str, 3 * 24 - 1, got);
     assert_int_equal(got->len, 0);
-    assert_int_equal(sm_scrub_held(s), text->len - 1);
-    assert_true(sm_scrub_held(s) < SM_SCRUB_HELD_MAX);
+    assert_int_equal(sm_scrub_held(s), 3 * 24 - 1);
+    feed(s, text->str + 3 * 24 - 1, text->len - 3 * 24, got);
+    assert_int_equal(sm_scrub_held(s), 0); /* it is sure by now */
     feed(s, text->str + text->len - 1, 1, got);
     assert_int_equal(got->len, text->len);
     assert_int_equal(strspn(got->str, "*"), text->len);
@@ -252,6 +253,60 @@ static void test_what_is_held(void **state)
     assert_int_equal(sm_scrub_matches(s), 0);
     sm_scrub_stream_free(s);
     sm_scrub_unref(k);
+}
+
+/* What a guest sees of a guess that it lets an origin say: what is held back while the origin waits, and what came in the end. */
+static char *seen(struct sm_scrub *k, const char *known, size_t len, char guess)
+{
+    struct sm_scrub_stream *s = sm_scrub_stream_new(k, NULL);
+    GString *got = g_string_new(NULL);
+
+    feed(s, "> ", 2, got);
+    feed(s, known, len, got);
+    feed(s, &guess, 1, got);
+    g_string_append_printf(got, "%zu|", sm_scrub_held(s));
+    feed(s, "A9\"", 3, got);
+    g_string_append_printf(got, "%zu", sm_scrub_held(s));
+    sm_scrub_stream_free(s);
+    return g_string_free(got, FALSE);
+}
+
+/* Guess by guess a secret would be read to its end; behind its first half all guesses look the same. */
+static void test_no_oracle(void **state)
+{
+    static const char secret[] = "sk-ant-api03-R2D9xQ_7bWm4TzKp-LcV8yHsN1dEfGjUo5Ai6kXt0Bq3rZwJvMhSgPuY";
+    static const char guesses[] = "ABCabc019-_.";
+
+    (void)state;
+    struct sm_scrub *k = scrub_of(secret);
+    for (size_t n = 0; n + 1 < strlen(secret); n++) {
+        g_autofree char *right = seen(k, secret, n, secret[n]);
+        for (const char *g = guesses; *g; g++) {
+            g_autofree char *wrong = seen(k, secret, n, *g);
+            if (n >= 24 && strcmp(right, wrong) != 0)
+                fail_msg("character %zu, '%c': %s, and the right one: %s", n, *g, wrong, right);
+            assert_true(*g == secret[n] || n >= 23 || strcmp(right, wrong) != 0 || n == 0);
+        }
+    }
+    sm_scrub_unref(k);
+}
+
+#define LONG "0123456789abcdefghijklmnopqrstuvwxyzABCD" /* 40: sure after 20 */
+
+static void test_sure(void **state)
+{
+    (void)state;
+    check(LONG, "<" LONG ">", "<****************************************>", 1);
+    check(LONG, "0123456789abcdefghi", "0123456789abcdefghi", 0);
+    check(LONG, "0123456789abcdefghij", "********************", 1);
+    check(LONG, "\"0123456789abcdefghij\", \"next\"", "\"********************\", \"next\"", 1);
+    check(LONG, "0123456789abcdefghij...wxyz next", "*************************** next", 1);
+    check(LONG, LONG "xyz", "****************************************xyz", 1);
+    check(LONG, "0123456789abcdefghijABCDEFGHIJKLMNOPQRSTUVWXYZ", "****************************************UVWXYZ", 1);
+    check(LONG, "%30%3123456789abcdefghij%6blm%6e!", "********************************!", 1);
+    check(LONG, "0123456789abcdefghij%%%4!", "************************!", 1);
+    check(LONG, LONG LONG "0123",
+          "********************************************************************************0123", 2);
 }
 
 /* '|' stands for framing: it keeps its place and is no part of a match. */
@@ -396,22 +451,55 @@ static void make_forms(const char *secret, struct form forms[4])
     }
 }
 
+static bool model_is_part(const struct form forms[4], char c)
+{
+    bool part = g_ascii_isalnum(c) || (c && strchr("-._~+/=%", c));
+
+    for (unsigned i = 0; i < 4; i++)
+        for (size_t u = 0; u < forms[i].units; u++)
+            for (unsigned w = 0; w < 4 && forms[i].ways[u][w]; w++)
+                part = part || (strlen(forms[i].ways[u][w]) == 1 && *forms[i].ways[u][w] == c);
+    return part;
+}
+
+/* So many units more, whatever they are. */
+static size_t model_rest(const struct form forms[4], size_t units, const char *text, size_t len, size_t at)
+{
+    while (units > 0 && at < len && model_is_part(forms, text[at])) {
+        size_t n = 1;
+        while (text[at] == '%' && n < 3 && at + n < len && g_ascii_isxdigit(text[at + n]))
+            n++;
+        at += n;
+        units -= n == 3 ? 1 : SM_MIN(units, n);
+    }
+    return at;
+}
+
+static size_t sure_of(size_t units)
+{
+    return units < 32 ? units : SM_MIN(units / 2, (size_t)24);
+}
+
 static unsigned model(const struct form forms[4], const char *text, size_t len, char *out)
 {
     unsigned matches = 0;
 
     memcpy(out, text, len);
     for (size_t at = 0; at < len;) {
-        size_t best = 0;
+        size_t best = 0, rest = 0;
         for (unsigned i = 0; i < 4; i++) {
-            size_t to = model_match((const void *)forms[i].ways, forms[i].units, text, len, at);
-            if (to > 0 && (best == 0 || to < best))
+            size_t sure = sure_of(forms[i].units);
+            size_t to = model_match((const void *)forms[i].ways, sure, text, len, at);
+            if (to > 0 && (best == 0 || to < best)) {
                 best = to;
+                rest = forms[i].units - sure;
+            }
         }
         if (best == 0) {
             at++;
             continue;
         }
+        best = model_rest(forms, rest, text, len, best);
         memset(out + at, '*', best - at);
         at = best;
         matches++;
@@ -510,6 +598,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plain_and_percent),
         cmocka_unit_test(test_percent_in_the_secret),
+        cmocka_unit_test(test_no_oracle),
+        cmocka_unit_test(test_sure),
         cmocka_unit_test(test_base64),
         cmocka_unit_test(test_bounds),
         cmocka_unit_test(test_what_is_held),

@@ -224,11 +224,11 @@ static void test_scrub(void **state)
     scrub = sm_scrub_new((const uint8_t *)canary, CANARY_LEN);
     struct sm_scrub_stream *s = sm_scrub_stream_new(scrub, NULL);
     assert_int_equal(search(), 0);
-    for (size_t i = 0; i < CANARY_LEN - 1; i++)
+    /* Held up to where it is sure. */
+    for (size_t i = 0; i < CANARY_LEN; i++) {
         sm_scrub_data(s, (const uint8_t *)canary + i, 1, &q);
-    assert_int_equal(sm_scrub_held(s), CANARY_LEN - 1);
-    sm_scrub_data(s, (const uint8_t *)canary + CANARY_LEN - 1, 1, &q);
-    assert_int_equal(sm_scrub_held(s), 0);
+        assert_int_equal(sm_scrub_held(s), i < 23 ? i + 1 : 0);
+    }
     assert_int_equal(search(), 0);
     sm_outq_clear(&q);
     sm_scrub_stream_free(s);
