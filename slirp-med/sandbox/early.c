@@ -168,6 +168,10 @@ static int set_limits(enum sm_role role, GError **error)
     lim.rlim_cur = lim.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &lim) < 0)
         goto fail;
+    /* AddressSanitizer's shadow is larger than any limit. */
+    if (role == SM_ROLE_FETCH && !SM_SANDBOX_SANITIZED &&
+        setrlimit(RLIMIT_DATA, &(struct rlimit){SM_SANDBOX_FETCH_MEMORY, SM_SANDBOX_FETCH_MEMORY}) < 0)
+        goto fail;
     return 0;
 fail:
     sm_error_set_errno(error, errno, "sandbox: resource limits");

@@ -22,7 +22,7 @@
  *   system calls    filter.c, both      filter.c, both + core            not filtered: CMD would inherit the filter
  *
  * The fetch helper (core/fetcher.h) is like the front: own and empty network, no file. Its list (filter.c) holds no call that makes or
- * connects a socket; what is not on it fails with EPERM instead of killing, since libcurl's needs change with its version.
+ * connects a socket; what is not on it fails with EPERM instead of killing, since libcurl's needs change with its version. Its memory is limited.
  *
  * The user namespace maps one id only (no subuid ranges): ours to 65534. Where user namespaces are refused (a chroot, a
  * sysctl) but we hold CAP_SYS_ADMIN, the other namespaces are made without one; where we hold neither, `enter` fails:
@@ -43,6 +43,12 @@
 #include <sys/types.h>
 
 #include "base/defs.h"
+
+/**
+ * RLIMIT_DATA of the fetch helper, hard. Roots of 9 MiB are the most that it needs, some times over; and libcurl keeps every trailer of a
+ * response, however many come before its time is over. Without memory it ends, and the core sees that.
+ */
+#define SM_SANDBOX_FETCH_MEMORY (256u << 20)
 
 enum sm_role {
     SM_ROLE_FRONT,

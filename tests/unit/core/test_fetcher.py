@@ -192,6 +192,14 @@ def test_one_mebibyte(fetch, pki):
     assert h.result()[2] == b"x" * (1 << 20)
 
 
+@pytest.mark.skipif(bool(os.environ.get("ASAN_OPTIONS")), reason="the shadow of AddressSanitizer is larger than any limit")
+def test_trailers_without_end(fetch, pki):
+    """libcurl keeps them all: the helper ends before the machine's memory does."""
+    trailers = b"T: aaaa\r\n" * 8_000_000
+    h, _ = fetch(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n" + trailers + b"\r\n", pki, tls=False, host="localhost")
+    assert h.result()[0] in ("ended", "endpoint_unreachable")
+
+
 def test_slow(fetch, pki):
     h, _ = fetch(None, pki, timeout_ms=300)
     assert h.result()[0] == "endpoint_timeout"
