@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <glib.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -27,11 +28,29 @@ static int open_env(const char *name, const char **ret_why)
     return -1;
 }
 
-static int open_file(const char *path, const char **ret_why)
+void sm_ref_pin(struct sm_ref_source *source)
+{
+    if (source->env || !source->what)
+        return;
+    g_autofree char *folder = g_path_get_dirname(source->what);
+    source->dir = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    source->pinned = source->dir >= 0;
+}
+
+void sm_ref_unpin(struct sm_ref_source *source)
+{
+    if (source->pinned)
+        sm_fd_close(&source->dir);
+    source->pinned = false;
+}
+
+static int open_file(const struct sm_ref_source *source, const char **ret_why)
 {
     struct stat st;
+    g_autofree char *name = g_path_get_basename(source->what);
     /* NONBLOCK: a FIFO without a writer must not hold us up; it is refused below. */
-    sm_autofd fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    sm_autofd fd = openat(source->pinned ? source->dir : AT_FDCWD, source->pinned ? name : source->what,
+                          O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 
     if (fd < 0) {
         *ret_why = errno == ENOENT || errno == ENOTDIR ? "ref_missing" : "ref_unreadable";
@@ -59,5 +78,5 @@ int sm_ref_open(const struct sm_ref_source *source, const char **ret_why)
     *ret_why = "ref_unreadable";
     if (!source->what)
         return -1;
-    return source->env ? open_env(source->what, ret_why) : open_file(source->what, ret_why);
+    return source->env ? open_env(source->what, ret_why) : open_file(source, ret_why);
 }

@@ -41,6 +41,27 @@ say(json.dumps([look(), look({str(own)!r} + "/later"), ask2("/n/2").status]))
     assert f"{mixed} is not in a folder of its own".encode() in g.stderr, g.stderr
 
 
+def test_a_guest_cannot_put_another_key_in_its_place(sm, world, mark, tmp_path):
+    """It renames a folder above a key, and puts one there with a link to another host's key: the key is looked for where it was at the start."""
+    own, others = tmp_path / "above" / "keys", tmp_path / "others"
+    own.mkdir(parents=True, mode=0o700)
+    others.mkdir(mode=0o700)
+    first, second = canary("first"), canary("second")
+    key, other = secret_file(own, "key", first), secret_file(others, "key", second)
+    flags = swap_file(tmp_path, api=static("h2.test", ref=f"file:{key}"), other=static("origin.test", ref=f"file:{other}"))
+    r = sm.guest(GO + f"""
+out["before"] = ask2("/p/1").status
+os.rename({str(tmp_path / "above")!r}, {str(tmp_path / "moved")!r})
+os.makedirs({str(own)!r}, 0o700)
+os.symlink({other!r}, {key!r})
+for i in (2, 3):
+    time.sleep(1.2)  # a file is looked at again after a second
+    out[i] = ask2(f"/p/{{i}}").status
+""", *STRICT, *flags)
+    assert set(r.out.values()) == {200}, r.out
+    assert [arrived(world, mark, f"/p/{i}") for i in (1, 2, 3)] == [[f"Bearer {first}"]] * 3
+
+
 def test_no_piece_of_an_answer_can_be_asked_for(sm, world, mark, tmp_path):
     """A range that the guest chooses would cut the secret out of an echo in pieces that no scrub knows. Where nothing is scrubbed ranges go through."""
     code = GO + """

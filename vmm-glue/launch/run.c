@@ -102,9 +102,17 @@ static size_t references(const struct sm_run_options *o, struct sm_ref_source **
         refs[i].env = r->kind == SM_REF_ENV;
         refs[i].what = r->kind == SM_REF_ENV ? r->name : r->kind == SM_REF_FILE ? r->path : NULL;
     }
+    for (size_t i = 0; i < n; i++)
+        sm_ref_pin(&refs[i]);
     refs[n] = (struct sm_ref_source){.env = true, .what = "VAULT_TOKEN"};
     *ret = refs;
     return n + 1;
+}
+
+static void unpin(struct sm_ref_source *refs, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        sm_ref_unpin(&refs[i]);
 }
 
 static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, struct sm_launch_ground *ground,
@@ -200,8 +208,10 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
         (struct sm_child_spec){true, guest_argv, guest_env, guest_config, strlen(guest_config)};
 
     sm_cleanup(supervisor_freep) struct sm_supervisor *supervisor = sm_supervisor_new(&spec, &error);
-    if (!supervisor)
+    if (!supervisor) {
+        unpin(refs, n_refs);
         return say(error);
+    }
     sm_workspace_ca_close(&ca); /* they are the children's */
     sm_fd_close(&counters_fd);
     struct sm_supervisor_result result;
@@ -210,6 +220,7 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
         fprintf(stderr, "slirp-med: %s\n", result.reason);
     g_free(result.reason);
     *ret_started = result.started;
+    unpin(refs, n_refs);
     return result.status;
 }
 
