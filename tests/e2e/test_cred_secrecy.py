@@ -73,9 +73,10 @@ out["got"], out["env"] = got.decode("latin-1"), dict(os.environ)
 
 @pytest.mark.skipif(SANITIZED, reason="a sanitizer's shadow memory is too large to search")
 def test_no_canary_anywhere(sm, world, mark, tmp_path):
-    s, k = Secrets(), {n: "k" + uuid.uuid4().hex[:10] for n in ("body", "basic", "none", "error", "s500", "never", "exchange", "redirect", "twice")}
+    s, k = Secrets(), {n: "k" + uuid.uuid4().hex[:10] for n in ("body", "basic", "none", "error", "s500", "never", "exchange", "redirect", "twice", "again")}
     for n in ("body", "basic", "exchange"):
         s.special[f"token {n}"] = forms(w.token(k[n], 1))
+    s.special["withdrawn token"], s.special["new token"] = (forms(w.token(k["again"], n)) for n in (1, 2))
     ec, ec_name = signing_key(world, tmp_path, "ES256")
     with open(ec) as f:
         s.special["signing key"] = key_forms(f.read())
@@ -108,9 +109,10 @@ def test_no_canary_anywhere(sm, world, mark, tmp_path):
         "redirect": client("redirect.swap.test", end("redirect", "redirect")), "twice": client("twice.swap.test", end("twice", "twice")),
         "tls": client("tls.swap.test", "https://selfsigned.test/token/ok/x"), "meta": client("meta.swap.test", "https://meta.test/token"),
         "never": client("never.swap.test", end("never", "never"), "NEVER_SECRET"), "jwt": jwt("jwt.swap.test", key=ec),
-        "exchange": jwt("exchange.swap.test", key=ec, token_url=end("assert", "exchange", ec_name)), "nokey": jwt("nokey.swap.test", key=pem)}
-    works = {"env", "file", "fake", "vault", "body", "basic", "jwt", "exchange"}
-    hosts = [(f"{n}.swap.test", "/jwt/" + ec_name if n == "jwt" else "/say/body/plain", fake if n == "fake" else "mine") for n in entries if n != "never"]
+        "exchange": jwt("exchange.swap.test", key=ec, token_url=end("assert", "exchange", ec_name)), "nokey": jwt("nokey.swap.test", key=pem), "again": client("again.swap.test", end("ok", "again"))}
+    works = {"env", "file", "fake", "vault", "body", "basic", "jwt", "exchange", "again"}
+    first = {"jwt": "/jwt/" + ec_name, "again": f"/current/{k['again']}/2"}
+    hosts = [(f"{n}.swap.test", first.get(n, "/say/body/plain"), fake if n == "fake" else "mine") for n in entries if n != "never"]
     r = sm.start_guest(f"HOSTS = {hosts!r}\n" + GUEST, *STRICT, *swap_file(tmp_path, **entries), env=env)
     assert r.line(60) == "up"
 
@@ -134,12 +136,16 @@ def test_no_canary_anywhere(sm, world, mark, tmp_path):
             where[f"environment of {role} {pid}"] = environment(pid)
         held.setdefault(role, set()).update(s.found(memory(pid)))
     where["environment of CMD"] = b"".join(environment(p) for p, role in everybody.items() if role == "CMD")
+    for args in (("status", r.name), ("status", r.name, "--json"), ("egress", r.name), ("egress", r.name, "--json")):
+        p = sm.cli(*args)
+        assert p.returncode == 0 and p.stdout, p
+        where[" ".join(args)] = p.stdout + p.stderr
     r.tell("")
     g = r.end(60)
     assert g.rc == 0, repr(g)
 
     everything = set(s.all) | set(s.special)
-    assert held["core"] >= {"env key", "file-key", "vault key", "token body", "token exchange", "signing key"}, held["core"]
+    assert held["core"] >= {"env key", "file-key", "vault key", "token body", "token exchange", "new token", "signing key"}, held["core"]
     assert held["run"] <= in_launcher, "the launcher has its own environment's, and no more"
     assert held["fetch"] <= {"client id", "never secret"} and "never secret" in held["fetch"], held["fetch"]
     for role in ("nat", "guest-init", "CMD"):
