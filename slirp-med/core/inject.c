@@ -13,6 +13,7 @@
  * sm_inject() on, once.
  */
 #include <string.h>
+#include <strings.h>
 
 #include "core/creds.h"
 #include "core/mediate.h"
@@ -32,6 +33,11 @@ struct waiting {
 static bool has_placeholder(const struct sm_swap *swap, struct sm_text t)
 {
     return swap->placeholder && t.ptr && memmem(t.ptr, t.len, swap->placeholder, strlen(swap->placeholder));
+}
+
+static bool is_word(struct sm_text t, const char *word)
+{
+    return t.len == strlen(word) && strncasecmp(t.ptr, word, t.len) == 0;
 }
 
 /* Somewhere in the head stands what is another host's. One text may hold both. */
@@ -57,9 +63,14 @@ const char *sm_inject_judge(struct sm_mediation *m, const struct sm_bridge_reque
 
     if (sm_creds_has_placeholders(creds) && has_placeholder_of_other(creds, r, swap))
         return "placeholder_elsewhere";
-    /* RFC 9110 9.3.8: a server says back what it got. */
-    if (swap && r->method.len == 5 && memcmp(r->method.ptr, "TRACE", 5) == 0)
+    if (!swap)
+        return NULL;
+    /* RFC 9110 9.3.8: a server says back what it got. In any case, and with its other name, for servers that are not strict. */
+    if (is_word(r->method, "TRACE") || is_word(r->method, "TRACK"))
         return "trace_with_credential";
+    /* In absolute form (HTTP/1): a server that is a proxy too would send the request on in cleartext. */
+    if (r->scheme.ptr && !is_word(r->scheme, "https"))
+        return "cleartext_with_credential";
     return NULL;
 }
 

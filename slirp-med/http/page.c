@@ -62,6 +62,7 @@ static const struct {
                                  "--egress-passthrough"},
     {"placeholder_elsewhere", "this placeholder stands for a credential of another host, and is sent nowhere else"},
     {"trace_with_credential", "TRACE would show the credential that is put into requests to this host"},
+    {"cleartext_with_credential", "a credential is put into requests to this host, which must be for https"},
     {"ref_*",
      "the credential of this host cannot be read on the host of this workspace; its owner can look at the reference"},
     {"value_*", "the credential of this host cannot stand in a header; its owner can look at what the reference names"},

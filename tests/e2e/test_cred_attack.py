@@ -92,6 +92,19 @@ out["got"] = [a.status, a.body.decode("latin-1")]
     assert not world.requests(mark)
 
 
+def test_no_say_in_how_it_travels(sm, world, mark, tmp_path):
+    """A target with the scheme http, which a server that is a proxy would fetch in cleartext with the credential; TRACE in letters that a lax server takes."""
+    r = sm.guest(GO + """
+for i, line in enumerate(("GET http://origin.test/t/0", "GET HTTP://origin.test:443/t/1", "trace /t/2", "Track /t/3", "GET HTTPS://origin.test/t/4")):
+    a = h1().ask(f"{line} HTTP/1.1\\r\\nHost: origin.test{':443' * (i == 1)}\\r\\n\\r\\n".encode())
+    out[i] = [a.status, a.json()["reason"] if a.status != 200 else None]
+out["other"] = h1("alias.test").ask(b"GET http://alias.test/t/5 HTTP/1.1\\r\\nHost: alias.test\\r\\n\\r\\n").status
+""", *STRICT, *swap_file(tmp_path, api=static("origin.test")), env=ENV)
+    refused = [[403, "cleartext_with_credential"]] * 2 + [[403, "trace_with_credential"]] * 2
+    assert r.out == {**{str(i): x for i, x in enumerate(refused)}, "4": [200, None], "other": 200}, r.out
+    assert len(world.requests(mark)) == 2
+
+
 def test_requests_that_are_taken_back_while_they_wait(sm, world, mark, tmp_path):
     """They are no requests any more when the token is there: no line says that one was passed, and the connection still has all its places."""
     k = "k" + uuid.uuid4().hex[:10]
