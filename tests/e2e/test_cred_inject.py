@@ -163,7 +163,8 @@ ask2("/p/h2", extra=[("authorization", "Token {FAKE}")])
 
 
 def test_placeholder_elsewhere(sm, world, mark, tmp_path):
-    """To another host, in cleartext, in a path or a query, beside the right one: refused, recorded, and nothing of it goes out. The connection of a neighbour lives on."""
+    """To another host, in cleartext, in a path or a query, beside the right one: refused, recorded, and nothing of it goes out. The connection of a
+    neighbour lives on."""
     flags = swap_file(tmp_path, api=static("origin.test", placeholder=FAKE), two=static("h2.test", ref="env:OTHER", placeholder="sk-1111-placeholder"))
     r = sm.guest(GO + f"""
 def said(x): return [x.status, x.json()["reason"]]

@@ -91,7 +91,8 @@ def test_a_file_that_is_rotated_is_used_within_two_seconds(sm, world, mark, tmp_
     g = r.end()
     assert g.rc == 0, repr(g)
     assert links[0] in (200, 502)
-    assert {x["reason"] for x in g.events("egress_swap_error")} >= {"ref_mode", "ref_missing", "ref_empty", "value_empty", "value_invalid", "ref_too_large", "ref_not_a_file"}
+    assert {x["reason"] for x in g.events("egress_swap_error")} >= {
+        "ref_mode", "ref_missing", "ref_empty", "value_empty", "value_invalid", "ref_too_large", "ref_not_a_file"}
     assert len({x["flow"] for x in g.events("egress_swap") + g.events("egress_swap_error")}) == 1, "one connection for all of it"
     text = g.text() + g.stderr.decode("utf-8", "replace") + g.stdout.decode()
     assert not [k for k in keys if k in text]
@@ -112,7 +113,8 @@ for x in "abcde":
     out["ping " + x] = c.ping()
     a = ask1("/m/1" + x, n)
     out["1" + x] = [a.status, a.json().get("reason"), a.json().get("workspace")]
-    out["post " + x] = h.outcome(lambda: h1(n).ask(b"POST /m/p%s HTTP/1.1\\r\\nHost: %s\\r\\nContent-Length: 100000\\r\\n\\r\\n" % (x.encode(), n.encode()) + b"z" * 100000, "POST").status)
+    raw = f"POST /m/p{x} HTTP/1.1\\r\\nHost: {n}\\r\\nContent-Length: 100000\\r\\n\\r\\n".encode() + b"z" * 100000
+    out["post " + x] = h.outcome(lambda: h1(n).ask(raw, "POST").status)
 """, *STRICT, *flags, env={"EMPTY_KEY": "", "ODD_KEY": "a\tb\x01c", "GOOD_KEY": canary()})
     words = {"a": "ref_missing", "b": "ref_empty", "c": "ref_mode", "d": "value_invalid"}
     for x, reason in words.items():

@@ -109,7 +109,8 @@ def test_no_canary_anywhere(sm, world, mark, tmp_path):
         "redirect": client("redirect.swap.test", end("redirect", "redirect")), "twice": client("twice.swap.test", end("twice", "twice")),
         "tls": client("tls.swap.test", "https://selfsigned.test/token/ok/x"), "meta": client("meta.swap.test", "https://meta.test/token"),
         "never": client("never.swap.test", end("never", "never"), "NEVER_SECRET"), "jwt": jwt("jwt.swap.test", key=ec),
-        "exchange": jwt("exchange.swap.test", key=ec, token_url=end("assert", "exchange", ec_name)), "nokey": jwt("nokey.swap.test", key=pem), "again": client("again.swap.test", end("ok", "again"))}
+        "exchange": jwt("exchange.swap.test", key=ec, token_url=end("assert", "exchange", ec_name)), "nokey": jwt("nokey.swap.test", key=pem),
+        "again": client("again.swap.test", end("ok", "again"))}
     works = {"env", "file", "fake", "vault", "body", "basic", "jwt", "exchange", "again"}
     first = {"jwt": "/jwt/" + ec_name, "again": f"/current/{k['again']}/2"}
     hosts = [(f"{n}.swap.test", first.get(n, "/say/body/plain"), fake if n == "fake" else "mine") for n in entries if n != "never"]
