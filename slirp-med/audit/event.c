@@ -106,8 +106,9 @@ static void put(struct sm_audit_record *r, const char *text, size_t n)
 static bool open_field(struct sm_audit_record *r, const char *key, size_t value_least)
 {
     size_t n = strlen(key);
+    /* The first letter spares nearly all of the calls: a request's line has some twenty keys. */
     for (unsigned i = 0; i < r->n_keys; i++)
-        assert(strcmp(r->keys[i], key) != 0);
+        assert(r->keys[i][0] != key[0] || strcmp(r->keys[i], key) != 0);
     if (r->n_keys >= SM_AUDIT_KEYS_MAX || n + 4 + value_least > room(r)) {
         r->truncated = true;
         return false;
