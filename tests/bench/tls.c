@@ -228,10 +228,13 @@ static bool get_h2(SSL *ssl)
 static void *conns_thread(void *arg)
 {
     struct verified last = {0};
-    SSL_CTX *ctx = client_ctx(&last);
     bool ok = true;
 
     (void)arg;
+    /* What OpenSSL sets up for the first context is not set up by two at once: the core has one thread, and so has its provider. */
+    (void)pthread_mutex_lock(&lock);
+    SSL_CTX *ctx = client_ctx(&last);
+    (void)pthread_mutex_unlock(&lock);
     while (ok) {
         uint64_t begin = now_us();
         if (begin >= stop_at)
