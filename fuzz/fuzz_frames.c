@@ -389,7 +389,7 @@ static void start(void)
     (void)signal(SIGPIPE, SIG_IGN); /* as the sandbox does */
     sm_log_set_level(SM_LOG_ERROR);
     must(port && sm_fd_seqpair(channel, true) == 0 && sm_fd_seqpair(idle, true) == 0);
-    sm_port_init(port, &port_ops, idle[0], SM_ETH_HLEN + wire.mtu, 0);
+    sm_port_init(port, &port_ops, idle[0], SM_ETH_HLEN + wire.mtu);
     w->up[0] = idle[1]; /* keeps the port's descriptor from hanging up */
     for (unsigned i = 1; i < MAX_UP; i++)
         w->up[i] = -1;

@@ -18,6 +18,7 @@
  *   GIVE role  +fd    sup -> core    the answer, or news (resolv.conf changed); without a descriptor: it could not be had (for a
  *                                    reference: "ref:N why")
  *   FETCH      +fd    core -> sup    start a fetch helper with this descriptor (core/fetchmsg.h)
+ *   PORT what  +fd    sup -> front   a VMM has connected: "net" carries frames (nat/port.h)
  *   STATUS            sup -> child   report;  STATUS json  child -> sup  the report
  *   STOP              sup -> child   end in order
  */
@@ -36,6 +37,7 @@ enum sm_link_verb {
     SM_LINK_WANT,
     SM_LINK_GIVE,
     SM_LINK_FETCH,
+    SM_LINK_PORT,
     SM_LINK_STATUS,
     SM_LINK_STOP,
     SM_LINK_VERBS
@@ -48,7 +50,8 @@ enum sm_link_verb {
 #define SM_LINK_FD 3    /* this link */
 #define SM_CONFIG_FD 4  /* sealed memfd with one JSON object */
 #define SM_CHANNEL_FD 5 /* core, front: the handoff channel */
-#define SM_ROLE_FD 6    /* core: the audit file; front: the tap */
+#define SM_ROLE_FD                                                                                                     \
+    6 /* core: the audit file; front: the tap, or what its kind of port wants (a PORT may bring it later) */
 
 /* Only where TLS is intercepted (mode guarded or strict, not opaque, a network): the workspace's CA, made anew by the core on each start.
  * The files are empty when it gets them, and complete when it says READY; CMD's GO comes after that. */
@@ -58,6 +61,10 @@ enum sm_link_verb {
 
 /* Only under a byte cap: counters.json (core/counters.h), for writing. Its numbers come in the configuration. */
 #define SM_COUNTERS_FD 9
+
+/* guest: from here on, descriptors that the launcher meant for CMD (the sockets behind a virtual machine's devices). */
+#define SM_GUEST_MORE_FD 8
+#define SM_GUEST_MORE_MAX 4
 
 struct sm_link_msg {
     enum sm_link_verb verb;

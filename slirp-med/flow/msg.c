@@ -128,6 +128,11 @@ size_t sm_flow_encode(const struct sm_flow_msg *m, uint8_t *out, size_t cap)
     switch (m->type) {
     case SM_FLOW_OPEN:
         sm_wr_u8(&w, (uint8_t)m->proto);
+        if (m->proto == SM_FLOW_VSOCK) {
+            sm_wr_u32(&w, m->vsock_src);
+            sm_wr_u32(&w, m->vsock_dst);
+            break;
+        }
         put_endpoint(&w, &m->src);
         put_endpoint(&w, &m->dst);
         break;
@@ -193,6 +198,11 @@ bool sm_flow_decode(const uint8_t *data, size_t len, struct sm_flow_msg *ret)
     case SM_FLOW_OPEN:
         if (!get_proto(&r, &m.proto))
             return false;
+        if (m.proto == SM_FLOW_VSOCK) {
+            m.vsock_src = sm_rd_u32(&r);
+            m.vsock_dst = sm_rd_u32(&r);
+            break;
+        }
         m.src = get_endpoint(&r);
         m.dst = get_endpoint(&r);
         break;

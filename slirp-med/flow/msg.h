@@ -8,6 +8,7 @@
  *
  *   type       from   fields                                             descriptors
  *   OPEN       front  proto u8, src endpoint, dst endpoint               0 (a tproxy or proxy front sends 1)
+ *                     proto vsock: src port u32, dst port u32 in place of the endpoints (the guest's CID is its front's business)
  *   REFUSE     core   how u8, scope u8, hold_ms u32                      0
  *   ACCEPT     core   -                                                  0
  *   BYTES      front  data                                               0
@@ -106,7 +107,8 @@ struct sm_flow_msg {
     uint64_t id;
     enum sm_flow_proto proto;
     struct sm_endpoint src;
-    struct sm_endpoint dst; /* OTHER uses dst.addr only */
+    struct sm_endpoint dst;        /* OTHER uses dst.addr only */
+    uint32_t vsock_src, vsock_dst; /* OPEN of proto vsock: ports, in place of src and dst */
     enum sm_flow_how how;
     enum sm_flow_scope scope;
     uint32_t hold_ms;

@@ -76,17 +76,17 @@ bool sm_nat_config_parse(const char *json, size_t len, struct sm_nat_config *ret
     struct sm_nat_config c = {0};
     json_error_t je;
     sm_cleanup(json_free) json_t *root = json_loadb(json, len, JSON_REJECT_DUPLICATES, &je);
-    const char *workspace, *mac, *gateway_mac, *guest, *gateway, *resolver, *hostname = "";
+    const char *workspace, *mac, *gateway_mac, *guest, *gateway, *resolver, *port, *hostname = "";
     int prefix_len, mtu, dns_any;
 
     if (!root) {
         sm_error_set(error, SM_ERROR_INVALID, "front configuration: not JSON: %s", je.text);
         return false;
     }
-    if (json_unpack_ex(root, &je, JSON_STRICT, "{s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:b,s?s}", "workspace", &workspace,
+    if (json_unpack_ex(root, &je, JSON_STRICT, "{s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:b,s:s,s?s}", "workspace", &workspace,
                        "mac", &mac, "gateway_mac", &gateway_mac, "guest", &guest, "gateway", &gateway, "resolver",
-                       &resolver, "prefix_len", &prefix_len, "mtu", &mtu, "dns_any", &dns_any, "hostname",
-                       &hostname) < 0) {
+                       &resolver, "prefix_len", &prefix_len, "mtu", &mtu, "dns_any", &dns_any, "port", &port,
+                       "hostname", &hostname) < 0) {
         sm_error_set(error, SM_ERROR_INVALID, "front configuration: %s", je.text);
         return false;
     }
@@ -99,14 +99,16 @@ bool sm_nat_config_parse(const char *json, size_t len, struct sm_nat_config *ret
                      SM_MTU_MAX);
         return false;
     }
-    if (strlen(workspace) > SM_NAT_WORKSPACE_MAX || strlen(hostname) > SM_DHCP_HOSTNAME_MAX) {
-        sm_error_set(error, SM_ERROR_LIMIT, "front configuration: workspace or hostname is too long");
+    if (strlen(workspace) > SM_NAT_WORKSPACE_MAX || strlen(hostname) > SM_DHCP_HOSTNAME_MAX ||
+        strlen(port) > SM_NAT_PORT_MAX) {
+        sm_error_set(error, SM_ERROR_LIMIT, "front configuration: workspace, hostname or port is too long");
         return false;
     }
     c.link.prefix_len = (uint8_t)prefix_len;
     c.link.mtu = (uint16_t)mtu;
     c.dns_any = dns_any != 0;
     g_strlcpy(c.workspace, workspace, sizeof(c.workspace));
+    g_strlcpy(c.port, port, sizeof(c.port));
     g_strlcpy(c.hostname, hostname, sizeof(c.hostname));
     if (!get_mac("mac", mac, c.link.guest_mac, error) || !get_mac("gateway_mac", gateway_mac, c.link.our_mac, error) ||
         !get_v4("guest", guest, &c.link.guest, error) || !get_v4("gateway", gateway, &c.link.gateway, error) ||

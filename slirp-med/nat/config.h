@@ -11,6 +11,7 @@
  *   gateway      string   in the same subnet
  *   resolver     string   in the same subnet
  *   mtu          integer  SM_MTU_MIN..SM_MTU_MAX
+ *   port         string   what carries the frames: the name of a struct sm_port_kind
  *   dns_any      boolean  true: every UDP datagram to port 53 goes to the core as DNS; false: only the resolver's
  *   hostname     string   optional; offered by DHCP
  *
@@ -28,10 +29,12 @@
 /** Largest configuration message: a dozen short fields. */
 #define SM_NAT_CONFIG_MAX 8192
 #define SM_NAT_WORKSPACE_MAX 64
+#define SM_NAT_PORT_MAX 32
 
 struct sm_nat_config {
     struct sm_link link;
     bool dns_any;
+    char port[SM_NAT_PORT_MAX + 1];
     char workspace[SM_NAT_WORKSPACE_MAX + 1];
     char hostname[SM_DHCP_HOSTNAME_MAX + 1];
 };

@@ -313,6 +313,7 @@ static void one_frame(struct sm_front *front, const struct sm_frame *frame)
 void sm_front_input(struct sm_front *front, const struct sm_frame *frames, unsigned n)
 {
     front->in_batch = n > 1;
+    front->guard.offloads = front->port->rx_offloads; /* what this guest has agreed to by now */
     for (unsigned i = 0; i < n && !front->dead; i++)
         one_frame(front, &frames[i]);
     front->in_batch = false;
@@ -326,23 +327,20 @@ void sm_front_input(struct sm_front *front, const struct sm_frame *frames, unsig
 
 static void watch_port(struct sm_front *front)
 {
-    uint32_t events = (front->reading ? EPOLLIN : 0) | (sm_port_waiting(front->port) ? EPOLLOUT : 0);
-    /* A device that is gone must not wake us for ever, so with nothing wanted it is not watched. */
-    if (events == 0)
-        sm_loop_unwatch(front->loop, &front->port_watch);
-    else if (sm_loop_watch(front->loop, &front->port_watch, events) < 0)
+    unsigned want = (front->reading ? SM_PORT_READABLE : 0u) | (sm_port_waiting(front->port) ? SM_PORT_WRITABLE : 0u);
+    if (sm_port_want(front->port, want) < 0)
         sm_front_fail(front, "the guest's network device cannot be watched");
 }
 
-static void on_port(struct sm_watch *watch, uint32_t events)
+static void on_port(void *data, unsigned ready)
 {
-    struct sm_front *front = sm_container_of(watch, struct sm_front, port_watch);
+    struct sm_front *front = data;
 
-    if ((events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) && sm_port_waiting(front->port) && sm_port_flush(front->port) < 0) {
+    if ((ready & SM_PORT_WRITABLE) && sm_port_waiting(front->port) && sm_port_flush(front->port) < 0) {
         sm_front_fail(front, "the guest's network device is gone");
         return;
     }
-    if (!front->reading || !(events & (EPOLLIN | EPOLLERR | EPOLLHUP)))
+    if (!front->reading || !(ready & SM_PORT_READABLE))
         return;
     int n = sm_port_read(front->port, front->frames, SM_PORT_BATCH);
     if (n < 0) {
@@ -574,7 +572,7 @@ struct sm_front *sm_front_new(struct sm_loop *loop, const struct sm_front_config
     sm_timer_init(&front->tick_timer, on_tick);
     sm_timer_init(&front->retry_timer, on_retry);
     sm_timer_init(&front->finish_timer, on_finish_timer);
-    sm_watch_init(&front->port_watch, port->fd, on_port);
+    sm_port_start(port, loop, on_port, front);
     g_queue_init(&front->lru);
     g_queue_init(&front->ready);
     g_queue_init(&front->stalled);
@@ -590,7 +588,7 @@ struct sm_front *sm_front_new(struct sm_loop *loop, const struct sm_front_config
     sm_holds_init(&front->holds, secrets);
     front->tuple_secret = secrets[2];
 
-    sm_guard_init(&front->guard, link, port->offloads);
+    sm_guard_init(&front->guard, link, port->rx_offloads);
     front->dhcp.link = *link;
     g_strlcpy(front->dhcp.hostname, cfg->net.hostname, sizeof(front->dhcp.hostname));
 
@@ -645,7 +643,6 @@ void sm_front_free(struct sm_front *front)
     sm_loop_disarm(front->loop, &front->tick_timer);
     sm_loop_disarm(front->loop, &front->retry_timer);
     sm_loop_disarm(front->loop, &front->finish_timer);
-    sm_loop_unwatch(front->loop, &front->port_watch);
     sm_channel_free(front->channel);
     sm_port_free(front->port);
     g_hash_table_destroy(front->ids);

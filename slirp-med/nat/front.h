@@ -116,7 +116,7 @@ void sm_front_finish(struct sm_front *front);
 void sm_front_last_word(struct sm_front *front);
 
 /** sm_nat_main() - the subcommand `slirp-med nat`: descriptors as in base/link.h, then the sandbox, then the loop.
- * Returns an exit status. */
-int sm_nat_main(int argc, char **argv);
+ * kinds: the ports that the configuration may name. Returns an exit status. */
+int sm_nat_main(const struct sm_port_kind *kinds, size_t n_kinds);
 
 #endif

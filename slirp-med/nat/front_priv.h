@@ -53,7 +53,6 @@ struct sm_front {
     bool finishing; /* the guest has ended: what it sent is delivered, then ... */
     bool told;      /* ... the last word is said */
 
-    struct sm_watch port_watch;
     struct sm_timer stack_timer; /* libslirp's next wish */
     struct sm_timer tick_timer;  /* once a second while there is something to tell or to expire */
     struct sm_timer finish_timer;

@@ -81,7 +81,7 @@ struct sm_guard_verdict {
 
 struct sm_guard {
     struct sm_link link;
-    uint32_t offloads; /* the port's: metadata that it cannot have is refused */
+    uint32_t offloads; /* the port's rx_offloads now: metadata that it cannot have is refused */
     struct sm_frags frags;
     uint64_t counts[SM_GUARD_REASON_COUNT];
 };

@@ -5,6 +5,7 @@
  * list.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -21,6 +22,9 @@
 
 struct process {
     struct sm_loop *loop;
+    const struct sm_port_kind *kinds;
+    size_t n_kinds;
+    struct sm_port *port; /* the front's */
     struct sm_front *front;
     struct sm_watch link;
     bool stopping;
@@ -47,13 +51,15 @@ static void send_status(struct process *p)
 {
     struct sm_front_stats s;
     sm_front_stats(p->front, &s);
-    json_t *j = json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "opens", (json_int_t)s.opens,
-                          "opens_dropped", (json_int_t)s.opens_dropped, "repeated", (json_int_t)s.repeated, "attached",
-                          (json_int_t)s.attached, "gone", (json_int_t)s.gone, "dns", (json_int_t)s.dns_in,
-                          "udp_dropped", (json_int_t)s.udp_dropped, "others", (json_int_t)s.others, "channel_dropped",
-                          (json_int_t)s.channel_dropped, "tcp_now", (json_int_t)s.tcp_now, "udp_now",
-                          (json_int_t)s.udp_now, "asked_now", (json_int_t)s.asked_now, "held_now",
-                          (json_int_t)s.held_now, "queued_now", (json_int_t)s.queued_now);
+    json_t *j = json_pack(
+        "{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:I,s:I,s:I,s:I}", "opens", (json_int_t)s.opens,
+        "opens_dropped", (json_int_t)s.opens_dropped, "repeated", (json_int_t)s.repeated, "attached",
+        (json_int_t)s.attached, "gone", (json_int_t)s.gone, "dns", (json_int_t)s.dns_in, "udp_dropped",
+        (json_int_t)s.udp_dropped, "others", (json_int_t)s.others, "channel_dropped", (json_int_t)s.channel_dropped,
+        "tcp_now", (json_int_t)s.tcp_now, "udp_now", (json_int_t)s.udp_now, "asked_now", (json_int_t)s.asked_now,
+        "held_now", (json_int_t)s.held_now, "queued_now", (json_int_t)s.queued_now, "connected", p->port->connected,
+        "connections", (json_int_t)p->port->connections, "rx_frames", (json_int_t)p->port->rx_frames, "tx_frames",
+        (json_int_t)p->port->tx_frames, "tx_dropped", (json_int_t)p->port->tx_dropped);
     char *text = json_dumps(j, JSON_COMPACT);
     if (text) {
         g_autofree char *line = g_strdup_printf("%s %s", sm_link_verb_name(SM_LINK_STATUS), text);
@@ -75,6 +81,10 @@ static void on_link(struct sm_watch *watch, uint32_t events)
         sm_log_info("the supervisor is gone");
         sm_loop_quit(p->loop, 1);
         return;
+    }
+    if (msg.verb == SM_LINK_PORT && msg.fd >= 0 && strcmp(msg.text, "net") == 0) {
+        if (sm_port_connect(p->port, sm_steal_fd(&msg.fd)) < 0)
+            sm_log_warning("the VMM's connection cannot be served: %s", strerror(errno));
     }
     sm_fd_close(&msg.fd);
     if (msg.verb == SM_LINK_STATUS)
@@ -98,6 +108,14 @@ static bool read_config(struct sm_front_config *ret, GError **error)
     return true;
 }
 
+static const struct sm_port_kind *find_kind(const struct process *p, const char *name)
+{
+    for (size_t i = 0; i < p->n_kinds; i++)
+        if (strcmp(p->kinds[i].name, name) == 0)
+            return &p->kinds[i];
+    return NULL;
+}
+
 static bool start(struct process *p, const struct sm_sandbox_spec *spec, GError **error)
 {
     struct sm_front_config cfg = {0};
@@ -112,16 +130,25 @@ static bool start(struct process *p, const struct sm_sandbox_spec *spec, GError 
     }
     cfg.max_live =
         (unsigned)SM_MIN(nofile.rlim_cur, (rlim_t)SM_FRONT_TCP_MAX + SM_FRONT_UDP_MAX) - SM_FRONT_FDS_RESERVED;
+    const struct sm_port_kind *kind = find_kind(p, cfg.net.port);
+    if (!kind) {
+        sm_error_set(error, SM_ERROR_INVALID, "front configuration: port: there is no kind '%s'", cfg.net.port);
+        return false;
+    }
+    /* A VMM may connect later: then there is no descriptor yet. */
+    bool later = kind->later && fcntl(SM_ROLE_FD, F_GETFD) < 0;
     if (sm_fd_set_nonblock(SM_LINK_FD) < 0 || sm_fd_set_nonblock(SM_CHANNEL_FD) < 0 ||
-        sm_fd_set_nonblock(SM_ROLE_FD) < 0) {
+        (!later && sm_fd_set_nonblock(SM_ROLE_FD) < 0)) {
         sm_error_set_errno(error, errno, "front: a descriptor of the supervisor is missing");
         return false;
     }
     p->loop = sm_loop_new(error);
     if (!p->loop)
         return false;
-    struct sm_port *port = sm_port_tap_new(SM_ROLE_FD, cfg.net.link.mtu);
-    p->front = sm_front_new(p->loop, &cfg, port, SM_CHANNEL_FD, on_front_failed, p, error);
+    p->port = kind->new (later ? -1 : SM_ROLE_FD, cfg.net.link.mtu, error);
+    if (!p->port)
+        return false;
+    p->front = sm_front_new(p->loop, &cfg, p->port, SM_CHANNEL_FD, on_front_failed, p, error);
     if (!p->front)
         return false;
     sm_watch_init(&p->link, SM_LINK_FD, on_link);
@@ -132,11 +159,11 @@ static bool start(struct process *p, const struct sm_sandbox_spec *spec, GError 
     return sm_sandbox_enter(SM_ROLE_FRONT, spec, error) == 0;
 }
 
-int sm_nat_main(int argc, char **argv)
+int sm_nat_main(const struct sm_port_kind *kinds, size_t n_kinds)
 {
     static const int keep[] = {SM_LINK_FD, SM_CONFIG_FD, SM_CHANNEL_FD, SM_ROLE_FD};
     struct sm_sandbox_spec spec = {.keep_fds = keep, .n_keep_fds = SM_ARRAY_LEN(keep), .parent_fd = SM_LINK_FD};
-    struct process p = {0};
+    struct process p = {.kinds = kinds, .n_kinds = n_kinds};
     g_autoptr(GError) error = NULL;
 
     sm_log_init("nat");

@@ -2,8 +2,12 @@
 /* The part that all ports share: the bounded queue between the front and a guest that does not read; see port.h. */
 #include "nat/port.h"
 
+#include <errno.h>
 #include <glib.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "base/fd.h"
 
 struct sm_port_queued {
     struct sm_port_queued *next;
@@ -12,14 +16,15 @@ struct sm_port_queued {
     uint8_t data[];
 };
 
-void sm_port_init(struct sm_port *port, const struct sm_port_ops *ops, int fd, size_t max_frame, uint32_t offloads)
+void sm_port_init(struct sm_port *port, const struct sm_port_ops *ops, int fd, size_t max_frame)
 {
     memset(port, 0, sizeof(*port));
     port->ops = ops;
     port->fd = fd;
+    port->connected = fd >= 0;
     port->max_frame = max_frame;
-    port->offloads = offloads;
     port->tail = &port->head;
+    sm_watch_init(&port->fd_watch, -1, NULL);
 }
 
 static void queue_pop(struct sm_port *port)
@@ -33,18 +38,100 @@ static void queue_pop(struct sm_port *port)
     g_free(q);
 }
 
+static void drop_queue(struct sm_port *port)
+{
+    while (port->head)
+        queue_pop(port);
+}
+
+static void unwatch(struct sm_port *port)
+{
+    if (port->loop)
+        sm_loop_unwatch(port->loop, &port->fd_watch);
+}
+
 void sm_port_free(struct sm_port *port)
 {
     if (!port)
         return;
-    while (port->head)
-        queue_pop(port);
+    drop_queue(port);
+    unwatch(port);
     port->ops->free(port);
 }
 
+/* ---- readiness ---- */
+
+void sm_port_ready(struct sm_port *port, unsigned ready)
+{
+    port->ready(port->ready_data, ready & port->want);
+}
+
+static void on_fd(struct sm_watch *watch, uint32_t events)
+{
+    struct sm_port *port = sm_container_of(watch, struct sm_port, fd_watch);
+    bool ended = events & (EPOLLERR | EPOLLHUP); /* reading or writing will say what it is */
+
+    sm_port_ready(port, (events & EPOLLIN || ended ? SM_PORT_READABLE : 0u) |
+                            (events & EPOLLOUT || ended ? SM_PORT_WRITABLE : 0u));
+}
+
+void sm_port_start(struct sm_port *port, struct sm_loop *loop, void (*ready)(void *data, unsigned ready), void *data)
+{
+    port->loop = loop;
+    port->ready = ready;
+    port->ready_data = data;
+    sm_watch_init(&port->fd_watch, port->fd, on_fd);
+}
+
+int sm_port_want(struct sm_port *port, unsigned want)
+{
+    bool changed = want != port->want;
+
+    port->want = want;
+    if (port->ops->watch)
+        return changed ? port->ops->watch(port, want) : 0;
+    /* A device that is gone must not wake us for ever, so with nothing wanted it is not watched. */
+    if (port->fd < 0 || want == 0) {
+        sm_loop_unwatch(port->loop, &port->fd_watch);
+        return 0;
+    }
+    return sm_loop_watch(port->loop, &port->fd_watch,
+                         (want & SM_PORT_READABLE ? EPOLLIN : 0u) | (want & SM_PORT_WRITABLE ? EPOLLOUT : 0u));
+}
+
+/* ---- coming and going ---- */
+
+void sm_port_leave(struct sm_port *port)
+{
+    drop_queue(port);
+    unwatch(port);
+    if (port->ops->left)
+        port->ops->left(port);
+    port->connected = false;
+    sm_fd_close(&port->fd);
+}
+
+int sm_port_connect(struct sm_port *port, int fd)
+{
+    if (!port->ops->connect) {
+        (void)close(fd);
+        errno = ENOTSUP;
+        return -1;
+    }
+    if (port->fd >= 0)
+        sm_port_leave(port);
+    if (port->ops->connect(port, fd) < 0)
+        return -1;
+    port->connections++;
+    sm_watch_init(&port->fd_watch, port->fd, on_fd);
+    return port->loop ? sm_port_want(port, port->want) : 0;
+}
+
+/* ---- frames ---- */
+
 int sm_port_read(struct sm_port *port, struct sm_frame *frames, unsigned n)
 {
-    int got = port->ops->read(port, frames, n);
+    int got = port->fd >= 0 ? port->ops->read(port, frames, n) : 0;
     if (got > 0)
         port->rx_frames += (uint64_t)got;
     return got;
@@ -77,12 +164,20 @@ static void queue_push(struct sm_port *port, const struct sm_frame_out *frame)
 
 int sm_port_send(struct sm_port *port, const struct sm_frame_out *frame)
 {
-    if (!port->head) {
+    if (!port->connected) {
+        port->tx_dropped++;
+        return 0;
+    }
+    if (!sm_port_waiting(port)) {
         int n = port->ops->write(port, frame, 1);
         if (n < 0)
             return -1;
         if (n == 1) {
             port->tx_frames++;
+            return 0;
+        }
+        if (!port->connected) {
+            port->tx_dropped++;
             return 0;
         }
     }
@@ -103,11 +198,13 @@ int sm_port_flush(struct sm_port *port)
         int taken = port->ops->write(port, out, n);
         if (taken < 0)
             return -1;
+        if (!port->connected) /* it left meanwhile, and what waited with it */
+            return 0;
         port->tx_frames += (uint64_t)taken;
         for (int i = 0; i < taken; i++)
             queue_pop(port);
         if ((unsigned)taken < n)
-            break;
+            return 0;
     }
-    return 0;
+    return port->pending && port->ops->write(port, NULL, 0) < 0 ? -1 : 0;
 }

@@ -34,7 +34,9 @@ pid_t sm_spawn(const struct sm_spawn_spec *spec, int *ret_pidfd, GError **error)
     sm_autofd high4 = -1;
     sm_autofd high5 = -1;
     sm_autofd high6 = -1;
-    int *high[] = {&high0, &high1, &high2, &high3, &high4, &high5, &high6};
+    sm_autofd high7 = -1;
+    sm_autofd high8 = -1;
+    int *high[] = {&high0, &high1, &high2, &high3, &high4, &high5, &high6, &high7, &high8};
     _Static_assert(SM_ARRAY_LEN(high) == SM_SPAWN_FDS_MAX, "one for each descriptor of the child");
     sm_cleanup(file_actions_destroy) posix_spawn_file_actions_t fa;
     sm_cleanup(attr_destroy) posix_spawnattr_t attr;

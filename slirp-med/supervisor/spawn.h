@@ -16,8 +16,9 @@
 
 /** The executable that we are, for sm_spawn_spec.exe. */
 #define SM_SPAWN_SELF "/proc/self/exe"
-/** Descriptors beside 0, 1 and 2 that a child may get: link, configuration, channel, role, CA key and certificate, counters (base/link.h). */
-#define SM_SPAWN_FDS_MAX 7
+/** Descriptors beside 0, 1 and 2 that a child may get: link, configuration, channel, role, CA key and certificate, counters; or
+ * what a launcher adds for the guest (base/link.h). */
+#define SM_SPAWN_FDS_MAX 9
 
 struct sm_spawn_spec {
     const char *exe;

@@ -154,7 +154,7 @@ static char *child_text(const char *text)
 
 /** More descriptors of a child, from SM_CHANNEL_FD on; -1: that number stays closed. */
 struct more_fds {
-    int channel, role, seventh, eighth, ninth;
+    int fd[SM_SPAWN_FDS_MAX - 2];
 };
 
 /** Start one child with its link, its configuration and the descriptors of its role. */
@@ -177,12 +177,13 @@ static int spawn_child(struct child *c, struct more_fds more, GError **error)
         .exe = s->spec.exe,
         .argv = spec->argv,
         .envp = spec->envp,
-        .fds = {theirs, config, more.channel, more.role, more.seventh, more.eighth, more.ninth},
+        .fds = {theirs, config},
         .n_fds = SM_SPAWN_FDS_MAX,
         .err_fd = -1,
         .own_session = c->role != SM_CHILD_GUEST,
         .sigmask = c->role == SM_CHILD_GUEST ? &s->old_mask : NULL,
     };
+    memcpy(sp.fds + 2, more.fd, sizeof(more.fd));
     while (sp.fds[sp.n_fds - 1] < 0)
         sp.n_fds--;
     if (sm_fd_set_nonblock(ours) < 0) { /* our end only */
@@ -222,18 +223,16 @@ static void fail_start(struct sm_supervisor *s, GError *error)
     begin_stop(s);
 }
 
-/** The front needs the tap; the core's READY is waited for with everybody's. */
-static void start_front(struct sm_supervisor *s)
+/** With the tap, once the guest has brought it; the core's READY is waited for with everybody's. */
+static int start_front(struct sm_supervisor *s, int port_fd, GError **error)
 {
     struct child *front = &s->children[SM_CHILD_FRONT];
-    GError *error = NULL;
 
-    int r = spawn_child(front, (struct more_fds){front->channel, s->tap, -1, -1, -1}, &error);
+    int r = spawn_child(front, (struct more_fds){{front->channel, port_fd, -1, -1, -1, -1, -1}}, error);
     /* From here the front alone holds the guest's network, and the two ends of the channel are the children's alone. */
     sm_fd_close(&s->tap);
     sm_fd_close(&front->channel);
-    if (r < 0)
-        fail_start(s, error);
+    return r;
 }
 
 static void go_when_ready(struct sm_supervisor *s)
@@ -244,12 +243,14 @@ static void go_when_ready(struct sm_supervisor *s)
         if (s->spec.children[i].used && s->children[i].state != SM_CHILD_SERVING)
             return;
     struct child *guest = &s->children[SM_CHILD_GUEST];
-    if (sm_link_send(guest->link, SM_LINK_GO, NULL, -1) < 0) {
-        set_reason(s, "the guest does not take GO: %s", strerror(errno));
-        begin_stop(s);
-        return;
+    if (s->spec.children[SM_CHILD_GUEST].used) {
+        if (sm_link_send(guest->link, SM_LINK_GO, NULL, -1) < 0) {
+            set_reason(s, "the guest does not take GO: %s", strerror(errno));
+            begin_stop(s);
+            return;
+        }
+        guest->state = SM_CHILD_RUNNING;
     }
-    guest->state = SM_CHILD_RUNNING;
     s->phase = PHASE_RUNNING;
     s->went = true;
     sm_loop_disarm(s->loop, &s->deadline);
@@ -317,6 +318,10 @@ static void begin_ending(struct sm_supervisor *s, int signo)
         return;
     case PHASE_RUNNING:
         s->end_signal = signo;
+        if (!s->spec.children[SM_CHILD_GUEST].used) { /* the guest is not ours to ask */
+            begin_stop(s);
+            return;
+        }
         s->phase = PHASE_ENDING;
         arm_deadline(s, ms_or(s->spec.grace_ms, SM_SUPERVISOR_GRACE_MS));
         signal_guest(s, signo);
@@ -590,15 +595,19 @@ static void handle(struct child *c, enum sm_request_op op, struct sm_link_msg *m
         go_when_ready(s);
         return;
     case SM_REQUEST_TAP:
-        if ((msg->fd >= 0) != s->spec.children[SM_CHILD_FRONT].used) {
+        if ((msg->fd >= 0) != (s->spec.children[SM_CHILD_FRONT].used && s->spec.port_source == SM_PORT_OF_GUEST)) {
             break_off(c, "TAP %s", msg->fd >= 0 ? "although there is to be no network" : "without a descriptor");
             return;
         }
         if (c->state == SM_CHILD_STARTED)
             c->state = SM_CHILD_SERVING;
         if (msg->fd >= 0 && s->phase == PHASE_STARTING) {
+            GError *error = NULL;
             s->tap = sm_steal_fd(&msg->fd);
-            start_front(s);
+            if (start_front(s, s->tap, &error) < 0) {
+                fail_start(s, error);
+                return;
+            }
         }
         go_when_ready(s);
         return;
@@ -780,7 +789,8 @@ static void on_signal(struct sm_watch *watch, uint32_t events)
         begin_ending(s, signo);
         return;
     default:
-        if (s->phase == PHASE_STARTING && (signo == SIGINT || signo == SIGQUIT))
+        if ((s->phase == PHASE_STARTING || !s->spec.children[SM_CHILD_GUEST].used) &&
+            (signo == SIGINT || signo == SIGQUIT))
             begin_ending(s, signo);
         else if (!from_terminal && (s->phase == PHASE_RUNNING || s->phase == PHASE_ENDING))
             signal_guest(s, signo);
@@ -845,12 +855,20 @@ static int start(struct sm_supervisor *s, GError **error)
             return -1;
         }
         if (spawn_child(core,
-                        (struct more_fds){core_end, s->audit_fd, spec->ca_key_fd, spec->ca_cert_fd, spec->counters_fd},
+                        (struct more_fds){
+                            {core_end, s->audit_fd, spec->ca_key_fd, spec->ca_cert_fd, spec->counters_fd, -1, -1}},
                         error) < 0)
             return -1;
+        if (spec->port_source != SM_PORT_OF_GUEST &&
+            start_front(s, spec->port_source == SM_PORT_GIVEN ? spec->port_fd : -1, error) < 0)
+            return -1;
     }
-    if (spawn_child(&s->children[SM_CHILD_GUEST], (struct more_fds){-1, -1, spec->ca_guest_fd, -1, -1}, error) < 0)
-        return -1;
+    if (spec->children[SM_CHILD_GUEST].used) {
+        struct more_fds more = {{-1, -1, spec->ca_guest_fd, -1, -1, -1, -1}};
+        memcpy(more.fd + (SM_GUEST_MORE_FD - SM_CHANNEL_FD), spec->guest_more, spec->n_guest_more * sizeof(int));
+        if (spawn_child(&s->children[SM_CHILD_GUEST], more, error) < 0)
+            return -1;
+    }
     if (spec->resolv_path && spec->children[SM_CHILD_CORE].used) {
         g_autoptr(GError) local = NULL;
         s->resolv = sm_resolv_watch_new(s->loop, spec->resolv_path, spec->resolv_text, on_resolv_changed, s, &local);
@@ -866,7 +884,9 @@ struct sm_supervisor *sm_supervisor_new(const struct sm_supervisor_spec *spec, G
     struct sm_loop *loop = sm_loop_new(error);
     if (!loop)
         return NULL;
-    g_assert(spec->children[SM_CHILD_GUEST].used);
+    g_assert(spec->children[SM_CHILD_GUEST].used ||
+             (spec->children[SM_CHILD_CORE].used && spec->port_source != SM_PORT_OF_GUEST));
+    g_assert(spec->n_guest_more <= SM_GUEST_MORE_MAX);
     g_assert(spec->children[SM_CHILD_CORE].used == spec->children[SM_CHILD_FRONT].used);
 
     struct sm_supervisor *s = g_new0(struct sm_supervisor, 1);
@@ -929,6 +949,17 @@ void sm_supervisor_run(struct sm_supervisor *s, struct sm_supervisor_result *ret
     else
         ret->status = s->end_signal ? 128 + s->end_signal : SM_SUPERVISOR_FAILED;
     ret->reason = g_steal_pointer(&s->reason);
+}
+
+int sm_supervisor_connect(struct sm_supervisor *s, const char *what, int fd)
+{
+    const struct child *front = &s->children[SM_CHILD_FRONT];
+
+    if (front->state != SM_CHILD_SERVING) {
+        errno = ENOTCONN;
+        return -1;
+    }
+    return sm_link_send(front->link, SM_LINK_PORT, what, fd);
 }
 
 pid_t sm_supervisor_pid(const struct sm_supervisor *s, enum sm_child_role role)

@@ -4,8 +4,9 @@
  * all when one ends. It parses no byte of a guest or a peer; what children say is held to the table in requests.h.
  *
  *   phase       entered when                                 left when
- *   STARTING    core and guest are spawned; the front when   all are ready: GO is sent to the guest -> RUNNING
- *               the guest's TAP has come                     start_ms pass, or one fails -> STOPPING
+ *   STARTING    core and guest are spawned; the front when   all are ready: GO is sent to the guest, if there is one
+ *               the guest's TAP has come, or at once         -> RUNNING
+ *                                                            start_ms pass, or one fails -> STOPPING
  *   RUNNING     GO was sent                                  CMD ended, a child died or broke the protocol -> STOPPING
  *                                                            `stop`, SIGTERM, SIGHUP -> ENDING
  *   ENDING      CMD was sent SIGTERM (or the signal); its    CMD ended -> STOPPING; grace_ms pass: the guest is killed -> STOPPING
@@ -51,15 +52,27 @@ struct sm_child_spec {
     size_t config_len;
 };
 
+/** Where the front's descriptor comes from. */
+enum sm_port_source {
+    SM_PORT_OF_GUEST, /* guest-init makes it: TAP; without a core TAP says that there is none */
+    SM_PORT_GIVEN,    /* port_fd: the other end is in a VMM's hands, or in guest_more */
+    SM_PORT_LATER,    /* a VMM connects when it likes: sm_supervisor_connect() */
+};
+
 struct sm_supervisor_spec {
     const char *exe; /* SM_SPAWN_SELF */
     const char *name;
     int dirfd;                /* the workspace's folder; stays the caller's, must outlive the supervisor */
     int audit_fd;             /* the core's descriptor 6; stays the caller's; -1 without a core */
     uint64_t audit_max_bytes; /* a rotation asked for far below this is refused (it would wipe the record) */
-    struct sm_child_spec children[SM_CHILDREN]; /* guest alone (isolated), or all three */
-    int ca_key_fd, ca_cert_fd;        /* the core's 7 and 8, the empty files; -1 both: nothing is intercepted */
-    int ca_guest_fd;                  /* the guest's 7, the same ca.pem for reading; stay the caller's, all three */
+    struct sm_child_spec children[SM_CHILDREN]; /* guest alone (isolated), all three, or
+                                                    core and front: a VMM that somebody else starts */
+    int ca_key_fd, ca_cert_fd; /* the core's 7 and 8, the empty files; -1 both: nothing is intercepted */
+    int ca_guest_fd;           /* the guest's 7, the same ca.pem for reading; stay the caller's, all three */
+    enum sm_port_source port_source;
+    int port_fd;                       /* the front's 6 when it is given; stays the caller's */
+    int guest_more[SM_GUEST_MORE_MAX]; /* the guest's 8 and up, as far as n_guest_more; stay the caller's */
+    size_t n_guest_more;
     int counters_fd;                  /* the core's 9, counters.json; -1: nothing is counted; stays the caller's */
     char *const *roots_paths;         /* for WANT roots (roots.h); NULL: there are none */
     const char *extra_roots;          /* PEM: for WANT fetchroots, behind those of roots_paths; NULL: none */
@@ -84,6 +97,8 @@ struct sm_supervisor;
 struct sm_supervisor *sm_supervisor_new(const struct sm_supervisor_spec *spec, GError **error);
 /** sm_supervisor_run() - until all children have ended. */
 void sm_supervisor_run(struct sm_supervisor *s, struct sm_supervisor_result *ret);
+/** sm_supervisor_connect() - a VMM has connected: its descriptor for what ("net") goes to the front. Stays the caller's. 0, or -1 with errno. */
+int sm_supervisor_connect(struct sm_supervisor *s, const char *what, int fd);
 /** sm_supervisor_pid() - 0 when that child does not run. */
 pid_t sm_supervisor_pid(const struct sm_supervisor *s, enum sm_child_role role);
 /** sm_supervisor_free() - kills what still runs, and waits for it. */

@@ -13,6 +13,7 @@
 #include "launch/options.h"
 #include "nat/front.h"
 #include "paths/guest_init.h"
+#include "ports/ports.h"
 
 struct command {
     const char *name;
@@ -23,6 +24,11 @@ struct command {
 
 static int help_main(int argc, char **argv);
 
+static int nat_main(int argc, char **argv)
+{
+    return sm_nat_main(sm_port_kinds, sm_port_kinds_count);
+}
+
 static const struct command commands[] = {
     {"run", sm_cli_run, "run a command whose only network is the mediator", NULL},
     {"egress", sm_cli_egress, "print what a workspace tried to reach and how it was judged", NULL},
@@ -32,7 +38,7 @@ static const struct command commands[] = {
     {"help", help_main, "print this, or the help of a command", NULL},
     {"core", sm_core_main, NULL, "slirp-med-core"},
     {"fetch", sm_fetcher_main, NULL, "slirp-med-fetch"},
-    {"nat", sm_nat_main, NULL, "slirp-med-front"},
+    {"nat", nat_main, NULL, "slirp-med-front"},
     {"guest-init", sm_guest_init_main, NULL, "slirp-med-guest"},
 };
 

@@ -127,6 +127,7 @@ char *sm_message_front(const struct sm_run_options *o, GError **error)
     put(m, &ok, "resolver", json_string(SM_NET_RESOLVER));
     put(m, &ok, "mtu", json_integer(o->mtu));
     put(m, &ok, "dns_any", json_boolean(o->mode != SM_MODE_OFF));
+    put(m, &ok, "port", json_string("tap"));
     return finish(m, ok, "front", error);
 }
 

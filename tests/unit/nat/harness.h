@@ -16,6 +16,7 @@
 #include "flow/msg.h"
 #include "frames.h"
 #include "nat/front.h"
+#include "ports/ports.h"
 
 #define DEADLINE_US (10 * INT64_C(1000000))
 
@@ -79,7 +80,7 @@ static inline struct h *h_new_with(bool dns_any, unsigned max_live)
     assert_int_equal(sm_fd_seqpair(channel, true), 0);
     h->loop = sm_loop_new(&error);
     assert_non_null(h->loop);
-    h->port = sm_port_tap_new(tap[0], test_link.mtu);
+    h->port = sm_port_tap_new(tap[0], test_link.mtu, NULL);
     h->front = sm_front_new(h->loop, &cfg, h->port, channel[0], h_failed, h, &error);
     assert_non_null(h->front);
     h->guest = tap[1];

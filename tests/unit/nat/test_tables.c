@@ -196,7 +196,8 @@ static void test_port_queue(void **state)
     static const struct sm_port_ops ops = {.name = "fake", .read = fake_read, .write = fake_write, .free = fake_free};
     struct fake f = {.credit = 3};
 
-    sm_port_init(&f.port, &ops, -1, 1514, 0);
+    sm_port_init(&f.port, &ops, -1, 1514);
+    f.port.connected = true;
     for (unsigned i = 0; i < 100; i++)
         send_one(&f, (uint8_t)i);
     assert_int_equal(f.next, 3);
@@ -231,7 +232,8 @@ static void test_port_queue(void **state)
 #define GOOD                                                                                                           \
     "{\"workspace\":\"ws\",\"mac\":\"52:54:00:12:34:56\",\"gateway_mac\":\"52:55:0a:00:02:02\",\"guest\":\"10.0.2."    \
     "15\","                                                                                                            \
-    "\"prefix_len\":24,\"gateway\":\"10.0.2.2\",\"resolver\":\"10.0.2.3\",\"mtu\":1500,\"dns_any\":true}"
+    "\"prefix_len\":24,\"gateway\":\"10.0.2.2\",\"resolver\":\"10.0.2.3\",\"mtu\":1500,\"dns_any\":true,\"port\":"     \
+    "\"tap\"}"
 
 static void test_config(void **state)
 {
@@ -269,8 +271,10 @@ static void test_config_bad(void **state)
         {":1500", ":65521", "mtu"},
         {":1500", ":\"1500\"", ""},
         {"\"mtu\"", "\"mtv\"", ""},
-        {"true}", "true,\"x\":1}", ""},
-        {"true}", "true", "JSON"},
+        {"\"tap\"}", "\"tap\",\"x\":1}", ""},
+        {"\"tap\"}", "\"tap\"", "JSON"},
+        {"\"tap\"", "\"a name far longer than any kind of port\"", "port"},
+        {"\"port\"", "\"prot\"", ""},
     };
 
     for (size_t i = 0; i < SM_ARRAY_LEN(rows); i++) {

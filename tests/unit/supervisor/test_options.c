@@ -866,12 +866,15 @@ static void test_messages(void **state)
     g_autofree char *front = sm_message_front(&o, &error);
     j = json_loads(front, 0, NULL);
     int mtu, any;
-    assert_int_equal(json_unpack_ex(j, NULL, JSON_STRICT, "{s:s s:s s:s s:s s:s s:s s:i s:i s:b}", "workspace", &mode,
-                                    "mac", &mode, "gateway_mac", &mode, "guest", &mode, "gateway", &mode, "resolver",
-                                    &mode, "prefix_len", &(int){0}, "mtu", &mtu, "dns_any", &any),
+    const char *port;
+    assert_int_equal(json_unpack_ex(j, NULL, JSON_STRICT, "{s:s s:s s:s s:s s:s s:s s:i s:i s:b s:s}", "workspace",
+                                    &mode, "mac", &mode, "gateway_mac", &mode, "guest", &mode, "gateway", &mode,
+                                    "resolver", &mode, "prefix_len", &(int){0}, "mtu", &mtu, "dns_any", &any, "port",
+                                    &port),
                      0);
     assert_int_equal(mtu, 9000);
     assert_true(any);
+    assert_string_equal(port, "tap");
     json_decref(j);
 
     g_autofree char *guest = sm_message_guest(&o, &ws, &ground, &error);

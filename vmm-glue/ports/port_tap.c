@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* A frame port over a tap device: one read(2) or writev(2) a frame, nothing else. */
-#include "nat/port.h"
+#include "ports/ports.h"
 
 #include <errno.h>
 #include <glib.h>
@@ -60,9 +60,9 @@ static void tap_free(struct sm_port *port)
 
 static const struct sm_port_ops tap_ops = {.name = "tap", .read = tap_read, .write = tap_write, .free = tap_free};
 
-struct sm_port *sm_port_tap_new(int fd, unsigned mtu)
+struct sm_port *sm_port_tap_new(int fd, unsigned mtu, GError **error)
 {
     struct sm_port *port = g_new0(struct sm_port, 1);
-    sm_port_init(port, &tap_ops, fd, SM_ETH_HLEN + mtu, 0);
+    sm_port_init(port, &tap_ops, fd, SM_ETH_HLEN + mtu);
     return port;
 }

@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The table of ports; see ports.h. */
+#include "ports/ports.h"
+
+const struct sm_port_kind sm_port_kinds[] = {
+    {.name = "tap", .new = sm_port_tap_new},
+    {.name = "stream", .new = sm_port_stream_new, .later = true},
+};
+const size_t sm_port_kinds_count = SM_ARRAY_LEN(sm_port_kinds);

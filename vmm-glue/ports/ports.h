@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The kinds of frame ports (nat/port.h), one file each, and the table of them that the front gets.
+ *
+ *   kind     descriptor                                     frames                                    connected again
+ *   tap      IFF_TAP | IFF_NO_PI, non-blocking              one a read(2), writev(2)                  no
+ *   stream   SOCK_STREAM, QEMU's -netdev stream or socket   4-byte big-endian length, then the frame  yes
+ */
+#ifndef SM_PORTS_PORTS_H
+#define SM_PORTS_PORTS_H
+
+#include "nat/port.h"
+
+extern const struct sm_port_kind sm_port_kinds[];
+extern const size_t sm_port_kinds_count;
+
+/** sm_port_tap_new() - over a tap that somebody else opened. Takes fd. mtu is the link's. */
+struct sm_port *sm_port_tap_new(int fd, unsigned mtu, GError **error);
+
+/** sm_port_stream_new() - takes fd, which may be -1. */
+struct sm_port *sm_port_stream_new(int fd, unsigned mtu, GError **error);
+
+#endif
