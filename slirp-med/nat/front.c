@@ -263,7 +263,7 @@ void sm_front_finish(struct sm_front *front)
         int n = sm_port_read(front->port, front->frames, SM_PORT_BATCH);
         if (n > 0)
             sm_front_input(front, front->frames, (unsigned)n);
-        if (n < SM_PORT_BATCH)
+        if (n <= 0) /* a stream brings what one read(2) brought, a batch or not */
             break;
     }
 }

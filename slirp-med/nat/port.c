@@ -16,15 +16,22 @@ struct sm_port_queued {
     uint8_t data[];
 };
 
+static void on_more(struct sm_timer *timer, int64_t now_us)
+{
+    sm_port_ready(sm_container_of(timer, struct sm_port, more_timer), SM_PORT_READABLE);
+}
+
 void sm_port_init(struct sm_port *port, const struct sm_port_ops *ops, int fd, size_t max_frame)
 {
     memset(port, 0, sizeof(*port));
     port->ops = ops;
     port->fd = fd;
     port->connected = fd >= 0;
+    port->connections = fd >= 0;
     port->max_frame = max_frame;
     port->tail = &port->head;
     sm_watch_init(&port->fd_watch, -1, NULL);
+    sm_timer_init(&port->more_timer, on_more);
 }
 
 static void queue_pop(struct sm_port *port)
@@ -46,8 +53,11 @@ static void drop_queue(struct sm_port *port)
 
 static void unwatch(struct sm_port *port)
 {
-    if (port->loop)
-        sm_loop_unwatch(port->loop, &port->fd_watch);
+    port->more = false;
+    if (!port->loop)
+        return;
+    sm_loop_unwatch(port->loop, &port->fd_watch);
+    sm_loop_disarm(port->loop, &port->more_timer);
 }
 
 void sm_port_free(struct sm_port *port)
@@ -83,11 +93,21 @@ void sm_port_start(struct sm_port *port, struct sm_loop *loop, void (*ready)(voi
     sm_watch_init(&port->fd_watch, port->fd, on_fd);
 }
 
+void sm_port_on_leave(struct sm_port *port, void (*fn)(void *data), void *data)
+{
+    port->on_leave = fn;
+    port->on_leave_data = data;
+}
+
 int sm_port_want(struct sm_port *port, unsigned want)
 {
     bool changed = want != port->want;
 
     port->want = want;
+    if (port->more && (want & SM_PORT_READABLE)) /* due in the next turn, which waits for nothing else */
+        sm_loop_arm(port->loop, &port->more_timer, sm_loop_now(port->loop));
+    else
+        sm_loop_disarm(port->loop, &port->more_timer);
     if (port->ops->watch)
         return changed ? port->ops->watch(port, want) : 0;
     /* A device that is gone must not wake us for ever, so with nothing wanted it is not watched. */
@@ -101,7 +121,7 @@ int sm_port_want(struct sm_port *port, unsigned want)
 
 /* ---- coming and going ---- */
 
-void sm_port_leave(struct sm_port *port)
+static void forget(struct sm_port *port)
 {
     drop_queue(port);
     unwatch(port);
@@ -109,6 +129,13 @@ void sm_port_leave(struct sm_port *port)
         port->ops->left(port);
     port->connected = false;
     sm_fd_close(&port->fd);
+}
+
+void sm_port_leave(struct sm_port *port)
+{
+    forget(port);
+    if (port->on_leave)
+        port->on_leave(port->on_leave_data);
 }
 
 int sm_port_connect(struct sm_port *port, int fd)
@@ -119,7 +146,7 @@ int sm_port_connect(struct sm_port *port, int fd)
         return -1;
     }
     if (port->fd >= 0)
-        sm_port_leave(port);
+        forget(port);
     if (port->ops->connect(port, fd) < 0)
         return -1;
     port->connections++;
@@ -131,7 +158,11 @@ int sm_port_connect(struct sm_port *port, int fd)
 
 int sm_port_read(struct sm_port *port, struct sm_frame *frames, unsigned n)
 {
-    int got = port->fd >= 0 ? port->ops->read(port, frames, n) : 0;
+    int got = 0;
+
+    port->more = false;
+    if (port->fd >= 0)
+        got = port->ops->read(port, frames, n);
     if (got > 0)
         port->rx_frames += (uint64_t)got;
     return got;

@@ -115,6 +115,10 @@ struct sm_port {
     void *ready_data;
     unsigned want;
     struct sm_watch fd_watch; /* kinds without ops->watch */
+    bool more; /* set by ops->read: it holds frames that no descriptor will announce, so it is to be called again */
+    struct sm_timer more_timer;
+    void (*on_leave)(void *data); /* sm_port_on_leave() */
+    void *on_leave_data;
 
     /* The bounded queue in front of write(). */
     struct sm_port_queued *head, **tail;
@@ -144,7 +148,10 @@ void sm_port_free(struct sm_port *port);
 
 /** sm_port_start() - from now on ready() is called, from the loop, with what is ready of what is wanted; at first nothing is. */
 void sm_port_start(struct sm_port *port, struct sm_loop *loop, void (*ready)(void *data, unsigned ready), void *data);
-/** sm_port_want() - what is to be told (enum sm_port_ready). Cheap when nothing changes. 0, or -1 with errno. */
+/** sm_port_on_leave() - fn is called when the guest's side has gone by itself (not when sm_port_connect() replaces it). */
+void sm_port_on_leave(struct sm_port *port, void (*fn)(void *data), void *data);
+/** sm_port_want() - what is to be told (enum sm_port_ready). Call it at the end of each turn; cheap when nothing changes. 0, or -1
+ * with errno. */
 int sm_port_want(struct sm_port *port, unsigned want);
 /** sm_port_ready() - for implementations: say what is ready. */
 void sm_port_ready(struct sm_port *port, unsigned ready);

@@ -114,16 +114,19 @@ static int stream_read(struct sm_port *port, struct sm_frame *frames, unsigned n
         }
         /* One read(2) a call: what is behind it is met at the next wake-up, when others have had their turn. */
         if (r == 0 && filled)
-            break;
+            return (int)got;
         if (r == 0 && (r = fill(s)) == 0)
-            break;
+            return (int)got;
         if (r < 0) {
             if (got == 0)
                 sm_port_leave(port);
-            break; /* frames that came before the end are still the guest's; the next call meets the end again */
+            else /* what came before the end is still the guest's; the next call meets the end again */
+                port->more = true;
+            return (int)got;
         }
         filled = true;
     }
+    port->more = s->in_len > 0; /* the socket may be empty by now */
     return (int)got;
 }
 

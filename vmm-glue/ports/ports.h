@@ -5,6 +5,7 @@
  *   kind     descriptor                                     frames                                    connected again
  *   tap      IFF_TAP | IFF_NO_PI, non-blocking              one a read(2), writev(2)                  no
  *   stream   SOCK_STREAM, QEMU's -netdev stream or socket   4-byte big-endian length, then the frame  yes
+ *   dgram    SOCK_DGRAM, connected, QEMU's -netdev dgram    one a datagram                            yes
  */
 #ifndef SM_PORTS_PORTS_H
 #define SM_PORTS_PORTS_H
@@ -19,5 +20,8 @@ struct sm_port *sm_port_tap_new(int fd, unsigned mtu, GError **error);
 
 /** sm_port_stream_new() - takes fd, which may be -1. */
 struct sm_port *sm_port_stream_new(int fd, unsigned mtu, GError **error);
+
+/** sm_port_dgram_new() - takes fd, which may be -1. */
+struct sm_port *sm_port_dgram_new(int fd, unsigned mtu, GError **error);
 
 #endif
