@@ -6,5 +6,6 @@ const struct sm_port_kind sm_port_kinds[] = {
     {.name = "tap", .new = sm_port_tap_new},
     {.name = "stream", .new = sm_port_stream_new, .later = true},
     {.name = "dgram", .new = sm_port_dgram_new, .later = true},
+    {.name = "vhost-user", .new = sm_port_vhost_net_new, .later = true, .guest_memory = true},
 };
 const size_t sm_port_kinds_count = SM_ARRAY_LEN(sm_port_kinds);

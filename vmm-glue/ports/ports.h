@@ -6,6 +6,7 @@
  *   tap      IFF_TAP | IFF_NO_PI, non-blocking              one a read(2), writev(2)                  no
  *   stream   SOCK_STREAM, QEMU's -netdev stream or socket   4-byte big-endian length, then the frame  yes
  *   dgram    SOCK_DGRAM, connected, QEMU's -netdev dgram    one a datagram                            yes
+ *   vhost-user  the connection of a vhost-user front-end    virtio-net rings in shared memory         yes
  */
 #ifndef SM_PORTS_PORTS_H
 #define SM_PORTS_PORTS_H
@@ -23,5 +24,7 @@ struct sm_port *sm_port_stream_new(int fd, unsigned mtu, GError **error);
 
 /** sm_port_dgram_new() - takes fd, which may be -1. */
 struct sm_port *sm_port_dgram_new(int fd, unsigned mtu, GError **error);
+/** sm_port_vhost_net_new() - takes fd, which may be -1; mtu as above, and frames to be segmented may be longer. */
+struct sm_port *sm_port_vhost_net_new(int fd, unsigned mtu, GError **error);
 
 #endif

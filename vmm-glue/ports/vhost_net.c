@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A frame port over vhost-user: virtio-net, one pair of rings (virtio 1.1, 5.1).
+ *
+ * In front of each frame stands a virtio_net_hdr. Of a frame that is read it becomes struct sm_offload as it is; nothing
+ * in it is believed here: the guard judges it against what was agreed on (rx_offloads) and against the frame's own
+ * headers. Of a frame that is written it says what the front said, as far as the guest agreed to it (tx_offloads).
+ *
+ * A frame is copied once each way: out of the guest's buffers before anybody looks at it, or into them. With MRG_RXBUF
+ * it may take up to MERGE_MAX buffers, without it has to fit into one. When the guest has posted too few, the frame
+ * stays with the caller (the bounded queue of nat/port.c) until the guest posts more; when no number of its buffers
+ * could ever hold it, it is dropped and counted.
+ */
+#include "ports/ports.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <glib.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_net.h>
+
+#include "base/error.h"
+#include "nat/wire.h"
+#include "ports/vhost_port.h"
+
+/** Buffers of one frame: 64 KiB in buffers for 1500 bytes, which no driver goes below, are 44. */
+#define MERGE_MAX 64
+/** The header with its last field; an old driver (no VERSION_1, no MRG_RXBUF) leaves that out. */
+#define HDR_LEN sizeof(struct virtio_net_hdr_mrg_rxbuf)
+#define HDR_LEN_OLD sizeof(struct virtio_net_hdr)
+_Static_assert(HDR_LEN == 12 && HDR_LEN_OLD == 10, "virtio 1.1, 5.1.6");
+
+#define BIT(n) (UINT64_C(1) << (n))
+
+static size_t hdr_len(const struct sm_vhost *v)
+{
+    return sm_vhost_has(v, VIRTIO_F_VERSION_1) || sm_vhost_has(v, VIRTIO_NET_F_MRG_RXBUF) ? HDR_LEN : HDR_LEN_OLD;
+}
+
+static void take_features(struct sm_vhost *v)
+{
+    struct sm_port *port = &sm_vhost_port_around(v)->port;
+    const uint32_t tso = 1u << (16 + SM_GSO_TCPV4);
+
+    port->rx_offloads = 0;
+    port->tx_offloads = 0;
+    if (sm_vhost_has(v, VIRTIO_NET_F_CSUM))
+        port->rx_offloads |= SM_OFFLOAD_NEEDS_CSUM | (sm_vhost_has(v, VIRTIO_NET_F_HOST_TSO4) ? tso : 0);
+    if (sm_vhost_has(v, VIRTIO_NET_F_GUEST_CSUM))
+        port->tx_offloads |=
+            SM_OFFLOAD_NEEDS_CSUM | SM_OFFLOAD_CSUM_OK | (sm_vhost_has(v, VIRTIO_NET_F_GUEST_TSO4) ? tso : 0);
+}
+
+static void changed(struct sm_vhost *v)
+{
+    take_features(v);
+    sm_vhost_port_changed(v);
+}
+
+static const struct sm_vhost_device device = {
+    .name = "net",
+    .features = BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_NET_F_MRG_RXBUF) | BIT(VIRTIO_NET_F_CSUM) |
+                BIT(VIRTIO_NET_F_GUEST_CSUM) | BIT(VIRTIO_NET_F_HOST_TSO4) | BIT(VIRTIO_NET_F_GUEST_TSO4) |
+                BIT(VIRTIO_NET_F_HOST_ECN) | BIT(VIRTIO_NET_F_GUEST_ECN) | BIT(VIRTIO_RING_F_INDIRECT_DESC) |
+                BIT(VIRTIO_RING_F_EVENT_IDX),
+    .protocol_features =
+        BIT(SM_VHOST_PROTOCOL_MQ) | BIT(SM_VHOST_PROTOCOL_REPLY_ACK) | BIT(SM_VHOST_PROTOCOL_CONFIGURE_MEM_SLOTS),
+    .n_rings = 2,
+    .queue_num = 1, /* in pairs */
+    .kick = sm_vhost_port_kick,
+    .changed = changed,
+};
+
+/* ---- from the guest ---- */
+
+static struct sm_offload offload_in(const struct sm_vhost *v, const struct virtio_net_hdr *h)
+{
+    struct sm_offload o = {
+        .hdr_len = le16toh(h->hdr_len), .csum_start = le16toh(h->csum_start), .csum_offset = le16toh(h->csum_offset)};
+    uint8_t ecn = sm_vhost_has(v, VIRTIO_NET_F_HOST_ECN) ? VIRTIO_NET_HDR_GSO_ECN : 0;
+
+    /* Other flags are to be ignored (5.1.6.2.2): DATA_VALID is not for a driver to say. */
+    if (h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)
+        o.flags = SM_OFFLOAD_NEEDS_CSUM;
+    if (h->gso_type != VIRTIO_NET_HDR_GSO_NONE) {
+        /* What was never offered becomes a kind that there is not, and the guard refuses and reports it. */
+        o.gso_type = (h->gso_type & ~ecn) == VIRTIO_NET_HDR_GSO_TCPV4 ? SM_GSO_TCPV4 : SM_GSO_COUNT;
+        o.gso_size = le16toh(h->gso_size);
+    }
+    return o;
+}
+
+static void take(struct sm_vhost_port *p, const struct sm_vhost_chain *c, struct sm_frame *f)
+{
+    struct virtio_net_hdr h = {0};
+    size_t skip = hdr_len(&p->vhost);
+
+    f->len = 0; /* a frame shorter than its header: the guard refuses a runt */
+    f->offload = (struct sm_offload){0};
+    if (c->out_len < skip)
+        return;
+    (void)sm_vhost_parts_read(c->parts, c->n_out, 0, &h, sizeof(h));
+    f->len = sm_vhost_parts_read(c->parts, c->n_out, skip, f->data, f->cap);
+    f->offload = offload_in(&p->vhost, &h);
+}
+
+static int net_read(struct sm_port *port, struct sm_frame *frames, unsigned n)
+{
+    return sm_vhost_port_read(sm_vhost_port_of(port), frames, n, take);
+}
+
+/* ---- to the guest ---- */
+
+/* False when the frame asks for what this guest has not agreed to; it was made before the guest started anew. */
+static bool offload_out(const struct sm_port *port, const struct sm_offload *o, struct virtio_net_hdr_mrg_rxbuf *ret)
+{
+    *ret = (struct virtio_net_hdr_mrg_rxbuf){0};
+    if (o->flags & SM_OFFLOAD_NEEDS_CSUM) {
+        if (!(port->tx_offloads & SM_OFFLOAD_NEEDS_CSUM))
+            return false;
+        ret->hdr.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+        ret->hdr.csum_start = htole16(o->csum_start);
+        ret->hdr.csum_offset = htole16(o->csum_offset);
+    } else if (o->flags & port->tx_offloads & SM_OFFLOAD_CSUM_OK)
+        ret->hdr.flags = VIRTIO_NET_HDR_F_DATA_VALID;
+    if (o->gso_type != SM_GSO_NONE) {
+        if (o->gso_type != SM_GSO_TCPV4 || !(port->tx_offloads & 1u << (16 + SM_GSO_TCPV4)))
+            return false;
+        ret->hdr.gso_type = VIRTIO_NET_HDR_GSO_TCPV4;
+        ret->hdr.gso_size = htole16(o->gso_size);
+        ret->hdr.hdr_len = htole16(o->hdr_len);
+    }
+    return true;
+}
+
+enum put { PUT_DONE, PUT_FULL, PUT_NEVER, PUT_BROKEN };
+
+/* Take as many buffers as `need` bytes want. */
+static enum put gather(struct sm_vhost_port *p, size_t need, struct sm_vhost_chain *chains, unsigned *ret_n)
+{
+    struct sm_vhost_ring *rx = &p->vhost.rings[SM_VHOST_RX];
+    unsigned max = sm_vhost_has(&p->vhost, VIRTIO_NET_F_MRG_RXBUF) ? MERGE_MAX : 1;
+    unsigned n = 0, parts = 0, desc = 0;
+    size_t room = 0;
+    enum put why = PUT_DONE;
+
+    while (room < need && why == PUT_DONE) {
+        enum sm_vhost_pop rc = n < max
+                                   ? sm_vhost_ring_pop(rx, p->parts + parts, SM_ARRAY_LEN(p->parts) - parts, &chains[n])
+                                   : SM_VHOST_POP_NO_ROOM;
+        switch (rc) {
+        case SM_VHOST_POP_CHAIN:
+            parts += chains[n].n_out + chains[n].n_in;
+            desc += chains[n].n_desc;
+            room += chains[n].in_len;
+            n++;
+            break;
+        case SM_VHOST_POP_NONE:
+            why = desc >= rx->num ? PUT_NEVER : PUT_FULL; /* the guest has posted all that the ring holds */
+            break;
+        case SM_VHOST_POP_NO_ROOM:
+            why = PUT_NEVER;
+            break;
+        case SM_VHOST_POP_BROKEN:
+            why = PUT_BROKEN;
+            break;
+        }
+    }
+    if (why != PUT_DONE)
+        sm_vhost_ring_unpop(rx, n);
+    *ret_n = n;
+    return why;
+}
+
+static enum put put(struct sm_vhost_port *p, const struct sm_frame_out *f)
+{
+    struct sm_vhost_ring *rx = &p->vhost.rings[SM_VHOST_RX];
+    struct sm_vhost_chain chains[MERGE_MAX];
+    struct virtio_net_hdr_mrg_rxbuf h;
+    size_t head = hdr_len(&p->vhost), left = head;
+    unsigned n;
+
+    if (!offload_out(&p->port, &f->offload, &h))
+        return PUT_NEVER;
+    for (unsigned i = 0; i < f->n_iov; i++)
+        left += f->iov[i].iov_len;
+    enum put rc = gather(p, left, chains, &n);
+    if (rc != PUT_DONE)
+        return rc;
+
+    h.num_buffers = htole16((uint16_t)n);
+    unsigned piece = 0; /* of the source: 0 is the header, i + 1 is iov[i] */
+    size_t at = 0;
+    for (unsigned c = 0; c < n; c++) {
+        struct sm_vhost_fill fill = {.part = chains[c].parts + chains[c].n_out, .left = chains[c].n_in};
+        size_t want = SM_MIN(left, chains[c].in_len), done = 0;
+        while (done < want) {
+            const uint8_t *from = piece == 0 ? (const uint8_t *)&h : f->iov[piece - 1].iov_base;
+            size_t len = piece == 0 ? head : f->iov[piece - 1].iov_len;
+            size_t took = sm_vhost_fill(&fill, from + at, len - at);
+            done += took;
+            at += took;
+            if (at == len) {
+                piece++;
+                at = 0;
+            }
+        }
+        left -= want;
+        sm_vhost_ring_push(rx, chains[c].head, (uint32_t)want);
+    }
+    return PUT_DONE;
+}
+
+static int net_write(struct sm_port *port, const struct sm_frame_out *frames, unsigned n)
+{
+    struct sm_vhost_port *p = sm_vhost_port_of(port);
+    unsigned taken = 0;
+    bool full = false;
+
+    while (taken < n && !full && sm_vhost_port_running(p)) {
+        switch (put(p, &frames[taken])) {
+        case PUT_DONE:
+            taken++;
+            break;
+        case PUT_FULL: /* unless more has come while we asked to be told */
+            full = !sm_vhost_ring_kicks_on(&p->vhost.rings[SM_VHOST_RX]);
+            break;
+        case PUT_NEVER:
+            port->tx_dropped++;
+            taken++;
+            break;
+        case PUT_BROKEN: /* and not running any more */
+            break;
+        }
+    }
+    sm_vhost_port_check(p, SM_VHOST_RX);
+    if (sm_vhost_port_running(p)) {
+        sm_vhost_port_written(p);
+        return (int)taken;
+    }
+    port->tx_dropped += n - taken; /* no driver, or one that broke its ring */
+    return (int)n;
+}
+
+static void net_free(struct sm_port *port)
+{
+    struct sm_vhost_port *p = sm_vhost_port_of(port);
+
+    sm_vhost_port_release(p);
+    g_free(p);
+}
+
+static const struct sm_port_ops net_ops = {.name = "vhost-user",
+                                           .read = net_read,
+                                           .write = net_write,
+                                           .connect = sm_vhost_port_connect,
+                                           .watch = sm_vhost_port_watch,
+                                           .left = sm_vhost_port_left,
+                                           .free = net_free};
+
+struct sm_port *sm_port_vhost_net_new(int fd, unsigned mtu, GError **error)
+{
+    struct sm_vhost_port *p = g_new(struct sm_vhost_port, 1);
+
+    /* Frames that are to be segmented are as long as an IPv4 packet can be. */
+    sm_vhost_port_init(p, &net_ops, &device, NULL, 0, SM_ETH_HLEN + SM_MAX((size_t)mtu, (size_t)SM_IP_MAX));
+    if (fd >= 0 && sm_port_connect(&p->port, fd) < 0) {
+        sm_error_set_errno(error, errno, "port: the VMM's connection cannot be served");
+        g_free(p);
+        return NULL;
+    }
+    return &p->port;
+}
