@@ -4,8 +4,9 @@
  *
  * The input is a program: each step is a TCP segment near the numbers of one
  * of a few connections, a UDP datagram or fragment, a raw frame, a call of the
- * flow API, or time. Checksums are made right, so that the input gets past
- * them. After each step what must always hold is checked.
+ * flow API, or time. Checksums are made right, or left to the guest's card, so
+ * that the input gets past them; what goes to the guest passes the card of the
+ * tests. After each step what must always hold is checked.
  */
 #include <stdint.h>
 #include <stddef.h>
@@ -14,6 +15,7 @@
 #include <arpa/inet.h>
 
 #include "slirp-flow.h"
+#include "../tests/stack/card.h"
 #include "../tests/stack/frame.h"
 
 #define CONNS 4
@@ -28,6 +30,7 @@ struct conn {
 static const uint8_t *in, *end;
 static int64_t now;
 static Slirp *slirp;
+static struct cd_card card;
 static struct conn conns[FLOWS];
 static unsigned nconns;
 static uint32_t last_seq[CONNS], last_ack[CONNS]; /* as the guest sees it */
@@ -57,12 +60,19 @@ static int64_t op_clock(void *opaque)
     return now;
 }
 
-static void op_send(const void *frame, size_t len, void *opaque)
+void cd_failed(const char *what, int line)
+{
+    (void)what;
+    (void)line;
+    abort();
+}
+
+static void from_card(const uint8_t *frame, size_t len, void *arg)
 {
     uint8_t *copy = malloc(len);
     struct fr_packet p;
 
-    (void)opaque;
+    (void)arg;
     must(copy != NULL);
     memcpy(copy, frame, len);
     must(fr_parse(copy, len, &p));
@@ -75,6 +85,21 @@ static void op_send(const void *frame, size_t len, void *opaque)
         }
     }
     free(copy);
+}
+
+static void op_send(const struct iovec *iov, int cnt, const SlirpFlowMeta *meta, void *opaque)
+{
+    (void)opaque;
+    cd_take(&card, iov, cnt, meta, from_card, NULL);
+}
+
+static void set_offload(unsigned what)
+{
+    static const unsigned offloads[] = {0, SLIRP_FLOW_OFFLOAD_CSUM, SLIRP_FLOW_OFFLOAD_CSUM | SLIRP_FLOW_OFFLOAD_TSO,
+                                        SLIRP_FLOW_OFFLOAD_TSO};
+
+    slirp_flow_set_offload(slirp, offloads[what % 4]);
+    card.offload = what % 4 == 3 ? 0 : offloads[what % 4];
 }
 
 static void call(SlirpFlow *flow)
@@ -248,7 +273,7 @@ static void op_other(uint8_t proto, struct in_addr src, struct in_addr dst, void
 
 static const SlirpFlowOps ops = {
     .clock_ns = op_clock,
-    .send_packet = op_send,
+    .send_packetv = op_send,
     .tcp_open = op_open,
     .tcp_opened = op_opened,
     .tcp_established = op_established,
@@ -260,17 +285,21 @@ static const SlirpFlowOps ops = {
     .other = op_other,
 };
 
-static void input(const uint8_t *frame, size_t len)
+static void input(const uint8_t *frame, size_t len, bool trusted)
 {
     uint8_t *copy = malloc(len ? len : 1);
 
     must(copy != NULL);
     memcpy(copy, frame, len);
-    slirp_flow_input(slirp, copy, len);
+    if (trusted) {
+        slirp_flow_input_trusted(slirp, copy, len);
+    } else {
+        slirp_flow_input(slirp, copy, len);
+    }
     free(copy);
 }
 
-static void segment(void)
+static void segment(bool trusted)
 {
     static uint8_t buf[FR_MAX], data[65536];
     unsigned i = byte() % CONNS, shape = byte();
@@ -289,7 +318,11 @@ static void segment(void)
 
     tcp.seq = last_seq[i] + (uint32_t)(int32_t)(int16_t)(shape & 16 ? word() : 0);
     tcp.ack = last_ack[i] + (uint32_t)(int32_t)(int16_t)(shape & 32 ? word() : 0);
-    input(buf, fr_tcp(buf, &tcp));
+    size_t n = fr_tcp(buf, &tcp);
+    if (trusted) {
+        fr_partial(buf);
+    }
+    input(buf, n, trusted);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -310,15 +343,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memset(last_seq, 0, sizeof(last_seq));
     memset(last_ack, 0, sizeof(last_ack));
     memcpy(cfg.guest_mac, fr_guest_mac, 6);
-    cfg.mtu = mtus[byte() % 4];
+    n = byte();
+    cfg.mtu = mtus[n % 4];
     slirp = slirp_flow_new(&cfg, &ops, NULL);
     must(slirp != NULL);
+    card = (struct cd_card){.mtu = cfg.mtu};
+    set_offload((unsigned)n / 4);
     while (in < end) {
-        switch (byte() % 8) {
+        unsigned op = byte();
+        bool trusted = op & 0x80; /* the guest's card has the checksum, or will have */
+
+        switch (op % 8) {
         case 0:
         case 1:
         case 2:
-            segment();
+            segment(trusted);
             break;
         case 3: /* a fragment, or a whole datagram of any protocol */
             n = word() % 2000;
@@ -326,8 +365,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             {
                 uint16_t id = (uint16_t)(byte() & 3), frag = (uint16_t)(word() & 0x3fff);
 
-                input(buf,
-                      fr_ip4(buf, (uint8_t)(byte() & 1 ? FR_UDP : FR_ICMP), FR_GUEST, FR_GATEWAY, id, frag, NULL, n));
+                n = fr_ip4(buf, (uint8_t)(byte() & 1 ? FR_UDP : FR_ICMP), FR_GUEST, FR_GATEWAY, id, frag, NULL, n);
+                input(buf, n, trusted);
             }
             break;
         case 4: /* raw, behind good addresses */
@@ -337,7 +376,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             memcpy(buf + 6, fr_guest_mac, 6);
             memcpy(buf + 12, in, n);
             in += n;
-            input(buf, 12 + n);
+            input(buf, 12 + n, trusted);
             break;
         case 5:
             if (nconns) {
@@ -349,11 +388,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             }
             break;
         case 6:
+            if (trusted) {
+                set_offload(byte()); /* the guest's driver starts anew */
+            }
             now += (int64_t)byte() * 100000000;
             slirp_flow_timer(slirp);
             break;
         case 7:
-            input(buf, fr_udp(buf, FR_GUEST, FR_PEER, (uint16_t)word(), (uint16_t)word(), data, byte() % (size + 1)));
+            n = byte() % (size + 1);
+            n = fr_udp(buf, FR_GUEST, FR_PEER, (uint16_t)word(), (uint16_t)word(), data, n);
+            if (trusted) {
+                fr_partial(buf);
+            }
+            input(buf, n, trusted);
             break;
         }
         slirp_flow_stats(slirp, &stats);

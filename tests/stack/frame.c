@@ -164,6 +164,15 @@ size_t fr_arp(uint8_t *buf, const uint8_t sha[6], uint32_t sip, uint32_t tip)
     return 42;
 }
 
+void fr_partial(uint8_t *frame)
+{
+    uint8_t *ip = frame + 14;
+    size_t head = (size_t)(ip[0] & 15) * 4, len = get16(ip + 2) - head;
+
+    put16(ip + head + (ip[9] == FR_TCP ? 16 : 6),
+          (uint16_t)~fr_sum(ip, 0, pseudo(get32(ip + 12), get32(ip + 16), ip[9], len)));
+}
+
 static bool parse_tcp(const uint8_t *p, size_t len, struct fr_packet *ret)
 {
     size_t head, i;

@@ -87,6 +87,10 @@ size_t fr_arp(uint8_t *buf, const uint8_t sha[6], uint32_t sip, uint32_t tip);
 size_t fr_udp_part(uint8_t *buf, uint32_t src, uint32_t dst, uint16_t sport, uint16_t dport, const void *data,
                    size_t len);
 
+/* Leave the checksum of a TCP or UDP frame to the card: the field gets the sum
+ * of the pseudo header, as a guest's kernel does. */
+void fr_partial(uint8_t *frame);
+
 /* RFC 1071. */
 uint16_t fr_sum(const uint8_t *p, size_t len, uint32_t start);
 

@@ -43,6 +43,12 @@ static void emit(struct gt_conn *gt, uint8_t flags, size_t off, const uint8_t *d
     gt->send(buf, fr_tcp(buf, &tcp), gt->arg);
 }
 
+/* The most bytes in one packet. */
+static size_t most(const struct gt_conn *gt)
+{
+    return gt->tso ? (size_t)(65535 - 40) / gt->mss * gt->mss : gt->mss;
+}
+
 static void arm(struct gt_conn *gt, int64_t now)
 {
     gt->deadline = now + (RTO_MIN << MIN(gt->backoff, 5));
@@ -57,7 +63,7 @@ static void output(struct gt_conn *gt, int64_t now, bool force)
         limit = gt->una + 1;
     }
     while (gt->nxt < gt->out_len && gt->nxt < limit) {
-        size_t n = MIN(MIN((size_t)gt->mss, gt->out_len - gt->nxt), limit - gt->nxt);
+        size_t n = MIN(MIN(most(gt), gt->out_len - gt->nxt), limit - gt->nxt);
 
         emit(gt, FR_ACK, gt->nxt, gt->out + gt->nxt, n);
         gt->nxt += n;

@@ -22,6 +22,7 @@
 struct gt_conn {
     uint32_t dst;
     uint16_t sport, dport, mss;
+    bool tso; /* send packets of many segments for the card to cut */
     uint32_t iss, irs;
     const uint8_t *out;
     size_t out_len;

@@ -17,7 +17,7 @@ static uint64_t draw(struct lk_link *link)
     return z ^ z >> 31;
 }
 
-static int one_in_1000(struct lk_link *link, unsigned rate)
+bool lk_one_in_1000(struct lk_link *link, unsigned rate)
 {
     return draw(link) % 1000 < rate;
 }
@@ -62,19 +62,19 @@ void lk_put(struct lk_link *link, int64_t now, const void *frame, size_t len)
 {
     int64_t when = now + (int64_t)link->rates.delay_us * 1000;
 
-    if (one_in_1000(link, link->rates.drop)) {
+    if (lk_one_in_1000(link, link->rates.drop)) {
         link->dropped++;
         return;
     }
-    if (one_in_1000(link, link->rates.truncate)) {
+    if (lk_one_in_1000(link, link->rates.truncate)) {
         link->truncated++;
         len = draw(link) % len;
     }
-    if (one_in_1000(link, link->rates.duplicate)) {
+    if (lk_one_in_1000(link, link->rates.duplicate)) {
         link->duplicated++;
         insert(link, when + (int64_t)(draw(link) % (link->rates.overtake_us + 1)) * 1000, frame, len);
     }
-    if (one_in_1000(link, link->rates.reorder)) {
+    if (lk_one_in_1000(link, link->rates.reorder)) {
         link->reordered++;
         when += (int64_t)(draw(link) % (link->rates.overtake_us + 1)) * 1000;
     }

@@ -8,6 +8,7 @@
 #ifndef LINK_H
 #define LINK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <glib.h>
@@ -28,6 +29,9 @@ struct lk_link {
 void lk_init(struct lk_link *link, uint64_t seed, const struct lk_rates *rates);
 void lk_clear(struct lk_link *link);
 void lk_put(struct lk_link *link, int64_t now, const void *frame, size_t len);
+
+/* True once in a while, by the link's own generator. */
+bool lk_one_in_1000(struct lk_link *link, unsigned rate);
 
 /* When the next frame comes out, INT64_MAX when there is none. */
 int64_t lk_deadline(const struct lk_link *link);

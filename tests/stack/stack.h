@@ -3,7 +3,8 @@
  * stack.h: the patched libslirp in process, with a virtual clock.
  *
  * Frames go in with st_input, and what the stack says to the guest comes out
- * of st_next in order. Each TCP flow that the stack opens gets a struct
+ * of st_next in order, behind the guest's network card (card.h), which checks
+ * and does what the stack left to it. Each TCP flow that the stack opens gets a struct
  * st_conn, which plays the embedder: it takes the guest's bytes up to a quota,
  * sends what it was told to send, and counts every callback. st_new fails the
  * test when it cannot work.
@@ -20,6 +21,7 @@
 
 #include "slirp-flow.h"
 #include "frame.h"
+#include "card.h"
 
 struct st_conn {
     struct st_stack *stack;
@@ -64,6 +66,9 @@ struct st_stack {
     GPtrArray *conns; /* struct st_conn, in order of opening */
     void (*on_open)(struct st_conn *conn);
 
+    struct cd_card card;
+    unsigned offload;                                           /* SLIRP_FLOW_OFFLOAD_*, see st_set_offload */
+    bool (*lose)(void *arg);                                    /* true: the packet does not reach the card; or NULL */
     GQueue frames;                                              /* GBytes to the guest */
     void (*to_guest)(const void *frame, size_t len, void *arg); /* in place of the queue */
     void *to_guest_arg;
@@ -73,12 +78,23 @@ struct st_stack {
     uint8_t other_proto;
 };
 
+/* What stacks are born with, by the arguments of a test program: nothing, or
+ * "csum" or "tso". Frames from the guest have their checksums left to the card
+ * then as well. */
+void st_args(int argc, char **argv);
+extern unsigned st_offload;
+
 struct st_stack *st_new(uint16_t mtu);
 struct st_stack *st_new_cfg(const SlirpFlowConfig *cfg);
 void st_config(SlirpFlowConfig *ret_cfg, uint16_t mtu);
 void st_free(struct st_stack *st);
 
+void st_set_offload(struct st_stack *st, unsigned offload);
+
 void st_input(struct st_stack *st, const uint8_t *frame, size_t len);
+
+/* The same with a checksum that is not looked at. */
+void st_input_trusted(struct st_stack *st, const uint8_t *frame, size_t len);
 
 /* The next frame to the guest, parsed; the bytes live until the next call.
  * False: there is none. A frame that does not parse fails the test. */

@@ -1159,7 +1159,7 @@ static void config_refused(void **state)
     assert_null(slirp_flow_new(&cfg, &none, NULL));
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(accept_at_once),
@@ -1200,5 +1200,6 @@ int main(void)
         cmocka_unit_test(config_refused),
     };
 
+    st_args(argc, argv);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

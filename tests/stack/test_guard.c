@@ -652,7 +652,7 @@ static void bounds_time_wait(void **state)
     st_free(st);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(source_guard),
@@ -676,5 +676,6 @@ int main(void)
         cmocka_unit_test(bounds_time_wait),
     };
 
+    st_args(argc, argv);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,6 +13,8 @@
 struct world {
     struct st_stack *st;
     struct lk_link up, down; /* to the stack, to the guest */
+    unsigned lose;           /* of 1000 packets to the guest, whole ones, before its card cuts them */
+    unsigned lost;
     struct gt_conn *guests;
     unsigned n;
     uint64_t hash; /* of everything that came out of both links */
@@ -20,9 +22,14 @@ struct world {
 
 static void from_guest(const uint8_t *frame, size_t len, void *arg)
 {
+    static uint8_t left[FR_MAX];
     struct world *w = arg;
 
-    lk_put(&w->up, w->st->now_ns, frame, len);
+    memcpy(left, frame, len);
+    if (w->st->offload) {
+        fr_partial(left);
+    }
+    lk_put(&w->up, w->st->now_ns, left, len);
 }
 
 static void from_stack(const void *frame, size_t len, void *arg)
@@ -30,6 +37,17 @@ static void from_stack(const void *frame, size_t len, void *arg)
     struct world *w = arg;
 
     lk_put(&w->down, w->st->now_ns, frame, len);
+}
+
+static bool lose_whole(void *arg)
+{
+    struct world *w = arg;
+
+    if (!lk_one_in_1000(&w->down, w->lose)) {
+        return false;
+    }
+    w->lost++;
+    return true;
 }
 
 static void mix(struct world *w, const uint8_t *p, size_t len)
@@ -68,7 +86,11 @@ static bool run(struct world *w, unsigned limit)
         w->st->now_ns = MAX(w->st->now_ns, next);
         while ((b = lk_get(&w->up, w->st->now_ns))) {
             mix(w, g_bytes_get_data(b, NULL), g_bytes_get_size(b));
-            st_input(w->st, g_bytes_get_data(b, NULL), g_bytes_get_size(b));
+            if (w->st->offload) {
+                st_input_trusted(w->st, g_bytes_get_data(b, NULL), g_bytes_get_size(b));
+            } else {
+                st_input(w->st, g_bytes_get_data(b, NULL), g_bytes_get_size(b));
+            }
             g_bytes_unref(b);
         }
         while ((b = lk_get(&w->down, w->st->now_ns))) {
@@ -111,12 +133,17 @@ static uint64_t transfer(uint64_t seed, const struct lk_rates *rates, uint16_t m
     lk_init(&w.down, seed ^ 0xffffffff, rates);
     w.st->to_guest = from_stack;
     w.st->to_guest_arg = &w;
+    if (w.st->offload && rates->drop) {
+        w.lose = rates->drop;
+        w.st->lose = lose_whole;
+    }
     w.st->out = down_data;
     w.st->out_len = down;
     w.st->out_eof = true;
     w.guests = g_new0(struct gt_conn, n);
     for (i = 0; i < n; i++) {
         gt_init(&w.guests[i], (uint16_t)(5000 + i), (uint32_t)(0xfffff000u + i * 77), (uint16_t)(mtu - 40));
+        w.guests[i].tso = w.st->offload & SLIRP_FLOW_OFFLOAD_TSO;
         w.guests[i].send = from_guest;
         w.guests[i].arg = &w;
         w.guests[i].out = up_data;
@@ -137,8 +164,11 @@ static uint64_t transfer(uint64_t seed, const struct lk_rates *rates, uint16_t m
         assert_memory_equal(gt->in->data, down_data, down);
         assert_int_equal(conn->eof, 1);
     }
-    if (rates->drop) {
-        assert_true(w.up.dropped + w.down.dropped > 0);
+    if (rates->drop && up + down >= 100000) {
+        assert_true(w.up.dropped + w.down.dropped + w.lost > 0);
+    }
+    if (w.st->offload & SLIRP_FLOW_OFFLOAD_TSO && down >= 100000 && mtu < 32768) {
+        assert_true(w.st->card.super > 0);
     }
     for (i = 0; i < n; i++) {
         gt_clear(&w.guests[i]);
@@ -259,6 +289,7 @@ static void slow_taker(void **state)
     w.st->eof_reply = true;
     w.guests = &gt;
     gt_init(&gt, 5000, 1, 1460);
+    gt.tso = w.st->offload & SLIRP_FLOW_OFFLOAD_TSO;
     gt.send = from_guest;
     gt.arg = &w;
     gt.out = data;
@@ -283,7 +314,7 @@ static void slow_taker(void **state)
     g_free(data);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(perfect_link),       cmocka_unit_test(dropping_link), cmocka_unit_test(doubling_link),
@@ -292,5 +323,6 @@ int main(void)
         cmocka_unit_test(same_seed_same_run), cmocka_unit_test(slow_taker),
     };
 
+    st_args(argc, argv);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

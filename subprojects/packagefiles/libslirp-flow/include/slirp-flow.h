@@ -10,7 +10,7 @@
  * Threads: none. One instance is used by one thread; instances share nothing.
  *
  * Re-entrancy: every function on a flow may be called from every callback,
- * except send_packet, from which nothing may be called. What goes out on the
+ * except send_packet and send_packetv, from which nothing may be called. What goes out on the
  * wire in consequence (handshake, data, FIN, RST) and every end of a flow is
  * put off until the outermost library call is about to return, so that a flow
  * never disappears under the code that is working on it.
@@ -74,6 +74,28 @@ typedef enum SlirpFlowEnd {
     SLIRP_FLOW_END_SHUTDOWN, /* slirp_flow_free */
 } SlirpFlowEnd;
 
+/* What the guest's network card does in the guest's stead (virtio 1.1, 5.1.6),
+ * on packets to it. Zero, the state at start, means nothing: every packet has
+ * its checksum and fits the MTU. */
+#define SLIRP_FLOW_OFFLOAD_CSUM 0x1u /* completes a TCP or UDP checksum */
+#define SLIRP_FLOW_OFFLOAD_TSO 0x2u /* takes TCP over IPv4 in one piece of up
+                                     * to 64 KiB; only together with CSUM */
+
+/* What goes with a packet to the guest beside its bytes; all zero: nothing.
+ * Offsets count from the start of the Ethernet header. */
+typedef struct SlirpFlowMeta {
+    bool needs_csum; /* the sum at csum_start + csum_offset covers the pseudo
+                      * header only */
+    uint16_t csum_start;
+    uint16_t csum_offset;
+    uint16_t gso_size; /* bytes of TCP payload in each segment that it is to be
+                        * cut into: the guest's MSS; 0: it is one already */
+    uint16_t hdr_len; /* Ethernet, IP and TCP or UDP header; 0 without
+                       * needs_csum */
+} SlirpFlowMeta;
+
+#define SLIRP_FLOW_IOV_MAX 3
+
 /* Callbacks. opaque is the one given to slirp_flow_new. All are required
  * unless said otherwise. */
 typedef struct SlirpFlowOps {
@@ -81,8 +103,17 @@ typedef struct SlirpFlowOps {
     int64_t (*clock_ns)(void *opaque);
 
     /* One Ethernet frame to the guest. It must be taken, queued or dropped at
-     * once; TCP repairs what is dropped. */
+     * once; TCP repairs what is dropped. Not called, and may be NULL, where
+     * there is send_packetv. */
     void (*send_packet)(const void *frame, size_t len, void *opaque);
+
+    /* The same in cnt (1 to SLIRP_FLOW_IOV_MAX) pieces, none of them empty:
+     * bytes from the send buffer of a flow lie there still. The first has the
+     * Ethernet, IP and TCP or UDP header whole. meta asks for no more than
+     * slirp_flow_set_offload has allowed. May be NULL; then nothing can be
+     * allowed. */
+    void (*send_packetv)(const struct iovec *iov, int cnt,
+                         const SlirpFlowMeta *meta, void *opaque);
 
     /* A SYN for an unknown connection. Nothing has been allocated; for
      * PENDING and ACCEPT set *cookie, and tcp_opened follows at once. A
@@ -170,8 +201,21 @@ void slirp_flow_free(Slirp *slirp);
 void slirp_flow_set_guest(Slirp *slirp, const uint8_t mac[6],
                           struct in_addr addr);
 
-/* One Ethernet frame from the guest, without FCS. */
+/* One Ethernet frame from the guest, without FCS. A TCP packet may be longer
+ * than the MTU (one that the guest's card was to segment), up to 64 KiB. */
 void slirp_flow_input(Slirp *slirp, const uint8_t *frame, size_t len);
+
+/* The same, for a frame whose TCP or UDP checksum is not to be looked at: the
+ * guest has left it to its card, or the card has looked. Lengths, the IP
+ * header's own checksum and everything else are checked as ever, and a
+ * fragment's word for its datagram counts for nothing. */
+void slirp_flow_input_trusted(Slirp *slirp, const uint8_t *frame, size_t len);
+
+/* What packets to the guest may leave to its card from now on:
+ * SLIRP_FLOW_OFFLOAD_*. Unknown flags, TSO without CSUM and, without
+ * send_packetv, all of them are ignored. May be called at any time: what was
+ * sent one way is sent again the other way. */
+void slirp_flow_set_offload(Slirp *slirp, unsigned flags);
 
 /* Run what is due by clock_ns; returns milliseconds until it wants to be
  * called again, -1 when no timer runs. Any other call may start one: ask

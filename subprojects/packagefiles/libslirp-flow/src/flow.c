@@ -578,10 +578,62 @@ bool flow_hold(struct mbuf *m)
     return true;
 }
 
+/* The most bytes of a flow in one packet: with TSO as many whole segments of
+ * the guest's MSS as an IPv4 packet holds. Window and congestion go on counting
+ * in segments (t_maxseg). */
+int flow_send_max(const struct tcpcb *tp)
+{
+    const int most = 65535 - sizeof(struct ip) - sizeof(struct tcphdr);
+
+    if (!(tp->t_socket->slirp->fl.offload & SLIRP_FLOW_OFFLOAD_TSO))
+        return tp->t_maxseg;
+    return MAX(most / tp->t_maxseg, 1) * tp->t_maxseg;
+}
+
+/* Data for a packet, len bytes at off in the send buffer, without a copy: m has
+ * the headers only. False when the checksum needs the bytes anyway. A packet is
+ * sent before tcp_output returns, so the buffer does not move under it. */
+bool flow_gather(struct socket *so, struct mbuf *m, size_t off, size_t len)
+{
+    struct tcpcb *tp = sototcpcb(so);
+    struct sbuf *sb = &so->so_snd;
+    size_t right;
+    char *from;
+
+    if (!(so->slirp->fl.offload & SLIRP_FLOW_OFFLOAD_CSUM))
+        return false;
+    g_assert(off + len <= sb->sb_cc);
+    from = sb->sb_rptr + off;
+    if (from >= sb->sb_data + sb->sb_datalen)
+        from -= sb->sb_datalen;
+    right = sb->sb_data + sb->sb_datalen - from;
+    m->m_off.tail[0].iov_base = from;
+    m->m_off.tail[0].iov_len = MIN(right, len);
+    m->m_off.tail[1].iov_base = sb->sb_data;
+    m->m_off.tail[1].iov_len = len - m->m_off.tail[0].iov_len;
+    m->m_off.csum_partial = true;
+    m->m_off.gso_size = len > tp->t_maxseg ? tp->t_maxseg : 0;
+    return true;
+}
+
+/* Send a frame whose first piece has all headers. */
+static void flow_send(Slirp *slirp, const struct iovec *iov, int cnt,
+                      const SlirpFlowMeta *meta)
+{
+    if (ops(slirp)->send_packetv)
+        ops(slirp)->send_packetv(iov, cnt, meta, slirp->opaque);
+    else
+        ops(slirp)->send_packet(iov->iov_base, iov->iov_len, slirp->opaque);
+}
+
 /* Put the Ethernet header in front of a packet and send it. */
 int if_encap(Slirp *slirp, struct mbuf *m)
 {
+    struct iovec iov[SLIRP_FLOW_IOV_MAX];
+    SlirpFlowMeta meta = { 0 };
+    const struct ip *ip = mtod(m, struct ip *);
     struct ethhdr *eh;
+    int i, cnt = 1;
 
     if (!slirp->fl.guest_known || M_ROOMBEFORE(m) < ETH_HLEN)
         return 1;
@@ -589,7 +641,24 @@ int if_encap(Slirp *slirp, struct mbuf *m)
     memcpy(eh->h_dest, slirp->fl.guest_mac, ETH_ALEN);
     memcpy(eh->h_source, slirp->fl.gateway_mac, ETH_ALEN);
     eh->h_proto = htons(ETH_P_IP);
-    ops(slirp)->send_packet(eh, m->m_len + ETH_HLEN, slirp->opaque);
+    iov[0].iov_base = eh;
+    iov[0].iov_len = m->m_len + ETH_HLEN;
+    for (i = 0; i < 2; i++)
+        if (m->m_off.tail[i].iov_len)
+            iov[cnt++] = m->m_off.tail[i];
+    if (m->m_off.csum_partial) {
+        meta.needs_csum = true;
+        meta.csum_start = ETH_HLEN + sizeof(struct ip);
+        if (ip->ip_p == IPPROTO_TCP) {
+            meta.csum_offset = offsetof(struct tcphdr, th_sum);
+            meta.hdr_len = meta.csum_start + sizeof(struct tcphdr);
+        } else {
+            meta.csum_offset = offsetof(struct udphdr, uh_sum);
+            meta.hdr_len = meta.csum_start + sizeof(struct udphdr);
+        }
+        meta.gso_size = m->m_off.gso_size;
+    }
+    flow_send(slirp, iov, cnt, &meta);
     return 1;
 }
 
@@ -597,6 +666,8 @@ static void flow_arp(Slirp *slirp, const uint8_t *frame, size_t len)
 {
     struct flow_state *fs = &slirp->fl;
     uint8_t reply[64] = { 0 };
+    struct iovec iov = { .iov_base = reply, .iov_len = sizeof(reply) };
+    SlirpFlowMeta meta = { 0 };
     struct ethhdr *eh = (struct ethhdr *)reply;
     struct slirp_arphdr ask, *answer = (struct slirp_arphdr *)(reply + ETH_HLEN);
 
@@ -633,13 +704,14 @@ static void flow_arp(Slirp *slirp, const uint8_t *frame, size_t len)
     answer->ar_sip = ask.ar_tip;
     memcpy(answer->ar_tha, fs->guest_mac, ETH_ALEN);
     answer->ar_tip = ask.ar_sip;
-    fs->ops->send_packet(reply, sizeof(reply), slirp->opaque);
+    flow_send(slirp, &iov, 1, &meta);
 }
 
-static void flow_ip(Slirp *slirp, const uint8_t *frame, size_t len)
+static void flow_ip(Slirp *slirp, const uint8_t *frame, size_t len, bool csum_ok)
 {
     struct flow_state *fs = &slirp->fl;
     struct mbuf *m;
+    uint16_t frag;
 
     if (memcmp(frame, fs->gateway_mac, ETH_ALEN) != 0 ||
         len < ETH_HLEN + sizeof(struct ip) || len > ETH_HLEN + 65535) {
@@ -659,10 +731,14 @@ static void flow_ip(Slirp *slirp, const uint8_t *frame, size_t len)
     memcpy(m->m_data, frame, len);
     m->m_data += ETH_HLEN;
     m->m_len = len - ETH_HLEN;
+    /* The datagram that a fragment ends up in is not what was vouched for. */
+    frag = ntohs(mtod(m, struct ip *)->ip_off);
+    m->m_off.csum_ok = csum_ok && !(frag & (IP_MF | IP_OFFMASK));
     ip_input(m);
 }
 
-void slirp_flow_input(Slirp *slirp, const uint8_t *frame, size_t len)
+static void flow_input(Slirp *slirp, const uint8_t *frame, size_t len,
+                       bool csum_ok)
 {
     struct flow_state *fs = &slirp->fl;
     uint16_t type;
@@ -679,12 +755,30 @@ void slirp_flow_input(Slirp *slirp, const uint8_t *frame, size_t len)
     flow_enter(slirp);
     type = (uint16_t)(frame[12] << 8 | frame[13]);
     if (type == ETH_P_IP)
-        flow_ip(slirp, frame, len);
+        flow_ip(slirp, frame, len, csum_ok);
     else if (type == ETH_P_ARP)
         flow_arp(slirp, frame, len);
     else
         fs->stats.drop_frame++;
     flow_leave(slirp);
+}
+
+void slirp_flow_input(Slirp *slirp, const uint8_t *frame, size_t len)
+{
+    flow_input(slirp, frame, len, false);
+}
+
+void slirp_flow_input_trusted(Slirp *slirp, const uint8_t *frame, size_t len)
+{
+    flow_input(slirp, frame, len, true);
+}
+
+void slirp_flow_set_offload(Slirp *slirp, unsigned flags)
+{
+    flags &= SLIRP_FLOW_OFFLOAD_CSUM | SLIRP_FLOW_OFFLOAD_TSO;
+    if (!(flags & SLIRP_FLOW_OFFLOAD_CSUM) || !ops(slirp)->send_packetv)
+        flags = 0;
+    slirp->fl.offload = flags;
 }
 
 /* --- UDP: what udp.c did -------------------------------------------------- */
@@ -716,7 +810,7 @@ void udp_input(struct mbuf *m, int iphlen)
     addr.guest_port = ntohs(uh->uh_sport);
     addr.peer_port = ntohs(uh->uh_dport);
 
-    if (uh->uh_sum) {
+    if (uh->uh_sum && !m->m_off.csum_ok) {
         memset(&((struct ipovly *)ip)->ih_mbuf, 0, sizeof(struct mbuf_ptr));
         ((struct ipovly *)ip)->ih_x1 = 0;
         ((struct ipovly *)ip)->ih_len = uh->uh_ulen;
@@ -746,26 +840,36 @@ bool slirp_flow_udp_push(Slirp *slirp, const SlirpFlowAddr *addr,
 {
     struct udpiphdr *ui;
     struct mbuf *m;
+    bool gather;
 
     if (len > 65535 - sizeof(struct udpiphdr))
         return false;
     flow_enter(slirp);
-    m = flow_packet(slirp, sizeof(*ui) + len);
+    /* A fragmented datagram has its checksum: no card completes that. */
+    gather = len && (slirp->fl.offload & SLIRP_FLOW_OFFLOAD_CSUM) &&
+             sizeof(*ui) + len <= slirp->if_mtu;
+    m = flow_packet(slirp, sizeof(*ui) + (gather ? 0 : len));
     ui = mtod(m, struct udpiphdr *);
     memset(ui, 0, sizeof(*ui));
-    if (len)
+    if (gather) {
+        m->m_off.csum_partial = true;
+        m->m_off.tail[0].iov_base = (void *)data;
+        m->m_off.tail[0].iov_len = len;
+    } else if (len) {
         memcpy(ui + 1, data, len);
+    }
     ui->ui_pr = IPPROTO_UDP;
     ui->ui_len = ui->ui_ulen = htons((uint16_t)(sizeof(struct udphdr) + len));
     ui->ui_src = addr->peer;
     ui->ui_dst = addr->guest;
     ui->ui_sport = htons(addr->peer_port);
     ui->ui_dport = htons(addr->guest_port);
-    ui->ui_sum = cksum(m, m->m_len);
-    if (ui->ui_sum == 0)
+    if (gather)
+        ui->ui_sum = ~cksum(m, offsetof(struct udpiphdr, ui_u));
+    else if ((ui->ui_sum = cksum(m, m->m_len)) == 0)
         ui->ui_sum = 0xffff;
     memset(ui, 0, offsetof(struct ip, ip_src));
-    ((struct ip *)ui)->ip_len = m->m_len;
+    ((struct ip *)ui)->ip_len = sizeof(*ui) + len;
     ((struct ip *)ui)->ip_ttl = IPDEFTTL;
     ((struct ip *)ui)->ip_p = IPPROTO_UDP;
     ip_output(NULL, m);
@@ -1016,7 +1120,8 @@ Slirp *slirp_flow_new(const SlirpFlowConfig *cfg, const SlirpFlowOps *o,
 
     if ((cfg->mtu && (cfg->mtu < SLIRP_FLOW_MTU_MIN ||
                       cfg->mtu > SLIRP_FLOW_MTU_MAX)) ||
-        !flow_unicast(cfg->gateway) || !o->clock_ns || !o->send_packet ||
+        !flow_unicast(cfg->gateway) || !o->clock_ns ||
+        (!o->send_packet && !o->send_packetv) ||
         !o->tcp_open || !o->tcp_opened || !o->tcp_data || !o->tcp_eof ||
         !o->tcp_writable || !o->tcp_closed || !o->udp_input)
         return NULL;

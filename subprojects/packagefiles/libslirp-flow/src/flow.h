@@ -10,6 +10,7 @@
 
 struct mbuf;
 struct socket;
+struct tcpcb;
 struct tcpiphdr;
 
 /* Flows in TIME-WAIT at most; the oldest goes first. They protect against old
@@ -62,6 +63,7 @@ struct flow_state {
     bool arp_all;
     uint8_t secret[32];
     unsigned depth; /* nested library calls */
+    unsigned offload; /* SLIRP_FLOW_OFFLOAD_* */
     struct socket *todo_head, *todo_tail;
     size_t max_flows, nflows, ntime_wait;
     bool ticking;
@@ -81,5 +83,7 @@ void flow_closed(struct socket *so);
 void flow_time_wait(struct socket *so);
 void flow_other(struct mbuf *m, uint8_t proto);
 bool flow_hold(struct mbuf *m);
+int flow_send_max(const struct tcpcb *tp);
+bool flow_gather(struct socket *so, struct mbuf *m, size_t off, size_t len);
 
 #endif
