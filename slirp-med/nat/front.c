@@ -291,7 +291,10 @@ static void one_frame(struct sm_front *front, const struct sm_frame *frame)
         add_other(front, v.other, v.proto, &v.dst);
         break;
     case SM_GUARD_PASS_IP:
-        slirp_flow_input(front->slirp, frame->data, v.frame_len);
+        if (v.csum_ok)
+            slirp_flow_input_trusted(front->slirp, frame->data, v.frame_len);
+        else
+            slirp_flow_input(front->slirp, frame->data, v.frame_len);
         break;
     case SM_GUARD_PASS_ARP:
         n = sm_arp_answer(&front->cfg.net.link, frame->data, v.frame_len, front->read_buf);
@@ -310,10 +313,23 @@ static void one_frame(struct sm_front *front, const struct sm_frame *frame)
         sm_front_emit(front, front->read_buf, n);
 }
 
+/* What this guest's driver has agreed to by now. */
+static void heed_offloads(struct sm_front *front)
+{
+    uint32_t tx = front->port->tx_offloads;
+
+    front->guard.offloads = front->port->rx_offloads;
+    if (tx == front->tx_offloads)
+        return;
+    front->tx_offloads = tx;
+    slirp_flow_set_offload(front->slirp, (tx & SM_OFFLOAD_NEEDS_CSUM ? SLIRP_FLOW_OFFLOAD_CSUM : 0) |
+                                             (tx & SM_OFFLOAD_GSO(SM_GSO_TCPV4) ? SLIRP_FLOW_OFFLOAD_TSO : 0));
+}
+
 void sm_front_input(struct sm_front *front, const struct sm_frame *frames, unsigned n)
 {
     front->in_batch = n > 1;
-    front->guard.offloads = front->port->rx_offloads; /* what this guest has agreed to by now */
+    heed_offloads(front);
     for (unsigned i = 0; i < n && !front->dead; i++)
         one_frame(front, &frames[i]);
     front->in_batch = false;
@@ -357,10 +373,22 @@ static int64_t stack_clock(void *opaque)
     return sm_front_now(opaque) * 1000;
 }
 
-static void stack_send(const void *frame, size_t len, void *opaque)
+static void stack_send(const struct iovec *iov, int cnt, const SlirpFlowMeta *meta, void *opaque)
 {
-    sm_front_emit(opaque, frame, len);
+    struct sm_front *front = opaque;
+    struct sm_frame_out out = {.iov = iov, .n_iov = (unsigned)cnt};
+
+    if (meta->needs_csum)
+        out.offload = (struct sm_offload){.flags = SM_OFFLOAD_NEEDS_CSUM,
+                                          .gso_type = meta->gso_size ? SM_GSO_TCPV4 : SM_GSO_NONE,
+                                          .gso_size = meta->gso_size,
+                                          .hdr_len = meta->hdr_len,
+                                          .csum_start = meta->csum_start,
+                                          .csum_offset = meta->csum_offset};
+    if (sm_port_send(front->port, &out) < 0)
+        sm_front_fail(front, "the guest's network device is gone");
 }
+_Static_assert(SLIRP_FLOW_IOV_MAX <= SM_PORT_IOV_MAX, "what libslirp gathers, a port takes");
 
 static void stack_other(uint8_t proto, struct in_addr src, struct in_addr dst, void *opaque)
 {
@@ -400,7 +428,7 @@ static void stack_closed(void *cookie, SlirpFlowEnd how, void *opaque)
 
 static const SlirpFlowOps stack_ops = {
     .clock_ns = stack_clock,
-    .send_packet = stack_send,
+    .send_packetv = stack_send,
     .tcp_open = stack_open,
     .tcp_opened = stack_opened,
     .tcp_data = stack_data,
@@ -529,6 +557,7 @@ static bool on_turn_end(void *data)
 {
     struct sm_front *front = data;
 
+    heed_offloads(front);
     run_list(front, &front->ready);
     if (front->stalled.length > 0 && !sm_port_congested(front->port) &&
         front->stats.queued_now <= SM_FRONT_QUEUED_TOTAL)
@@ -616,6 +645,7 @@ struct sm_front *sm_front_new(struct sm_loop *loop, const struct sm_front_config
     }
     front->channel = sm_channel_new(loop, channel_fd, false, &channel_ops, front);
     front->reading = true;
+    heed_offloads(front);
     sm_loop_set_turn_end(loop, on_turn_end, front);
     watch_port(front);
     return front;

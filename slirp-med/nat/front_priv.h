@@ -59,6 +59,7 @@ struct sm_front {
     struct sm_timer retry_timer; /* stalled flows look again */
 
     struct sm_guard guard;
+    uint32_t tx_offloads; /* the port's, as the stack has been told */
     struct sm_dhcp dhcp;
     struct sm_echo echo;
     struct sm_holds holds;

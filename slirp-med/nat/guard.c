@@ -57,6 +57,44 @@ static enum sm_guard_action pass(struct sm_guard_verdict *v, enum sm_guard_actio
     return v->action = action;
 }
 
+/* Metadata that this guest's driver and we have agreed on, whatever the frame is. */
+static bool offload_known(const struct sm_guard *g, const struct sm_offload *o)
+{
+    if (o->gso_type >= SM_GSO_COUNT || (o->flags & ~g->offloads))
+        return false;
+    if (o->gso_type == SM_GSO_NONE)
+        return !(o->flags & SM_OFFLOAD_ECN);
+    /* Who cuts has to sum. */
+    return (g->offloads & SM_OFFLOAD_GSO(o->gso_type)) && (o->flags & SM_OFFLOAD_NEEDS_CSUM);
+}
+
+/* A transport header as it was found; offsets from the start of the frame. */
+struct found {
+    uint8_t proto;
+    uint8_t tcp_flags;
+    size_t ip, l4, payload, end;
+};
+
+/* A checksum that is left to us is where this protocol has it (CVE-2024-11614: a csum_start behind the packet), and of a
+ * packet that is to be cut each segment is one that the link has room for. */
+static bool offload_fits(const struct sm_guard *g, const struct sm_frame *frame, const struct found *f)
+{
+    const struct sm_offload *o = &frame->offload;
+
+    if (!(o->flags & SM_OFFLOAD_NEEDS_CSUM))
+        return true;
+    if (f->proto != SM_IPPROTO_TCP && f->proto != SM_IPPROTO_UDP)
+        return false;
+    if (o->csum_start != f->l4 || o->csum_offset != (f->proto == SM_IPPROTO_TCP ? SM_TCP_CSUM : SM_UDP_CSUM) ||
+        o->hdr_len > frame->len)
+        return false;
+    if (o->gso_type == SM_GSO_NONE)
+        return true;
+    return f->proto == SM_IPPROTO_TCP && o->gso_size > 0 && o->gso_size <= f->end - f->payload &&
+           f->payload - f->ip + o->gso_size <= g->link.mtu && o->hdr_len >= f->payload &&
+           (!(o->flags & SM_OFFLOAD_ECN) || (f->tcp_flags & SM_TCP_CWR));
+}
+
 /* IPv6 has no way out; its destination is only wanted for the record. */
 static enum sm_guard_action judge_ipv6(struct sm_guard_verdict *v, struct sm_rd *r)
 {
@@ -141,18 +179,19 @@ static enum sm_guard_action judge_fragment(struct sm_guard *g, struct sm_guard_v
 }
 
 /* The transport header of a whole (not fragmented) packet. */
-static enum sm_guard_action judge_transport(const struct sm_guard *g, struct sm_guard_verdict *v, struct sm_rd r,
-                                            uint32_t src, uint32_t dst)
+static enum sm_guard_action judge_transport(const struct sm_guard *g, struct sm_guard_verdict *v,
+                                            const struct sm_frame *frame, struct sm_rd r, uint32_t src, uint32_t dst)
 {
     const struct sm_link *link = &g->link;
     size_t all = sm_rd_left(&r);
+    struct found f = {.proto = v->proto, .ip = SM_ETH_HLEN, .l4 = v->l4, .end = v->frame_len};
 
     if (v->proto == SM_IPPROTO_ICMP) {
         uint8_t type = sm_rd_u8(&r), code = sm_rd_u8(&r);
         sm_rd_skip(&r, 6);
         if (r.bad || type != 8 || code != 0 || dst != link->gateway || src != link->guest)
             return refuse(v, SM_GUARD_ICMP);
-        return pass(v, SM_GUARD_PASS_ECHO);
+        return offload_fits(g, frame, &f) ? pass(v, SM_GUARD_PASS_ECHO) : refuse(v, SM_GUARD_OFFLOAD);
     }
 
     uint16_t sport = sm_rd_u16(&r), dport = sm_rd_u16(&r);
@@ -161,6 +200,9 @@ static enum sm_guard_action judge_transport(const struct sm_guard *g, struct sm_
         sm_rd_skip(&r, 2);
         if (r.bad || ulen < SM_UDP_HLEN || ulen > all)
             return refuse(v, SM_GUARD_L4_HEADER);
+        f.payload = f.l4 + SM_UDP_HLEN;
+        if (!offload_fits(g, frame, &f))
+            return refuse(v, SM_GUARD_OFFLOAD);
         if (dport == 67 && (dst == UINT32_MAX || dst == sm_link_broadcast(link) || dst == link->gateway)) {
             v->l4 += SM_UDP_HLEN;
             v->frame_len = v->l4 + ulen - SM_UDP_HLEN;
@@ -169,8 +211,12 @@ static enum sm_guard_action judge_transport(const struct sm_guard *g, struct sm_
     } else {
         sm_rd_skip(&r, 8);
         size_t header = (size_t)(sm_rd_u8(&r) >> 4) * 4;
+        f.tcp_flags = sm_rd_u8(&r);
         if (r.bad || header < SM_TCP_HLEN || header > all)
             return refuse(v, SM_GUARD_L4_HEADER);
+        f.payload = f.l4 + header;
+        if (!offload_fits(g, frame, &f))
+            return refuse(v, SM_GUARD_OFFLOAD);
     }
     if (src == 0)
         return refuse(v, SM_GUARD_IP_SOURCE);
@@ -181,7 +227,8 @@ static enum sm_guard_action judge_transport(const struct sm_guard *g, struct sm_
     return pass(v, SM_GUARD_PASS_IP);
 }
 
-static enum sm_guard_action judge_ipv4(struct sm_guard *g, struct sm_guard_verdict *v, struct sm_rd *r, int64_t now_us)
+static enum sm_guard_action judge_ipv4(struct sm_guard *g, struct sm_guard_verdict *v, const struct sm_frame *frame,
+                                       struct sm_rd *r, int64_t now_us)
 {
     const struct sm_link *link = &g->link;
     size_t in_frame = sm_rd_left(r);
@@ -223,7 +270,10 @@ static enum sm_guard_action judge_ipv4(struct sm_guard *g, struct sm_guard_verdi
         return refuse(v, SM_GUARD_IP_PROTO);
     }
     if (!fragment)
-        return judge_transport(g, v, payload, src, dst);
+        return judge_transport(g, v, frame, payload, src, dst);
+    /* A kernel sums before it cuts a datagram into fragments. */
+    if (frame->offload.flags & SM_OFFLOAD_NEEDS_CSUM)
+        return refuse(v, SM_GUARD_OFFLOAD);
     if (src == 0)
         return refuse(v, SM_GUARD_IP_SOURCE);
     if (is_group(link, dst))
@@ -236,26 +286,6 @@ static enum sm_guard_action judge_ipv4(struct sm_guard *g, struct sm_guard_verdi
                         .payload = payload.p,
                         .len = payload.len};
     return judge_fragment(g, v, &f, now_us);
-}
-
-/* Metadata from a ring is guest bytes as well (CVE-2024-11614: a csum_start behind the packet). */
-static bool offload_ok(const struct sm_guard *g, const struct sm_frame *frame)
-{
-    const struct sm_offload *o = &frame->offload;
-
-    if (o->flags == 0 && o->gso_type == SM_GSO_NONE)
-        return true;
-    if (o->gso_type >= SM_GSO_COUNT || (o->flags & ~(SM_OFFLOAD_NEEDS_CSUM | SM_OFFLOAD_CSUM_OK)))
-        return false;
-    if ((o->flags & g->offloads) != o->flags)
-        return false;
-    if (o->gso_type != SM_GSO_NONE &&
-        (!(g->offloads & 1u << (16 + o->gso_type)) || o->gso_size == 0 || !(o->flags & SM_OFFLOAD_NEEDS_CSUM)))
-        return false;
-    if (!(o->flags & SM_OFFLOAD_NEEDS_CSUM))
-        return true;
-    return o->csum_start >= SM_ETH_HLEN + SM_IP_HLEN && (size_t)o->csum_start + o->csum_offset + 2 <= frame->len &&
-           o->hdr_len <= frame->len;
 }
 
 static enum sm_guard_action judge(struct sm_guard *g, struct sm_guard_verdict *v, const struct sm_frame *frame,
@@ -278,13 +308,16 @@ static enum sm_guard_action judge(struct sm_guard *g, struct sm_guard_verdict *v
         return refuse(v, SM_GUARD_DST_MAC);
     if (frame->len > max)
         return refuse(v, SM_GUARD_OVERSIZE);
-    if (!offload_ok(g, frame))
+    if (!offload_known(g, &frame->offload))
         return refuse(v, SM_GUARD_OFFLOAD);
+    v->csum_ok = frame->offload.flags & (SM_OFFLOAD_NEEDS_CSUM | SM_OFFLOAD_CSUM_OK);
 
     switch (type) {
     case SM_ETHERTYPE_IPV4:
-        return judge_ipv4(g, v, &r, now_us);
+        return judge_ipv4(g, v, frame, &r, now_us);
     case SM_ETHERTYPE_ARP:
+        if (frame->offload.flags & SM_OFFLOAD_NEEDS_CSUM)
+            return refuse(v, SM_GUARD_OFFLOAD);
         return judge_arp(g, v, &r);
     case SM_ETHERTYPE_IPV6:
         return judge_ipv6(v, &r);

@@ -9,6 +9,11 @@
  * flow/msg.h). Checksums are libslirp's to check, lengths are ours. The guard knows no policy: addresses inside or
  * outside are the core's business, except that broadcast and multicast have no flow.
  *
+ * Metadata of a frame (struct sm_offload) is guest bytes as well. It is held against the headers as they are found, and
+ * nothing is ever reached by it: a checksum may be left to us only at the place where TCP or UDP has it, and only a TCP
+ * packet may be longer than the MTU, if the segments that it asks to be cut into are not. hdr_len is a hint (virtio 1.1,
+ * 5.1.6.2) that nobody here takes, but one that cuts into the headers or lies behind the frame is no driver's.
+ *
  * SM_GUARD_REASONS is the whole table: name, text, and how it is reported (-1: only counted).
  * Sources: RFC 791, RFC 826, RFC 1122 3.2.1, RFC 1858, RFC 6274 (security assessment of IPv4).
  */
@@ -74,6 +79,7 @@ struct sm_guard_verdict {
     enum sm_flow_other other;
     uint8_t proto;      /* IP protocol or IPv6 next header; 0 where there is none */
     struct sm_addr dst; /* family none where there is none */
+    bool csum_ok; /* the guest left the TCP or UDP checksum to us, or its kernel has seen to it: not to be looked at */
     /* For PASS_*: the frame without padding, and where the transport part starts in it (DHCP: the BOOTP message). */
     size_t frame_len;
     size_t l4;
@@ -81,7 +87,7 @@ struct sm_guard_verdict {
 
 struct sm_guard {
     struct sm_link link;
-    uint32_t offloads; /* the port's rx_offloads now: metadata that it cannot have is refused */
+    uint32_t offloads; /* the port's rx_offloads now: what is not in it was not negotiated, and is refused */
     struct sm_frags frags;
     uint64_t counts[SM_GUARD_REASON_COUNT];
 };

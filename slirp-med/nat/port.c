@@ -156,6 +156,14 @@ int sm_port_connect(struct sm_port *port, int fd)
 
 /* ---- frames ---- */
 
+/* A guest that has started again may not do any more what its driver did before. */
+static bool may_ask(const struct sm_port *port, const struct sm_offload *o)
+{
+    uint32_t asks = o->flags | (o->gso_type == SM_GSO_NONE ? 0u : SM_OFFLOAD_GSO(o->gso_type));
+
+    return (asks & ~port->tx_offloads) == 0;
+}
+
 int sm_port_read(struct sm_port *port, struct sm_frame *frames, unsigned n)
 {
     int got = 0;
@@ -195,7 +203,7 @@ static void queue_push(struct sm_port *port, const struct sm_frame_out *frame)
 
 int sm_port_send(struct sm_port *port, const struct sm_frame_out *frame)
 {
-    if (!port->connected) {
+    if (!port->connected || !may_ask(port, &frame->offload)) {
         port->tx_dropped++;
         return 0;
     }
@@ -222,7 +230,13 @@ int sm_port_flush(struct sm_port *port)
         struct sm_frame_out out[16];
         struct iovec iov[16];
         unsigned n = 0;
-        for (struct sm_port_queued *q = port->head; q && n < SM_ARRAY_LEN(out); q = q->next, n++) {
+        if (!may_ask(port, &port->head->offload)) {
+            port->tx_dropped++;
+            queue_pop(port);
+            continue;
+        }
+        for (struct sm_port_queued *q = port->head; q && n < SM_ARRAY_LEN(out) && may_ask(port, &q->offload);
+             q = q->next, n++) {
             iov[n] = (struct iovec){.iov_base = q->data, .iov_len = q->len};
             out[n] = (struct sm_frame_out){.iov = &iov[n], .n_iov = 1, .offload = q->offload};
         }

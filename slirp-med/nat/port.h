@@ -10,8 +10,9 @@
  *  - write() takes frames as lists of parts, so that a header and a piece of a socket buffer need no copy in between;
  *  - each frame carries what virtio_net_hdr carries (virtio 1.1, 5.1.6): whether its checksum is to be trusted or
  * completed, and how it is to be segmented. A port says which of these it can do: rx_offloads what frames that are read
- * may carry, tx_offloads what frames that are written may ask for; frames given to it never ask for more. Both may change
- * between two calls: a guest that starts again negotiates anew.
+ * may carry, tx_offloads what frames that are written may ask for. Both may change between two calls: a guest that starts
+ * again negotiates anew. write() never gets a frame that asks for more than tx_offloads at that moment: one that waited
+ * while it changed is dropped and counted.
  *
  * A kind whose `connect` is not NULL may be without a guest: at first, and again when the VMM has gone. What is sent
  * meanwhile is dropped and counted, and the front goes on; sm_port_connect() brings the next VMM's descriptor.
@@ -45,7 +46,11 @@
 enum sm_offload_flag {
     SM_OFFLOAD_NEEDS_CSUM = 1 << 0, /* the sum at csum_start + csum_offset holds the pseudo header's part only */
     SM_OFFLOAD_CSUM_OK = 1 << 1,    /* the transport checksum was checked, or never left this machine */
+    SM_OFFLOAD_ECN = 1 << 2,        /* with SM_GSO_TCPV4: the header has CWR, which only the first segment gets */
+    SM_OFFLOAD_BAD = 1 << 7,        /* something that has no name here; no port may carry it, so the guard refuses it */
 };
+/** A kind of segmentation in a port's rx_offloads and tx_offloads. */
+#define SM_OFFLOAD_GSO(type) (1u << (16 + (type)))
 
 enum sm_gso { SM_GSO_NONE, SM_GSO_TCPV4, SM_GSO_COUNT };
 
@@ -106,7 +111,7 @@ struct sm_port {
     int fd;           /* the connection, or -1; owned by the port */
     bool connected;   /* there is a guest's side */
     size_t max_frame; /* the largest frame that is read; a read buffer holds one byte more, to see what is too long */
-    uint32_t rx_offloads; /* enum sm_offload_flag, and 1 << (16 + enum sm_gso): what frames that are read may carry */
+    uint32_t rx_offloads; /* enum sm_offload_flag, and SM_OFFLOAD_GSO(): what frames that are read may carry */
     uint32_t tx_offloads; /* the same for frames that are written */
 
     /* Readiness; sm_port_start(). */

@@ -30,7 +30,10 @@
 #define SM_IPPROTO_TCP 6
 #define SM_IPPROTO_UDP 17
 #define SM_UDP_HLEN 8
+#define SM_UDP_CSUM 6 /* offset of the checksum in the header */
 #define SM_TCP_HLEN 20
+#define SM_TCP_CSUM 16
+#define SM_TCP_CWR 0x80
 
 /** Bounds of --mtu: RFC 791's least reassembly size, and the largest that a 16-bit total length leaves for tap
  * (slirp4netns uses it too). */

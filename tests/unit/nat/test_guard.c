@@ -392,45 +392,283 @@ static void test_fragment_bounds(void **state)
     assert_true(passed * 1480 > SM_FRAGS_BYTES_MAX - 1480);
 }
 
+/* ---- what goes with a frame beside its bytes ---- */
+
+#define CSUM SM_OFFLOAD_NEEDS_CSUM
+#define OK SM_OFFLOAD_CSUM_OK
+#define ECN SM_OFFLOAD_ECN
+#define TSO SM_OFFLOAD_GSO(SM_GSO_TCPV4)
+#define EVERYTHING (CSUM | OK | ECN | TSO)
+
+enum kind { SYN, BIG, BIG_CWR, UDP, DHCP, ECHO, FRAGMENT, ARP, IPV6, KINDS };
+
+static void make(enum kind kind, struct buf *b)
+{
+    static uint8_t data[65495];
+    static struct buf m;
+
+    switch (kind) {
+    case SYN: /* 34 + 24 */
+        good_syn(b);
+        break;
+    case BIG: /* 34 + 20 + 60000 */
+        tcp_frame(b, GUEST, WORLD, 40000, 443, 1000, 0, TCP_ACK, data, 60000);
+        break;
+    case BIG_CWR:
+        tcp_frame(b, GUEST, WORLD, 40000, 443, 1000, 0, TCP_ACK | SM_TCP_CWR, data, 60000);
+        break;
+    case UDP: /* 34 + 8 + 5 */
+        good_udp(b);
+        break;
+    case DHCP:
+        dhcp_message(&m, 0, 0, (const uint8_t *)"\x35\x01\x01\xff", 4);
+        udp_frame(b, GUEST, test_link.gateway, 68, 67, m.data, m.len);
+        break;
+    case ECHO:
+        echo_frame(b, test_link.gateway, data, 100);
+        break;
+    case FRAGMENT:
+        ip_frame(b, GUEST, WORLD, SM_IPPROTO_UDP, 5, SM_IP_MF, data, 1480);
+        break;
+    case ARP:
+        arp_frame(b, 1, GUEST, test_link.gateway);
+        break;
+    case IPV6:
+        good_syn(b);
+        sm_put_u16(b->data + 12, SM_ETHERTYPE_IPV6);
+        break;
+    case KINDS:
+        fail();
+    }
+}
+
+#define PASSES SM_GUARD_NONE
+#define REFUSED SM_GUARD_OFFLOAD
+
+/* What each frame may say of itself, when what is in rx was negotiated. */
+static const struct offload_row {
+    const char *what;
+    enum kind kind;
+    uint32_t rx;
+    struct sm_offload o;
+    enum sm_guard_reason reason;
+} offload_rows[] = {
+#define META(f, type, size, hdr, start, offset)                                                                        \
+    {                                                                                                                  \
+        .flags = (f), .gso_type = (type), .gso_size = (size), .hdr_len = (hdr), .csum_start = (start),                 \
+        .csum_offset = (offset)                                                                                        \
+    }
+#define GSO SM_GSO_TCPV4
+    {"nothing", SYN, EVERYTHING, META(0, 0, 0, 0, 0, 0), PASSES},
+    {"noise without a flag means nothing", SYN, 0, META(0, 0, 77, 0xffff, 0xffff, 0xffff), PASSES},
+    {"a partial sum", SYN, CSUM, META(CSUM, 0, 0, 0, 34, 16), PASSES},
+    {"... with a hint", SYN, CSUM, META(CSUM, 0, 0, 58, 34, 16), PASSES},
+    {"... of UDP", UDP, CSUM, META(CSUM, 0, 0, 0, 34, 6), PASSES},
+    {"... of DHCP", DHCP, CSUM, META(CSUM, 0, 0, 0, 34, 6), PASSES},
+    {"a sum that was checked", SYN, OK, META(OK, 0, 0, 0, 0, 0), PASSES},
+    {"... of what has none", ARP, OK, META(OK, 0, 0, 0, 0, 0), PASSES},
+    {"a fragment whose sum was checked", FRAGMENT, OK, META(OK, 0, 0, 0, 0, 0), PASSES},
+    {"a packet to be cut", BIG, EVERYTHING, META(CSUM, GSO, 1460, 54, 34, 16), PASSES},
+    {"... in tiny pieces", BIG, EVERYTHING, META(CSUM, GSO, 1, 54, 34, 16), PASSES},
+    {"... with more than the headers up front", BIG, EVERYTHING, META(CSUM, GSO, 1460, 1000, 34, 16), PASSES},
+    {"... with CWR in its first", BIG_CWR, EVERYTHING, META(CSUM | ECN, GSO, 1460, 54, 34, 16), PASSES},
+    {"... that is one piece", SYN, EVERYTHING, META(CSUM, GSO, 0, 58, 34, 16), REFUSED},
+
+    {"no partial sum was agreed", SYN, OK | TSO, META(CSUM, 0, 0, 0, 34, 16), REFUSED},
+    {"no checked sum was agreed", SYN, CSUM | TSO, META(OK, 0, 0, 0, 0, 0), REFUSED},
+    {"no cutting was agreed", BIG, CSUM | OK | ECN, META(CSUM, GSO, 1460, 54, 34, 16), REFUSED},
+    {"no ECN was agreed", BIG_CWR, CSUM | TSO, META(CSUM | ECN, GSO, 1460, 54, 34, 16), REFUSED},
+    {"a port without any", BIG, 0, META(CSUM, GSO, 1460, 54, 34, 16), REFUSED},
+    {"a flag without a name", SYN, EVERYTHING, META(SM_OFFLOAD_BAD, 0, 0, 0, 0, 0), REFUSED},
+    {"... beside a good one", SYN, EVERYTHING, META(CSUM | SM_OFFLOAD_BAD, 0, 0, 0, 34, 16), REFUSED},
+    {"another flag", SYN, EVERYTHING, META(0x40, 0, 0, 0, 0, 0), REFUSED},
+    {"a type without a name", BIG, EVERYTHING, META(CSUM, SM_GSO_COUNT, 1460, 54, 34, 16), REFUSED},
+    {"... far away", BIG, EVERYTHING, META(CSUM, 255, 1460, 54, 34, 16), REFUSED},
+    {"ECN without a type", BIG_CWR, EVERYTHING, META(CSUM | ECN, 0, 1460, 54, 34, 16), SM_GUARD_OVERSIZE},
+    {"... on a short one", SYN, EVERYTHING, META(CSUM | ECN, 0, 0, 0, 34, 16), REFUSED},
+    {"ECN without CWR", BIG, EVERYTHING, META(CSUM | ECN, GSO, 1460, 54, 34, 16), REFUSED},
+
+    {"csum_start before the header", SYN, CSUM, META(CSUM, 0, 0, 0, 33, 16), REFUSED},
+    {"... behind it", SYN, CSUM, META(CSUM, 0, 0, 0, 35, 16), REFUSED},
+    {"... at the IP header", SYN, CSUM, META(CSUM, 0, 0, 0, 14, 16), REFUSED},
+    {"... zero", SYN, CSUM, META(CSUM, 0, 0, 0, 0, 16), REFUSED},
+    {"... at the end (CVE-2024-11614)", SYN, CSUM, META(CSUM, 0, 0, 0, 58, 16), REFUSED},
+    {"... one behind what is left", SYN, CSUM, META(CSUM, 0, 0, 0, 41, 16), REFUSED},
+    {"... as far as it goes", SYN, CSUM, META(CSUM, 0, 0, 0, 0xffff, 0xffff), REFUSED},
+    {"a sum that wraps around to the right place", SYN, CSUM, META(CSUM, 0, 0, 0, 0xfff0, 66), REFUSED},
+    {"the right place by another way", SYN, CSUM, META(CSUM, 0, 0, 0, 14, 36), REFUSED},
+    {"UDP's place in TCP", SYN, CSUM, META(CSUM, 0, 0, 0, 34, 6), REFUSED},
+    {"TCP's place in UDP", UDP, CSUM, META(CSUM, 0, 0, 0, 34, 16), REFUSED},
+    {"... in DHCP", DHCP, CSUM, META(CSUM, 0, 0, 0, 34, 16), REFUSED},
+    {"csum_offset zero", SYN, CSUM, META(CSUM, 0, 0, 0, 34, 0), REFUSED},
+    {"... behind the packet", UDP, CSUM, META(CSUM, 0, 0, 0, 34, 12), REFUSED},
+    {"a partial sum of ICMP", ECHO, CSUM, META(CSUM, 0, 0, 0, 34, 2), REFUSED},
+    {"... of a fragment", FRAGMENT, CSUM, META(CSUM, 0, 0, 0, 34, 6), REFUSED},
+    {"... of ARP", ARP, CSUM, META(CSUM, 0, 0, 0, 34, 6), REFUSED},
+    {"IPv6 is refused as what it is", IPV6, CSUM, META(CSUM, 0, 0, 0, 54, 16), SM_GUARD_IPV6},
+
+    {"gso_size zero", BIG, EVERYTHING, META(CSUM, GSO, 0, 54, 34, 16), REFUSED},
+    {"... too long for the link", BIG, EVERYTHING, META(CSUM, GSO, 1461, 54, 34, 16), REFUSED},
+    {"... more than there is", BIG, EVERYTHING, META(CSUM, GSO, 60001, 54, 34, 16), REFUSED},
+    {"... as much as there can be", BIG, EVERYTHING, META(CSUM, GSO, 0xffff, 54, 34, 16), REFUSED},
+    {"... of a packet without data", SYN, EVERYTHING, META(CSUM, GSO, 1460, 58, 34, 16), REFUSED},
+    {"cutting without summing", BIG, EVERYTHING, META(0, GSO, 1460, 54, 34, 16), REFUSED},
+    {"... with a sum that was checked", BIG, EVERYTHING, META(OK, GSO, 1460, 54, 34, 16), REFUSED},
+    {"UDP to be cut", UDP, EVERYTHING, META(CSUM, GSO, 2, 42, 34, 6), REFUSED},
+    {"DHCP to be cut", DHCP, EVERYTHING, META(CSUM, GSO, 100, 42, 34, 6), REFUSED},
+    {"ICMP to be cut", ECHO, EVERYTHING, META(CSUM, GSO, 50, 42, 34, 2), REFUSED},
+    {"ARP to be cut", ARP, EVERYTHING, META(CSUM, GSO, 10, 42, 34, 16), REFUSED},
+    {"a fragment to be cut", FRAGMENT, EVERYTHING, META(CSUM, GSO, 100, 42, 34, 6), REFUSED},
+    {"IPv6 to be cut", IPV6, EVERYTHING, META(CSUM, GSO, 1440, 74, 54, 16), SM_GUARD_IPV6},
+    {"hdr_len inside the headers", BIG, EVERYTHING, META(CSUM, GSO, 1460, 53, 34, 16), REFUSED},
+    {"... zero", BIG, EVERYTHING, META(CSUM, GSO, 1460, 0, 34, 16), REFUSED},
+    {"... behind the frame", BIG, EVERYTHING, META(CSUM, GSO, 1460, 60055, 34, 16), REFUSED},
+    {"... of a short one", SYN, CSUM, META(CSUM, 0, 0, 59, 34, 16), REFUSED},
+    {"a long packet that nobody is to cut", BIG, EVERYTHING, META(CSUM, 0, 0, 54, 34, 16), SM_GUARD_OVERSIZE},
+    {"... with a size, but no type", BIG, EVERYTHING, META(CSUM, 0, 1460, 54, 34, 16), SM_GUARD_OVERSIZE},
+#undef META
+#undef GSO
+};
+
+static struct sm_guard_verdict judge_with(const struct buf *b, const struct sm_offload *o)
+{
+    uint8_t *exact = malloc(b->len ? b->len : 1);
+    assert_non_null(exact);
+    memcpy(exact, b->data, b->len);
+    struct sm_frame f = {.data = exact, .cap = b->len, .len = b->len, .offload = *o};
+    struct sm_guard_verdict v = sm_guard_judge(&guard, &f, 0);
+    free(exact);
+    return v;
+}
+
 static void test_offload(void **state)
 {
     static struct buf b;
-    struct sm_frame f = {.data = b.data, .cap = sizeof(b.data)};
 
-    /* A port without offload cannot have metadata. */
-    good_syn(&b);
-    f.len = b.len;
-    f.offload.flags = SM_OFFLOAD_CSUM_OK;
-    assert_int_equal(sm_guard_judge(&guard, &f, 0).reason, SM_GUARD_OFFLOAD);
+    for (size_t i = 0; i < SM_ARRAY_LEN(offload_rows); i++) {
+        const struct offload_row *row = &offload_rows[i];
+        sm_guard_init(&guard, &test_link, row->rx);
+        make(row->kind, &b);
+        struct sm_guard_verdict v = judge_with(&b, &row->o);
+        if (v.reason != row->reason)
+            fail_msg("%s: %s, want %s", row->what, sm_guard_reason_name(v.reason), sm_guard_reason_name(row->reason));
+        bool passes = v.action != SM_GUARD_DROP && v.action != SM_GUARD_REPORT;
+        assert_int_equal(passes, row->reason == PASSES);
+        if (passes)
+            assert_int_equal(v.csum_ok, (row->o.flags & (CSUM | OK)) != 0);
+    }
+}
 
-    sm_guard_init(&guard, &test_link, SM_OFFLOAD_NEEDS_CSUM | SM_OFFLOAD_CSUM_OK | 1u << (16 + SM_GSO_TCPV4));
-    assert_int_equal(sm_guard_judge(&guard, &f, 0).action, SM_GUARD_PASS_IP);
-    f.offload = (struct sm_offload){.flags = SM_OFFLOAD_NEEDS_CSUM, .csum_start = 34, .csum_offset = 16};
-    assert_int_equal(sm_guard_judge(&guard, &f, 0).action, SM_GUARD_PASS_IP);
-    f.offload.csum_start = (uint16_t)(f.len - 17); /* one byte behind the end (CVE-2024-11614) */
-    assert_int_equal(sm_guard_judge(&guard, &f, 0).reason, SM_GUARD_OFFLOAD);
-    f.offload.csum_start = 0xffff;
-    f.offload.csum_offset = 0xffff;
-    assert_int_equal(sm_guard_judge(&guard, &f, 0).reason, SM_GUARD_OFFLOAD);
-    f.offload = (struct sm_offload){
-        .flags = SM_OFFLOAD_NEEDS_CSUM, .csum_start = 34, .csum_offset = 16, .gso_type = SM_GSO_TCPV4};
-    assert_int_equal(sm_guard_judge(&guard, &f, 0).reason, SM_GUARD_OFFLOAD); /* gso_size 0 */
-    f.offload.gso_type = 77;
-    assert_int_equal(sm_guard_judge(&guard, &f, 0).reason, SM_GUARD_OFFLOAD);
-    f.offload = (struct sm_offload){.flags = 0x80};
-    assert_int_equal(sm_guard_judge(&guard, &f, 0).reason, SM_GUARD_OFFLOAD);
+/* What was agreed on may change between two frames: the same frame is judged by what holds now. */
+static void test_offload_changes(void **state)
+{
+    static const struct sm_offload o = {
+        .flags = CSUM, .gso_type = SM_GSO_TCPV4, .gso_size = 1460, .hdr_len = 54, .csum_start = 34, .csum_offset = 16};
+    static struct buf b;
+
+    make(BIG, &b);
+    sm_guard_init(&guard, &test_link, 0);
+    assert_int_equal(judge_with(&b, &o).reason, REFUSED);
+    guard.offloads = EVERYTHING;
+    assert_int_equal(judge_with(&b, &o).reason, PASSES);
+    guard.offloads = CSUM;
+    assert_int_equal(judge_with(&b, &o).reason, REFUSED);
+}
+
+/* Options move the header: metadata has to move with it. */
+static void test_offload_options(void **state)
+{
+    struct sm_offload o = {.flags = CSUM, .csum_start = 38, .csum_offset = 6};
+    static struct buf b;
+
+    sm_guard_init(&guard, &test_link, EVERYTHING);
+    with_options(&b, (const uint8_t *)"\x01\x01\x01\x00", 4);
+    assert_int_equal(judge_with(&b, &o).reason, PASSES);
+    o.csum_start = 34;
+    assert_int_equal(judge_with(&b, &o).reason, REFUSED);
+}
+
+/* The longest packet that there is passes, and a total length beyond the frame does not, whatever the metadata says. */
+static void test_offload_lengths(void **state)
+{
+    static const struct sm_offload o = {
+        .flags = CSUM, .gso_type = SM_GSO_TCPV4, .gso_size = 1460, .hdr_len = 54, .csum_start = 34, .csum_offset = 16};
+    static uint8_t data[65495];
+    static struct buf b;
+
+    sm_guard_init(&guard, &test_link, EVERYTHING);
+    tcp_frame(&b, GUEST, WORLD, 40000, 443, 1000, 0, TCP_ACK, data, sizeof(data));
+    struct sm_guard_verdict v = judge_with(&b, &o);
+    assert_int_equal(v.action, SM_GUARD_PASS_IP);
+    assert_int_equal(v.frame_len, 14 + 65535);
+    b.len++;
+    assert_int_equal(judge_with(&b, &o).reason, SM_GUARD_OVERSIZE);
+    b.len -= 2;
+    assert_int_equal(judge_with(&b, &o).reason, SM_GUARD_IP_LENGTH);
+    /* A total length below what the metadata speaks of: only what the packet has counts. */
+    tcp_frame(&b, GUEST, WORLD, 40000, 443, 1000, 0, TCP_ACK, data, 60000);
+    sm_put_u16(b.data + 16, 20 + 20 + 1459);
+    assert_int_equal(judge_with(&b, &o).reason, REFUSED);
+    sm_put_u16(b.data + 16, 20 + 20 + 1460);
+    v = judge_with(&b, &o);
+    assert_int_equal(v.action, SM_GUARD_PASS_IP);
+    assert_int_equal(v.frame_len, 14 + 1500);
+}
+
+/* Every prefix and every field value of a few: nothing is read behind the end, and nothing but the right ones passes. */
+static void test_offload_sweep(void **state)
+{
+    static const struct sm_offload good = {
+        .flags = CSUM, .gso_type = SM_GSO_TCPV4, .gso_size = 100, .hdr_len = 54, .csum_start = 34, .csum_offset = 16};
+    static uint8_t data[300];
+    static struct buf b;
+
+    sm_guard_init(&guard, &test_link, EVERYTHING);
+    tcp_frame(&b, GUEST, WORLD, 40000, 443, 1000, 0, TCP_ACK, data, sizeof(data));
+    size_t whole = b.len;
+    for (b.len = 0; b.len < whole; b.len++)
+        assert_int_not_equal(judge_with(&b, &good).reason, PASSES);
+    for (unsigned v = 0; v <= 0xffff; v++) {
+        struct sm_offload o = good;
+        o.csum_start = (uint16_t)v;
+        assert_int_equal(judge_with(&b, &o).reason == PASSES, v == 34);
+        o = good;
+        o.csum_offset = (uint16_t)v;
+        assert_int_equal(judge_with(&b, &o).reason == PASSES, v == 16);
+        o = good;
+        o.gso_size = (uint16_t)v;
+        assert_int_equal(judge_with(&b, &o).reason == PASSES, v >= 1 && v <= 300);
+        o = good;
+        o.hdr_len = (uint16_t)v;
+        assert_int_equal(judge_with(&b, &o).reason == PASSES, v >= 54 && v <= whole);
+        o = good;
+        o.flags = (uint8_t)v;
+        o.gso_type = (uint8_t)(v >> 8);
+        bool sums = o.flags & CSUM, known = (o.flags & ~(CSUM | OK)) == 0;
+        assert_int_equal(judge_with(&b, &o).reason == PASSES, known && (o.gso_type == 0 || (o.gso_type == 1 && sums)));
+    }
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(test_good, setup),      cmocka_unit_test_setup(test_largest, setup),
-        cmocka_unit_test_setup(test_dhcp, setup),      cmocka_unit_test_setup(test_truncated, setup),
-        cmocka_unit_test_setup(test_one_byte, setup),  cmocka_unit_test_setup(test_reported_as, setup),
-        cmocka_unit_test_setup(test_broadcast, setup), cmocka_unit_test_setup(test_udp_length, setup),
-        cmocka_unit_test_setup(test_options, setup),   cmocka_unit_test_setup(test_fragments, setup),
-        cmocka_unit_test_setup(test_overlap, setup),   cmocka_unit_test_setup(test_fragment_bounds, setup),
+        cmocka_unit_test_setup(test_good, setup),
+        cmocka_unit_test_setup(test_largest, setup),
+        cmocka_unit_test_setup(test_dhcp, setup),
+        cmocka_unit_test_setup(test_truncated, setup),
+        cmocka_unit_test_setup(test_one_byte, setup),
+        cmocka_unit_test_setup(test_reported_as, setup),
+        cmocka_unit_test_setup(test_broadcast, setup),
+        cmocka_unit_test_setup(test_udp_length, setup),
+        cmocka_unit_test_setup(test_options, setup),
+        cmocka_unit_test_setup(test_fragments, setup),
+        cmocka_unit_test_setup(test_overlap, setup),
+        cmocka_unit_test_setup(test_fragment_bounds, setup),
         cmocka_unit_test_setup(test_offload, setup),
+        cmocka_unit_test_setup(test_offload_changes, setup),
+        cmocka_unit_test_setup(test_offload_options, setup),
+        cmocka_unit_test_setup(test_offload_lengths, setup),
+        cmocka_unit_test_setup(test_offload_sweep, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

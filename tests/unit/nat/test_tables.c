@@ -191,6 +191,45 @@ static void send_one(struct fake *f, uint8_t number)
     assert_int_equal(sm_port_send(&f->port, &out), 0);
 }
 
+/* What waits for a driver that has agreed to it does not reach one that has not. */
+static void test_port_offloads(void **state)
+{
+    static const struct sm_port_ops ops = {.name = "fake", .read = fake_read, .write = fake_write, .free = fake_free};
+    struct fake f = {.credit = 1};
+    const uint8_t parts[4][2] = {{0, 0xff}, {1, 0xfe}, {2, 0xfd}, {3, 0xfc}};
+    const struct sm_offload offloads[] = {
+        {.gso_size = 0},
+        {.gso_size = 1, .flags = SM_OFFLOAD_NEEDS_CSUM},
+        {.gso_size = 2, .flags = SM_OFFLOAD_NEEDS_CSUM, .gso_type = SM_GSO_TCPV4},
+        {.gso_size = 3},
+    };
+
+    sm_port_init(&f.port, &ops, -1, 1514);
+    f.port.connected = true;
+    f.port.tx_offloads = SM_OFFLOAD_NEEDS_CSUM | SM_OFFLOAD_GSO(SM_GSO_TCPV4);
+    for (unsigned i = 0; i < SM_ARRAY_LEN(offloads); i++) {
+        struct iovec iov = {(void *)(uintptr_t)parts[i], 2};
+        assert_int_equal(sm_port_send(&f.port, &(struct sm_frame_out){&iov, 1, offloads[i]}), 0);
+    }
+    assert_int_equal(f.port.queued_frames, 3);
+    f.port.tx_offloads = SM_OFFLOAD_NEEDS_CSUM;
+    f.credit = 1;
+    assert_int_equal(sm_port_flush(&f.port), 0);
+    assert_int_equal(f.next, 2);
+    assert_int_equal(f.port.queued_frames, 1);
+    f.next = 3; /* 2 is not written */
+    f.credit = 10;
+    assert_int_equal(sm_port_flush(&f.port), 0);
+    assert_int_equal(f.next, 4);
+    assert_int_equal(f.port.tx_dropped, 1);
+    assert_int_equal(f.port.queued_bytes, 0);
+    struct iovec iov = {(void *)(uintptr_t)parts[2], 2};
+    assert_int_equal(sm_port_send(&f.port, &(struct sm_frame_out){&iov, 1, offloads[2]}), 0);
+    assert_int_equal(f.port.tx_dropped, 2);
+    assert_int_equal(f.next, 4);
+    sm_port_free(&f.port);
+}
+
 static void test_port_queue(void **state)
 {
     static const struct sm_port_ops ops = {.name = "fake", .read = fake_read, .write = fake_write, .free = fake_free};
@@ -294,11 +333,9 @@ static void test_config_bad(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(test_holds, setup),
-        cmocka_unit_test_setup(test_holds_full, setup),
-        cmocka_unit_test_setup(test_others, setup),
-        cmocka_unit_test(test_port_queue),
-        cmocka_unit_test(test_config),
+        cmocka_unit_test_setup(test_holds, setup),  cmocka_unit_test_setup(test_holds_full, setup),
+        cmocka_unit_test_setup(test_others, setup), cmocka_unit_test(test_port_queue),
+        cmocka_unit_test(test_port_offloads),       cmocka_unit_test(test_config),
         cmocka_unit_test(test_config_bad),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
