@@ -1,21 +1,39 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A frame port over a tap device: one read(2) or writev(2) a frame, nothing else. */
+/*
+ * A frame port over a tap device: one readv(2) or writev(2) a frame, nothing else. With a virtio-net header in front of
+ * each frame the guest's kernel leaves checksums and segmentation to us, and takes what we leave to it.
+ */
 #include "ports/ports.h"
 
 #include <errno.h>
 #include <glib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "nat/wire.h"
+#include "ports/vnet_hdr.h"
+
+struct tap {
+    struct sm_port port;
+    size_t head; /* SM_VNET_HLEN, or 0 */
+};
+
+static struct tap *of(struct sm_port *port)
+{
+    return sm_container_of(port, struct tap, port);
+}
 
 static int tap_read(struct sm_port *port, struct sm_frame *frames, unsigned n)
 {
+    size_t head = of(port)->head;
     unsigned got = 0;
 
     while (got < n) {
         struct sm_frame *f = &frames[got];
-        ssize_t len = read(port->fd, f->data, f->cap);
+        uint8_t raw[SM_VNET_HLEN] = {0};
+        struct iovec iov[2] = {{.iov_base = raw, .iov_len = head}, {.iov_base = f->data, .iov_len = f->cap}};
+        ssize_t len = readv(port->fd, iov, 2);
         if (len < 0 && errno == EINTR)
             continue;
         if (len < 0 && errno == EAGAIN)
@@ -26,8 +44,9 @@ static int tap_read(struct sm_port *port, struct sm_frame *frames, unsigned n)
             /* Frames that came before the end are still the guest's; the next call meets the end again. */
             return got > 0 ? (int)got : -1;
         }
-        f->len = (size_t)len;
-        f->offload = (struct sm_offload){0};
+        /* No kernel gives less than the header; a frame of no bytes is refused as any other short one. */
+        f->len = (size_t)len > head ? (size_t)len - head : 0;
+        sm_vnet_hdr_get(raw, &f->offload);
         got++;
     }
     return (int)got;
@@ -35,10 +54,16 @@ static int tap_read(struct sm_port *port, struct sm_frame *frames, unsigned n)
 
 static int tap_write(struct sm_port *port, const struct sm_frame_out *frames, unsigned n)
 {
+    size_t head = of(port)->head;
+
     for (unsigned i = 0; i < n; i++) {
+        uint8_t raw[SM_VNET_HLEN];
+        struct iovec iov[1 + SM_PORT_IOV_MAX] = {{.iov_base = raw, .iov_len = head}};
         ssize_t len;
+        sm_vnet_hdr_put(&frames[i].offload, raw);
+        memcpy(iov + 1, frames[i].iov, frames[i].n_iov * sizeof(*iov));
         do {
-            len = writev(port->fd, frames[i].iov, (int)frames[i].n_iov);
+            len = writev(port->fd, iov, (int)frames[i].n_iov + 1);
         } while (len < 0 && errno == EINTR);
         if (len >= 0)
             continue;
@@ -55,14 +80,31 @@ static int tap_write(struct sm_port *port, const struct sm_frame_out *frames, un
 static void tap_free(struct sm_port *port)
 {
     sm_fd_close(&port->fd);
-    g_free(port);
+    g_free(of(port));
 }
 
 static const struct sm_port_ops tap_ops = {.name = "tap", .read = tap_read, .write = tap_write, .free = tap_free};
 
+static struct sm_port *tap_new(int fd, size_t head, size_t max_frame)
+{
+    struct tap *t = g_new0(struct tap, 1);
+
+    sm_port_init(&t->port, &tap_ops, fd, max_frame);
+    t->head = head;
+    return &t->port;
+}
+
 struct sm_port *sm_port_tap_new(int fd, unsigned mtu, GError **error)
 {
-    struct sm_port *port = g_new0(struct sm_port, 1);
-    sm_port_init(port, &tap_ops, fd, SM_ETH_HLEN + mtu);
+    return tap_new(fd, 0, SM_ETH_HLEN + mtu);
+}
+
+struct sm_port *sm_port_tap_vnet_new(int fd, unsigned mtu, GError **error)
+{
+    struct sm_port *port = tap_new(fd, SM_VNET_HLEN, SM_ETH_HLEN + SM_IP_MAX);
+
+    /* What sm_tap_open() has asked for; CSUM_OK is what a kernel says of packets that it forwards. */
+    port->rx_offloads = SM_OFFLOAD_NEEDS_CSUM | SM_OFFLOAD_CSUM_OK | SM_OFFLOAD_ECN | SM_OFFLOAD_GSO(SM_GSO_TCPV4);
+    port->tx_offloads = SM_OFFLOAD_NEEDS_CSUM | SM_OFFLOAD_GSO(SM_GSO_TCPV4);
     return port;
 }

@@ -4,6 +4,7 @@
 
 const struct sm_port_kind sm_port_kinds[] = {
     {.name = "tap", .new = sm_port_tap_new},
+    {.name = "tap-vnet", .new = sm_port_tap_vnet_new},
     {.name = "stream", .new = sm_port_stream_new, .later = true},
     {.name = "dgram", .new = sm_port_dgram_new, .later = true},
     {.name = "vhost-user", .new = sm_port_vhost_net_new, .later = true, .guest_memory = true},

@@ -3,7 +3,8 @@
  * The kinds of frame ports (nat/port.h), one file each, and the table of them that the front gets.
  *
  *   kind     descriptor                                     frames                                    connected again
- *   tap      IFF_TAP | IFF_NO_PI, non-blocking              one a read(2), writev(2)                  no
+ *   tap      IFF_TAP | IFF_NO_PI, non-blocking              one a readv(2), writev(2)                 no
+ *   tap-vnet the same with IFF_VNET_HDR (ports/tap.h)       behind a virtio-net header (vnet_hdr.h)   no
  *   stream   SOCK_STREAM, QEMU's -netdev stream or socket   4-byte big-endian length, then the frame  yes
  *   dgram    SOCK_DGRAM, connected, QEMU's -netdev dgram    one a datagram                            yes
  *   vhost-user  the connection of a vhost-user front-end    virtio-net rings in shared memory         yes
@@ -18,6 +19,9 @@ extern const size_t sm_port_kinds_count;
 
 /** sm_port_tap_new() - over a tap that somebody else opened. Takes fd. mtu is the link's. */
 struct sm_port *sm_port_tap_new(int fd, unsigned mtu, GError **error);
+
+/** sm_port_tap_vnet_new() - the same for a tap that sm_tap_open() made with its vnet_hdr. */
+struct sm_port *sm_port_tap_vnet_new(int fd, unsigned mtu, GError **error);
 
 /** sm_port_stream_new() - takes fd, which may be -1. */
 struct sm_port *sm_port_stream_new(int fd, unsigned mtu, GError **error);

@@ -22,7 +22,7 @@ static const char *const tun_path = "/dev/net/tun";
 int sm_tap_open(const char *name, bool vnet_hdr, GError **error)
 {
     struct ifreq ifr = {.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | (vnet_hdr ? IFF_VNET_HDR : 0))};
-    int hdr_len = sizeof(struct virtio_net_hdr_v1);
+    int hdr_len = sizeof(struct virtio_net_hdr_v1), little_endian = 1;
 
     if (strlen(name) >= sizeof(ifr.ifr_name)) {
         sm_error_set(error, SM_ERROR_INVALID, "tap: interface name '%s' is longer than %zu characters", name,
@@ -50,7 +50,8 @@ int sm_tap_open(const char *name, bool vnet_hdr, GError **error)
         sm_error_set_errno(error, errno, "tap: make %s", name);
         return -1;
     }
-    if (vnet_hdr && ioctl(fd, TUNSETVNETHDRSZ, &hdr_len) < 0) {
+    if (vnet_hdr && (ioctl(fd, TUNSETVNETHDRSZ, &hdr_len) < 0 || ioctl(fd, TUNSETVNETLE, &little_endian) < 0 ||
+                     ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO_ECN) < 0)) {
         sm_error_set_errno(error, errno, "tap: virtio-net header on %s", name);
         return -1;
     }

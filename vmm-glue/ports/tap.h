@@ -26,7 +26,9 @@ struct sm_tap_spec {
     bool vnet_hdr; /* struct virtio_net_hdr_v1 (12 bytes) before each frame */
 };
 
-/** sm_tap_open() - attach to (make) the device. Returns a descriptor (CLOEXEC, non-blocking) or -1 with error set. */
+/** sm_tap_open() - attach to (make) the device. With vnet_hdr there is a little-endian struct virtio_net_hdr_v1 before
+ * each frame, and the kernel leaves checksums and the segmentation of TCP over IPv4 to who reads. Returns a descriptor
+ * (CLOEXEC, non-blocking) or -1 with error set. */
 int sm_tap_open(const char *name, bool vnet_hdr, GError **error);
 
 /** sm_tap_configure() - MAC, MTU, address, up, default route, in this order, for a device that sm_tap_open() made. 0 or
