@@ -127,7 +127,7 @@ char *sm_message_front(const struct sm_run_options *o, GError **error)
     put(m, &ok, "resolver", json_string(SM_NET_RESOLVER));
     put(m, &ok, "mtu", json_integer(o->mtu));
     put(m, &ok, "dns_any", json_boolean(o->mode != SM_MODE_OFF));
-    put(m, &ok, "port", json_string("tap"));
+    put(m, &ok, "port", json_string("tap-vnet"));
     return finish(m, ok, "front", error);
 }
 
@@ -161,6 +161,7 @@ char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace
         put(m, &ok, "gateway", json_string(SM_NET_GATEWAY));
         put(m, &ok, "resolver", json_string(SM_NET_RESOLVER));
         put(m, &ok, "mtu", json_integer(o->mtu));
+        put(m, &ok, "vnet_hdr", json_true()); /* the front's port says so too */
     }
     put(m, &ok, "ca", json_boolean(sm_run_options_intercepts(o)));
     put(m, &ok, "umask", json_integer(g->umask));

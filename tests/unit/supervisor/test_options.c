@@ -874,7 +874,7 @@ static void test_messages(void **state)
                      0);
     assert_int_equal(mtu, 9000);
     assert_true(any);
-    assert_string_equal(port, "tap");
+    assert_string_equal(port, "tap-vnet");
     json_decref(j);
 
     g_autofree char *guest = sm_message_guest(&o, &ws, &ground, &error);
