@@ -19,6 +19,12 @@
  *                                    reference: "ref:N why")
  *   FETCH      +fd    core -> sup    start a fetch helper with this descriptor (core/fetchmsg.h)
  *   PORT what  +fd    sup -> front   a VMM has connected: "net" carries frames (nat/port.h)
+ *   LISTENERS text    sup -> core    our own listening addresses, all of them, with commas between (none: no text);
+ *                                    LISTENERS  core -> sup  no guest reaches these from now on
+ *   INGRESS port +fd  sup -> core    a client of the port that is published as the guest's port;
+ *                                    INGRESS  core -> sup  one of these is with the front, or over
+ *   POLICY     +fd    sup -> core    the lists from now on (core/config.h);  POLICY  core -> sup  they are in force;
+ *                                    POLICY why  core -> sup  they are not, and those before still are
  *   STATUS            sup -> child   report;  STATUS json  child -> sup  the report
  *   STOP              sup -> child   end in order
  */
@@ -38,6 +44,9 @@ enum sm_link_verb {
     SM_LINK_GIVE,
     SM_LINK_FETCH,
     SM_LINK_PORT,
+    SM_LINK_LISTENERS,
+    SM_LINK_INGRESS,
+    SM_LINK_POLICY,
     SM_LINK_STATUS,
     SM_LINK_STOP,
     SM_LINK_VERBS

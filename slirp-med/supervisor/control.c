@@ -20,8 +20,27 @@
 /** After accept(2) failed for want of descriptors or memory: look again then, instead of spinning. */
 #define ACCEPT_PAUSE_US G_USEC_PER_SEC
 
-static const char *const verb_names[] = {[SM_CONTROL_STATUS] = "status", [SM_CONTROL_STOP] = "stop"};
+static const char *const verb_names[] = {
+    [SM_CONTROL_STATUS] = "status",       [SM_CONTROL_STOP] = "stop",     [SM_CONTROL_PUBLISH] = "publish",
+    [SM_CONTROL_UNPUBLISH] = "unpublish", [SM_CONTROL_POLICY] = "policy", [SM_CONTROL_RELOAD] = "reload",
+};
 SM_NAME_TABLE_COVERS(verb_names, SM_CONTROL_VERBS);
+
+static bool has_argument(enum sm_control_verb verb)
+{
+    switch (verb) {
+    case SM_CONTROL_PUBLISH:
+    case SM_CONTROL_UNPUBLISH:
+    case SM_CONTROL_POLICY:
+        return true;
+    case SM_CONTROL_STATUS:
+    case SM_CONTROL_STOP:
+    case SM_CONTROL_RELOAD:
+    case SM_CONTROL_VERBS:
+        break;
+    }
+    return false;
+}
 
 enum client_state { CLIENT_READS, CLIENT_WAITS, CLIENT_TAKES, CLIENT_STAYS };
 
@@ -129,15 +148,23 @@ static void client_answer(struct client *c, const char *json)
 /** One whole line (NUL-terminated, newline cut). */
 static void client_line(struct client *c)
 {
+    char *blank = strchr(c->line, ' ');
+    const char *argument = blank && blank[1] ? blank + 1 : NULL;
+
+    if (blank)
+        *blank = '\0';
     for (unsigned v = 0; v < SM_CONTROL_VERBS; v++) {
-        if (strcmp(c->line, verb_names[v]) != 0)
+        enum sm_control_verb verb = (enum sm_control_verb)v;
+        if (strcmp(c->line, verb_names[v]) != 0 || has_argument(verb) != (argument != NULL) ||
+            has_argument(verb) != (blank != NULL))
             continue;
         client_arm(c, CLIENT_WAITS);
         if (c->id != 0)
-            c->control->ops->request(c->control->data, c->id, (enum sm_control_verb)v);
+            c->control->ops->request(c->control->data, c->id, verb, argument);
         return;
     }
-    client_answer(c, "{\"ok\": false, \"error\": \"unknown request; known: status, stop\"}");
+    client_answer(c, "{\"ok\": false, \"error\": \"unknown request; known: status, stop, publish SPEC, "
+                     "unpublish SPEC, policy PATH, reload\"}");
 }
 
 static void client_read(struct client *c)
@@ -339,10 +366,20 @@ int sm_control_connect(int dirfd, int timeout_ms)
 
 char *sm_control_ask(int sock, enum sm_control_verb verb, GError **error)
 {
-    g_autofree char *line = g_strconcat(verb_names[verb], "\n", NULL);
+    return sm_control_ask_about(sock, verb, NULL, error);
+}
+
+char *sm_control_ask_about(int sock, enum sm_control_verb verb, const char *argument, GError **error)
+{
+    g_autofree char *line =
+        argument ? g_strconcat(verb_names[verb], " ", argument, "\n", NULL) : g_strconcat(verb_names[verb], "\n", NULL);
     g_autoptr(GString) answer = g_string_new(NULL);
     char buf[4096];
 
+    if (strlen(line) > SM_CONTROL_LINE_MAX || (argument && (!argument[0] || strchr(argument, '\n')))) {
+        sm_error_set(error, SM_ERROR_INVALID, "%s: its argument is empty, too long or has a newline", verb_names[verb]);
+        return NULL;
+    }
     if (send(sock, line, strlen(line), MSG_NOSIGNAL) != (ssize_t)strlen(line)) {
         sm_error_set_errno(error, errno, "ask for %s", verb_names[verb]);
         return NULL;

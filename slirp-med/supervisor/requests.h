@@ -10,6 +10,10 @@
  *   WANT     core               SERVING, STOPPING                 a role      none           open by role: "audit", "resolv", "roots",
  *                                                                                            "fetchroots", "ref:N"
  *   FETCH    core               SERVING, STOPPING                 none        one            start a fetch helper that has it
+ *   LISTENERS core              SERVING, STOPPING, when told      none        none           the guest does not reach our listeners
+ *   INGRESS  core               SERVING, STOPPING, when it has    none        none           room for one more client of a published port
+ *                               clients of published ports
+ *   POLICY   core               SERVING, STOPPING, when given     why, or none none          the lists are in force, or they are not
  *   STATUS   core, front        SERVING, STOPPING, when asked     a report    none           for the control socket, passed on unread
  *   FAIL     core, front, guest STARTED to STOPPING               a message   none           for the operator; the child exits
  *
@@ -41,6 +45,9 @@ enum sm_request_op {
     SM_REQUEST_EXIT,
     SM_REQUEST_WANT,
     SM_REQUEST_FETCH,
+    SM_REQUEST_LISTENERS,
+    SM_REQUEST_INGRESS,
+    SM_REQUEST_POLICY,
     SM_REQUEST_STATUS,
     SM_REQUEST_FAIL,
     SM_REQUEST_OPS
@@ -63,7 +70,7 @@ bool sm_request_exit_status(const char *text, int *ret) SM_WARN_UNUSED;
 
 /**
  * sm_request_find() - may that child say this now?
- * @asked: reports that it owes (STATUS requests without an answer).
+ * @asked: answers that it owes to this verb (STATUS, LISTENERS, INGRESS and POLICY are said only as such).
  * @ret_why: on refusal a static text that says what was wrong.
  * Returns true and *ret, or false.
  */

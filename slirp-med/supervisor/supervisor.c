@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
@@ -18,6 +19,7 @@
 #include "base/loop.h"
 #include "supervisor/control.h"
 #include "supervisor/fetchers.h"
+#include "supervisor/publish.h"
 #include "supervisor/resolv.h"
 #include "supervisor/roots.h"
 #include "supervisor/spawn.h"
@@ -64,7 +66,11 @@ struct sm_supervisor {
     struct sm_control *control;
     struct sm_resolv_watch *resolv;
     struct sm_fetchers *fetchers;
-    int audit_fd; /* the file that the core writes to now; ours */
+    struct sm_publishes *publishes;
+    bool policy_asked; /* the core has lists, and has not answered */
+    uint64_t policy_client;
+    json_t *policy_counts; /* its answer, if they are taken */
+    int audit_fd;          /* the file that the core writes to now; ours */
     int tap;
     struct sm_timer deadline; /* of the phase */
     struct sm_timer report;   /* of `status` */
@@ -235,6 +241,16 @@ static int start_front(struct sm_supervisor *s, int port_fd, GError **error)
     return r;
 }
 
+/** Whoever asked for any port has to learn which one it is. */
+static void tell_ports(const struct sm_supervisor *s)
+{
+    char text[SM_PUBLISH_STRLEN];
+
+    for (size_t i = 0; i < s->spec.n_publishes; i++)
+        if (s->spec.publishes[i].host.port == 0)
+            fprintf(stderr, "slirp-med: published %s\n", sm_publish_format(sm_publishes_get(s->publishes, i), text));
+}
+
 static void go_when_ready(struct sm_supervisor *s)
 {
     if (s->phase != PHASE_STARTING)
@@ -242,6 +258,8 @@ static void go_when_ready(struct sm_supervisor *s)
     for (size_t i = 0; i < SM_CHILDREN; i++)
         if (s->spec.children[i].used && s->children[i].state != SM_CHILD_SERVING)
             return;
+    if (!sm_publishes_all_listen(s->publishes))
+        return;
     struct child *guest = &s->children[SM_CHILD_GUEST];
     if (s->spec.children[SM_CHILD_GUEST].used) {
         if (sm_link_send(guest->link, SM_LINK_GO, NULL, -1) < 0) {
@@ -251,6 +269,7 @@ static void go_when_ready(struct sm_supervisor *s)
         }
         guest->state = SM_CHILD_RUNNING;
     }
+    tell_ports(s);
     s->phase = PHASE_RUNNING;
     s->went = true;
     sm_loop_disarm(s->loop, &s->deadline);
@@ -296,6 +315,7 @@ static void begin_stop(struct sm_supervisor *s)
     s->phase = PHASE_STOPPING;
     arm_deadline(s, ms_or(s->spec.stop_ms, SM_SUPERVISOR_STOP_MS));
     sm_fetchers_end(s->fetchers);
+    sm_publishes_end(s->publishes);
     if (is_alive(guest) && guest->state != SM_CHILD_STOPPING) {
         guest->state = SM_CHILD_STOPPING;
         signal_guest(s, SIGTERM);
@@ -395,6 +415,9 @@ static char *status_text(struct sm_supervisor *s)
         if (c->role != SM_CHILD_GUEST)
             set_new(reports, role, c->report_fresh && c->report ? json_string(c->report) : json_null());
     }
+    /* What is published now, beside the addresses that were fixed at the start. */
+    if (s->spec.children[SM_CHILD_CORE].used && json_is_object(json_object_get(o, "network")))
+        set_new(json_object_get(o, "network"), "publishes", sm_publishes_json(s->publishes));
     set_new(o, "pids", pids);
     set_new(o, "states", states);
     set_new(o, "reports", reports);
@@ -430,7 +453,124 @@ static void on_report_late(struct sm_timer *timer, int64_t now_us)
     answer_askers(sm_container_of(timer, struct sm_supervisor, report));
 }
 
-static void on_control(void *data, uint64_t client, enum sm_control_verb verb)
+/* ---- publish and policy, as a client asks for them ---- */
+
+/** {"ok": true, ...}, or with error {"ok": false, "error": ...}. Takes answer. */
+static void reply_object(struct sm_supervisor *s, uint64_t client, json_t *answer, const char *error)
+{
+    json_t *o = answer && !error ? answer : json_object();
+
+    set_new(o, "ok", json_boolean(!error));
+    if (error) {
+        g_autofree char *shown = shown_text(error);
+        set_new(o, "error", json_string(shown));
+        json_decref(answer);
+    }
+    char *text = json_dumps(o, JSON_COMPACT);
+    sm_control_reply(s->control, client, text ? text : "{\"ok\": false, \"error\": \"no answer\"}", false);
+    free(text);
+    json_decref(o);
+}
+
+/** Why nothing can be asked of the core now; NULL: it can. */
+static const char *core_is_away(const struct sm_supervisor *s)
+{
+    if (!s->spec.children[SM_CHILD_CORE].used)
+        return "the workspace is isolated: it has no network";
+    if (s->phase != PHASE_RUNNING || s->children[SM_CHILD_CORE].state != SM_CHILD_SERVING)
+        return "the workspace is not running yet, or not any more";
+    return NULL;
+}
+
+static void publish(struct sm_supervisor *s, uint64_t client, const char *text)
+{
+    g_autoptr(GError) error = NULL;
+    struct sm_publish p;
+    const char *away = core_is_away(s);
+
+    if (away)
+        sm_error_set(&error, SM_ERROR_INVALID, "%s", away);
+    else if (sm_publish_parse(text, &p, &error) && sm_publishes_add(s->publishes, &p, client, &error))
+        return; /* answered in on_publish_settled() */
+    if (error)
+        reply_object(s, client, NULL, error->message);
+}
+
+static void unpublish(struct sm_supervisor *s, uint64_t client, const char *text)
+{
+    g_autoptr(GError) error = NULL;
+    struct sm_publish p;
+    const char *away = core_is_away(s);
+
+    if (away)
+        sm_error_set(&error, SM_ERROR_INVALID, "%s", away);
+    else if (sm_publish_parse(text, &p, &error) && !sm_publishes_remove(s->publishes, &p))
+        sm_error_set(&error, SM_ERROR_INVALID, "it is not published");
+    if (error)
+        reply_object(s, client, NULL, error->message);
+    else
+        reply_object(s, client, json_pack("{s:o}", "publish", sm_publish_json(&p)), NULL);
+}
+
+static void on_publish_settled(void *data, uint64_t client, const struct sm_publish *p, const char *error)
+{
+    struct sm_supervisor *s = data;
+    char text[SM_PUBLISH_STRLEN];
+
+    if (client)
+        reply_object(s, client, json_pack("{s:o}", "publish", sm_publish_json(p)), error);
+    else if (error) /* one that was asked for at the start */
+        set_reason(s, "--publish=%s: %s", sm_publish_format(p, text), error);
+    if (!client && error)
+        begin_stop(s);
+}
+
+static int tell_core(void *data, enum sm_link_verb verb, const char *text, int fd)
+{
+    struct sm_supervisor *s = data;
+    return sm_link_send(s->children[SM_CHILD_CORE].link, verb, text, fd);
+}
+
+static const struct sm_publishes_ops publish_ops = {.tell = tell_core, .settled = on_publish_settled};
+
+/** New lists for the core; its answer comes in policy_settled(). @path NULL: the files of before. */
+static void load_policy(struct sm_supervisor *s, uint64_t client, const char *path)
+{
+    const struct sm_policy_source *source = s->spec.policy;
+    g_autoptr(GError) error = NULL;
+    g_autofree char *lists = NULL;
+    const char *away = core_is_away(s);
+
+    if (away) {
+        sm_error_set(&error, SM_ERROR_INVALID, "%s", away);
+    } else if (!source) {
+        sm_error_set(&error, SM_ERROR_INVALID, "this workspace has no policy that could be loaded again");
+    } else if (s->policy_asked) {
+        sm_error_set(&error, SM_ERROR_BUSY, "another policy is being loaded");
+    } else if ((lists = source->load(source->data, path, &s->policy_counts, &error))) {
+        sm_autofd fd = sm_fd_memfd("policy", lists, strlen(lists), &error);
+        if (fd >= 0 && tell_core(s, SM_LINK_POLICY, NULL, fd) < 0)
+            sm_error_set_errno(&error, errno, "the core does not take the policy");
+        s->policy_asked = !error;
+        s->policy_client = client;
+        if (error)
+            source->settled(source->data, false);
+    }
+    if (!error)
+        return;
+    if (lists)
+        g_clear_pointer(&s->policy_counts, json_decref);
+    reply_object(s, client, NULL, error->message);
+}
+
+static void policy_settled(struct sm_supervisor *s, const char *why)
+{
+    s->policy_asked = false;
+    s->spec.policy->settled(s->spec.policy->data, !why[0]);
+    reply_object(s, s->policy_client, g_steal_pointer(&s->policy_counts), why[0] ? why : NULL);
+}
+
+static void on_control(void *data, uint64_t client, enum sm_control_verb verb, const char *argument)
 {
     struct sm_supervisor *s = data;
 
@@ -459,6 +599,16 @@ static void on_control(void *data, uint64_t client, enum sm_control_verb verb)
             sm_loop_arm(s->loop, &s->report, sm_clock_us() + SM_SUPERVISOR_REPORT_MS * 1000);
         else
             answer_askers(s);
+        return;
+    case SM_CONTROL_PUBLISH:
+        publish(s, client, argument);
+        return;
+    case SM_CONTROL_UNPUBLISH:
+        unpublish(s, client, argument);
+        return;
+    case SM_CONTROL_POLICY:
+    case SM_CONTROL_RELOAD:
+        load_policy(s, client, argument);
         return;
     case SM_CONTROL_VERBS:
         return;
@@ -648,6 +798,18 @@ static void handle(struct child *c, enum sm_request_op op, struct sm_link_msg *m
         if (s->phase != PHASE_STOPPING && s->phase != PHASE_DONE)
             sm_fetchers_start(s->fetchers, msg->fd);
         return;
+    case SM_REQUEST_LISTENERS:
+        sm_publishes_listeners_known(s->publishes);
+        go_when_ready(s);
+        return;
+    case SM_REQUEST_INGRESS:
+        sm_publishes_taken(s->publishes);
+        return;
+    case SM_REQUEST_POLICY: {
+        g_autofree char *text = child_text(msg->text);
+        policy_settled(s, text);
+        return;
+    }
     case SM_REQUEST_STATUS:
         c->asked--;
         c->report_fresh = true;
@@ -669,6 +831,18 @@ static void handle(struct child *c, enum sm_request_op op, struct sm_link_msg *m
     case SM_REQUEST_OPS:
         return;
     }
+}
+
+/** Answers to this verb that the child owes. */
+static unsigned owed(const struct child *c, enum sm_link_verb verb)
+{
+    const struct sm_supervisor *s = c->sup;
+
+    if (verb == SM_LINK_STATUS)
+        return c->asked;
+    if (c->role != SM_CHILD_CORE)
+        return 0;
+    return verb == SM_LINK_POLICY ? s->policy_asked : sm_publishes_owed(s->publishes, verb);
 }
 
 /** One message. Returns false when there is no more for now. */
@@ -693,7 +867,7 @@ static bool take_message(struct child *c)
         sm_loop_arm(c->sup->loop, &c->linger, sm_clock_us() + LINGER_US);
         return false;
     }
-    if (sm_request_find(c->role, c->state, &msg, c->asked, &op, &why))
+    if (sm_request_find(c->role, c->state, &msg, owed(c, msg.verb), &op, &why))
         handle(c, op, &msg);
     else
         break_off(c, "%s %s (%s)", sm_link_verb_name(msg.verb), why, sm_child_state_name(c->state));
@@ -840,6 +1014,13 @@ static int start(struct sm_supervisor *s, GError **error)
     s->control = sm_control_new(s->loop, spec->dirfd, &control_ops, s, error);
     if (!s->control)
         return -1;
+    for (size_t i = 0; i < spec->n_publishes; i++) {
+        char text[SM_PUBLISH_STRLEN];
+        if (!sm_publishes_add(s->publishes, &spec->publishes[i], 0, error)) {
+            g_prefix_error(error, "--publish=%s: ", sm_publish_format(&spec->publishes[i], text));
+            return -1;
+        }
+    }
     if (spec->children[SM_CHILD_CORE].used) {
         struct child *core = &s->children[SM_CHILD_CORE], *front = &s->children[SM_CHILD_FRONT];
         int channel[2];
@@ -862,6 +1043,10 @@ static int start(struct sm_supervisor *s, GError **error)
         if (spec->port_source != SM_PORT_OF_GUEST &&
             start_front(s, spec->port_source == SM_PORT_GIVEN ? spec->port_fd : -1, error) < 0)
             return -1;
+        if (!sm_publishes_begin(s->publishes)) {
+            sm_error_set_errno(error, errno, "tell the core what is published");
+            return -1;
+        }
     }
     if (spec->children[SM_CHILD_GUEST].used) {
         struct more_fds more = {{-1, -1, spec->ca_guest_fd, -1, -1, -1, -1}};
@@ -888,6 +1073,7 @@ struct sm_supervisor *sm_supervisor_new(const struct sm_supervisor_spec *spec, G
              (spec->children[SM_CHILD_CORE].used && spec->port_source != SM_PORT_OF_GUEST));
     g_assert(spec->n_guest_more <= SM_GUEST_MORE_MAX);
     g_assert(spec->children[SM_CHILD_CORE].used == spec->children[SM_CHILD_FRONT].used);
+    g_assert(spec->n_publishes == 0 || spec->children[SM_CHILD_CORE].used);
 
     struct sm_supervisor *s = g_new0(struct sm_supervisor, 1);
     g_autoptr(GDateTime) now = g_date_time_new_now_utc();
@@ -895,6 +1081,7 @@ struct sm_supervisor *sm_supervisor_new(const struct sm_supervisor_spec *spec, G
     s->loop = loop;
     s->audit_fd = s->tap = s->signal_fd = -1;
     s->status = -1;
+    s->publishes = sm_publishes_new(loop, &publish_ops, s);
     s->fetchers = sm_fetchers_new(loop, spec->exe, spec->children[SM_CHILD_CORE].envp);
     s->started_at = g_date_time_format(now, "%Y-%m-%dT%H:%M:%SZ");
     (void)sigprocmask(SIG_SETMASK, NULL, &s->old_mask);
@@ -988,6 +1175,8 @@ void sm_supervisor_free(struct sm_supervisor *s)
         g_free(c->report);
     }
     sm_fetchers_free(s->fetchers);
+    sm_publishes_free(s->publishes);
+    json_decref(s->policy_counts);
     sm_resolv_watch_free(s->resolv);
     sm_control_free(s->control);
     if (s->signal_fd >= 0) {

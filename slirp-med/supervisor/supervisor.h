@@ -29,6 +29,7 @@
 #include <glib.h>
 #include <jansson.h>
 
+#include "supervisor/publish.h"
 #include "supervisor/refs.h"
 #include "supervisor/requests.h"
 
@@ -59,6 +60,18 @@ enum sm_port_source {
     SM_PORT_LATER,    /* a VMM connects when it likes: sm_supervisor_connect() */
 };
 
+/**
+ * The lists of `policy` and `reload`: who has the flags and knows the files reads them; what comes of it goes to the core unread. One load at a
+ * time: it is settled before the next.
+ */
+struct sm_policy_source {
+    /** load() - the lists as text for the core (core/config.h), g_free(); and how many entries, for the client. @path NULL: the files again. */
+    char *(*load)(void *data, const char *path, json_t **ret_counts, GError **error);
+    /** settled() - what load() gave is in force, or it is not. */
+    void (*settled)(void *data, bool in_force);
+    void *data;
+};
+
 struct sm_supervisor_spec {
     const char *exe; /* SM_SPAWN_SELF */
     const char *name;
@@ -78,11 +91,14 @@ struct sm_supervisor_spec {
     const char *extra_roots;          /* PEM: for WANT fetchroots, behind those of roots_paths; NULL: none */
     const struct sm_ref_source *refs; /* for WANT ref:N */
     size_t n_refs;
-    const char *resolv_path;         /* followed for the core; NULL: not followed */
-    const char *resolv_text;         /* what the core's configuration holds of it */
-    json_t *facts;                   /* object; merged into the answer to `status`; borrowed */
-    int start_ms, grace_ms, stop_ms; /* 0: the defaults above */
-    bool take_signals;               /* handle our signals (false in unit tests) */
+    const char *resolv_path;            /* followed for the core; NULL: not followed */
+    const char *resolv_text;            /* what the core's configuration holds of it */
+    const struct sm_publish *publishes; /* bound by sm_supervisor_new(), served before GO; only with a core */
+    size_t n_publishes;
+    const struct sm_policy_source *policy; /* NULL: there is nothing that could be reloaded */
+    json_t *facts;                         /* object; merged into the answer to `status`; borrowed */
+    int start_ms, grace_ms, stop_ms;       /* 0: the defaults above */
+    bool take_signals;                     /* handle our signals (false in unit tests) */
 };
 
 struct sm_supervisor_result {

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/error.h"
 #include "base/fd.h"
 #include "supervisor/control.h"
 
@@ -24,14 +25,16 @@ struct server {
     struct sm_control *control;
     uint64_t asked[64];
     enum sm_control_verb verbs[64];
+    char *arguments[64]; /* NULL: none */
     unsigned n;
 };
 
-static void on_request(void *data, uint64_t client, enum sm_control_verb verb)
+static void on_request(void *data, uint64_t client, enum sm_control_verb verb, const char *argument)
 {
     struct server *s = data;
     assert_true(s->n < 64);
     s->asked[s->n] = client;
+    s->arguments[s->n] = g_strdup(argument);
     s->verbs[s->n++] = verb;
 }
 
@@ -49,6 +52,8 @@ static void teardown(struct server *s)
 {
     sm_control_free(s->control);
     sm_loop_free(s->loop);
+    for (unsigned i = 0; i < s->n; i++)
+        g_free(s->arguments[i]);
     assert_int_equal(faccessat(dirfd_, SM_CONTROL_SOCKET, F_OK, 0), -1);
 }
 
@@ -147,7 +152,9 @@ static void test_nonsense(void **state)
         size_t len;
         bool answered; /* with an error; otherwise the client is dropped */
     } cases[] = {
-        {"reload\n", 7, true},           {"\n", 1, true},         {"STATUS\n", 7, true},
+        {"restart\n", 8, true},          {"\n", 1, true},         {"STATUS\n", 7, true},
+        {"publish\n", 8, true},          {"publish \n", 9, true}, {"reload x\n", 9, true},
+        {" status\n", 8, true},          {"stop now\n", 9, true}, {"policy\n", 7, true},
         {"status \n", 8, true},          {"status\r\n", 8, true}, {"status\0\n", 8, false},
         {"status\nstatus\n", 14, false}, {"stop\nx", 6, false},   {"\xff\xfe\n", 3, true},
         {"GET / HTTP/1.1\n", 15, true},
@@ -170,6 +177,56 @@ static void test_nonsense(void **state)
         assert_int_equal(sm_control_clients(s.control), 0);
     }
     assert_int_equal(s.n, 0);
+    teardown(&s);
+}
+
+/** A verb's argument comes as it was sent: blanks and all, as long as a path may be. */
+static void test_arguments(void **state)
+{
+    struct server s;
+    g_autofree char *path = g_strnfill(4096, 'p');
+    g_autofree char *line = g_strdup_printf("policy %s\n", path);
+    g_autofree char *too_long = g_strnfill(SM_CONTROL_LINE_MAX, 'p');
+    g_autoptr(GError) error = NULL;
+    static const struct {
+        const char *line, *argument;
+        enum sm_control_verb verb;
+    } cases[] = {
+        {"publish 127.0.0.1:8080:80/tcp\n", "127.0.0.1:8080:80/tcp", SM_CONTROL_PUBLISH},
+        {"unpublish :80\n", ":80", SM_CONTROL_UNPUBLISH},
+        {"policy /a b/c\n", "/a b/c", SM_CONTROL_POLICY},
+        {"policy  /a\n", " /a", SM_CONTROL_POLICY},
+        {"reload\n", NULL, SM_CONTROL_RELOAD},
+    };
+    setup(&s);
+    int fd = client();
+    for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
+        char buf[64];
+        say(fd, cases[i].line);
+        turns(&s);
+        assert_int_equal(s.n, i + 1);
+        assert_int_equal(s.verbs[i], cases[i].verb);
+        if (cases[i].argument)
+            assert_string_equal(s.arguments[i], cases[i].argument);
+        else
+            assert_null(s.arguments[i]);
+        sm_control_reply(s.control, s.asked[i], "{}", false);
+        assert_int_equal(take(fd, buf, sizeof(buf)), 3);
+    }
+    say(fd, line);
+    turns(&s);
+    assert_int_equal(s.n, SM_ARRAY_LEN(cases) + 1);
+    assert_string_equal(s.arguments[SM_ARRAY_LEN(cases)], path);
+    /* What no line can carry is not sent. */
+    assert_null(sm_control_ask_about(fd, SM_CONTROL_POLICY, too_long, &error));
+    assert_int_equal(error->code, SM_ERROR_INVALID);
+    g_clear_error(&error);
+    assert_null(sm_control_ask_about(fd, SM_CONTROL_POLICY, "/a\nstop", &error));
+    g_clear_error(&error);
+    assert_null(sm_control_ask_about(fd, SM_CONTROL_PUBLISH, "", &error));
+    turns(&s);
+    assert_int_equal(s.n, SM_ARRAY_LEN(cases) + 1);
+    close(fd);
     teardown(&s);
 }
 
@@ -312,6 +369,7 @@ int main(void)
         cmocka_unit_test(test_stale_socket_is_replaced),
         cmocka_unit_test(test_question_and_answer),
         cmocka_unit_test(test_nonsense),
+        cmocka_unit_test(test_arguments),
         cmocka_unit_test(test_endless_line),
         cmocka_unit_test(test_too_many),
         cmocka_unit_test(test_leaving_before_the_answer),

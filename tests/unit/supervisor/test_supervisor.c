@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -136,6 +137,21 @@ static void child_step(const char *step)
         if (g_strcmp0(pem, "certificate") != 0 || write(SM_GUEST_CA_FD, "x", 1) >= 0 || fcntl(5, F_GETFD) >= 0 ||
             fcntl(6, F_GETFD) >= 0)
             child_complain(pem ? pem : "no certificate");
+    } else if (strcmp(w[0], "listeners") == 0) { /* core: whatever they are */
+        if (sm_link_recv(SM_LINK_FD, &msg) <= 0 || msg.verb != SM_LINK_LISTENERS || msg.fd >= 0)
+            child_complain("no LISTENERS");
+        child_step("send LISTENERS");
+    } else if (strcmp(w[0], "ingress") == 0) { /* core: a client of port 8080 */
+        if (sm_link_recv(SM_LINK_FD, &msg) <= 0 || msg.verb != SM_LINK_INGRESS || msg.fd < 0 ||
+            strcmp(msg.text, "8080") != 0)
+            child_complain("no INGRESS");
+        close(msg.fd);
+        child_step("send INGRESS");
+    } else if (strcmp(w[0], "reports") == 0) { /* core: until something else comes than a question */
+        while (recv(SM_LINK_FD, text, 6, MSG_PEEK) == 6 && memcmp(text, "STATUS", 6) == 0) {
+            (void)sm_link_recv(SM_LINK_FD, &msg);
+            child_step("send STATUS {}");
+        }
     } else if (strcmp(w[0], "channel") == 0) { /* core and front: a message across it */
         char buf[8] = "";
         struct timeval tv = {.tv_sec = 10};
@@ -158,6 +174,9 @@ static int child_main(const char *script)
 
 /* ---- scenarios ---- */
 
+static struct sm_publish any_port;
+static const struct sm_policy_source fake_policy;
+
 static char workdir[64];
 static int dirfd_;
 
@@ -166,7 +185,7 @@ struct scenario {
     int start_ms, grace_ms, stop_ms;
     uint64_t audit_max;
     bool take_signals;
-    bool ca, counters;
+    bool ca, counters, publish, policy;
     char *const *roots;
     const char *(*client)(void); /* runs beside it; says what it is not content with */
 };
@@ -194,6 +213,7 @@ static struct sm_supervisor_result play(const struct scenario *sc)
     char before[512], after[512];
     g_autoptr(GError) error = NULL;
     int audit_fd = sm_audit_open(dirfd_, NULL, NULL);
+    json_t *facts = json_pack("{s:{}}", "network");
     struct sm_supervisor_spec spec = {
         .exe = SM_SPAWN_SELF,
         .name = "t",
@@ -209,6 +229,10 @@ static struct sm_supervisor_result play(const struct scenario *sc)
         .stop_ms = sc->stop_ms,
         .take_signals = sc->take_signals,
         .roots_paths = sc->roots,
+        .publishes = &any_port,
+        .n_publishes = sc->publish ? 1 : 0,
+        .policy = sc->policy ? &fake_policy : NULL,
+        .facts = facts,
     };
     const char *scripts[SM_CHILDREN] = {sc->core, sc->front, sc->guest};
     char *argvs[SM_CHILDREN][4];
@@ -243,6 +267,7 @@ static struct sm_supervisor_result play(const struct scenario *sc)
     struct sm_supervisor_result r;
     sm_supervisor_run(s, &r);
     sm_supervisor_free(s);
+    json_decref(facts);
     if (sc->client) {
         void *ok;
         assert_int_equal(pthread_join(thread, &ok), 0);
@@ -381,6 +406,14 @@ static void test_protocol_is_held_to(void **state)
          "core broke the protocol and was ended: STATUS comes at the wrong time"},
         {"send READY; send STATUS {}; hang", SERVE, "hang",
          "core broke the protocol and was ended: STATUS was not asked for"},
+        {"send READY; send INGRESS; hang", SERVE, "hang",
+         "core broke the protocol and was ended: INGRESS was not asked for"},
+        {"send READY; send LISTENERS; hang", SERVE, "hang",
+         "core broke the protocol and was ended: LISTENERS was not asked for"},
+        {"send READY; send POLICY; hang", SERVE, "hang",
+         "core broke the protocol and was ended: POLICY was not asked for"},
+        {SERVE, "send READY; send INGRESS; hang", GUEST_OK "hang",
+         "front broke the protocol and was ended: INGRESS is not its to say"},
         {"send nonsense; hang", SERVE, "hang", "core broke the protocol and was ended: a message that does not decode"},
         {SERVE, SERVE, "send EXIT 0; hang", "guest broke the protocol and was ended: EXIT comes at the wrong time"},
         {SERVE, SERVE, GUEST_OK "send EXIT 300; hang",
@@ -576,6 +609,172 @@ static void test_signals_are_passed_on(void **state)
            5, NULL);
 }
 
+/* ---- published ports and policy ---- */
+
+static struct sm_publish any_port = {.host = {.addr = {.family = SM_FAMILY_V4, .bytes = {127, 0, 0, 1}}},
+                                     .guest_port = 80};
+static bool in_force;
+static const char *load_error;
+
+static char *fake_load(void *data, const char *path, json_t **ret_counts, GError **error)
+{
+    if (load_error) {
+        g_set_error(error, g_quark_from_static_string("test"), 1, "%s", load_error);
+        return NULL;
+    }
+    *ret_counts = json_pack("{s:s?}", "path", path);
+    return g_strdup("{}");
+}
+
+static void fake_settled(void *data, bool taken)
+{
+    in_force = taken;
+}
+
+static const struct sm_policy_source fake_policy = {.load = fake_load, .settled = fake_settled};
+
+/** Ask, and compare the answer; NULL: as it should be. */
+static const char *asked(int fd, enum sm_control_verb verb, const char *argument, const char *want)
+{
+    g_autofree char *line = sm_control_ask_about(fd, verb, argument, NULL);
+    return line && strstr(line, want) ? NULL
+                                      : g_strdup_printf("%s: %s", sm_control_verb_name(verb), line ? line : "nothing");
+}
+
+static const char *publish_some(void)
+{
+    g_autofree char *line = NULL;
+    int fd = wait_until_running(&line), first = 0;
+    json_t *o = line ? json_loads(line, 0, NULL) : NULL;
+    const char *wrong = NULL;
+
+    /* The one of the start is served before GO. */
+    (void)json_unpack(o, "{s:{s:[{s:i}]}}", "network", "publishes", "hostPort", &first);
+    json_decref(o);
+    if (first == 0)
+        return line ? g_strdup(line) : "no answer";
+    g_autofree char *answer = sm_control_ask_about(fd, SM_CONTROL_PUBLISH, "0:8080/tcp", NULL);
+    o = answer ? json_loads(answer, 0, NULL) : NULL;
+    int port = 0, guest_port = 0;
+    if (json_unpack(o, "{s:b, s:{s:i, s:i}}", "ok", &first, "publish", "hostPort", &port, "guestPort", &guest_port) <
+            0 ||
+        port == 0 || guest_port != 8080)
+        return answer ? g_strdup(answer) : "no answer to publish";
+    json_decref(o);
+    struct sockaddr_in in = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (connect(client, (struct sockaddr *)&in, sizeof(in)) < 0)
+        return "not served";
+    g_autofree char *spec = g_strdup_printf("127.0.0.1:%d:8080/tcp", port);
+    wrong = asked(fd, SM_CONTROL_PUBLISH, spec, "published already");
+    wrong = wrong ? wrong : asked(fd, SM_CONTROL_PUBLISH, "nonsense", "HOST:HOSTPORT:GUESTPORT/tcp");
+    wrong = wrong ? wrong : asked(fd, SM_CONTROL_UNPUBLISH, "1:1/tcp", "not published");
+    wrong = wrong ? wrong : asked(fd, SM_CONTROL_UNPUBLISH, spec, "\"ok\":true");
+    close(client);
+    g_autofree char *stopped = sm_control_ask(fd, SM_CONTROL_STOP, NULL);
+    close(fd);
+    return wrong;
+}
+
+static void test_publish(void **state)
+{
+    expect(play(&(struct scenario){
+               .core = "send READY; listeners; reports; listeners; ingress; listeners; recv STOP; exit 0",
+               .front = SERVE,
+               .guest = "block 15; " GUEST_OK "await 15; send EXIT 0; exit 0",
+               .client = publish_some,
+               .publish = true,
+           }),
+           0, NULL);
+}
+
+static const char *load_some(void)
+{
+    g_autofree char *line = NULL;
+    int fd = wait_until_running(&line);
+    const char *wrong = asked(fd, SM_CONTROL_RELOAD, NULL, "{\"path\":null,\"ok\":true}");
+
+    if (!wrong && !in_force)
+        wrong = "the source was not told";
+    wrong = wrong ? wrong : asked(fd, SM_CONTROL_POLICY, "/x.yaml", "the core says \\\"no\\\"");
+    if (!wrong && in_force)
+        wrong = "the source takes it for loaded";
+    load_error = "/x.yaml:3: odd";
+    wrong = wrong ? wrong : asked(fd, SM_CONTROL_POLICY, "/x.yaml", "{\"ok\":false,\"error\":\"/x.yaml:3: odd\"}");
+    load_error = NULL;
+    g_autofree char *stopped = sm_control_ask(fd, SM_CONTROL_STOP, NULL);
+    close(fd);
+    return wrong;
+}
+
+static void test_policy(void **state)
+{
+    expect(play(&(struct scenario){
+               .core = "send READY; reports; recv POLICY +fd; send POLICY; recv POLICY +fd; "
+                       "send POLICY the core says \"no\"; recv STOP; exit 0",
+               .front = SERVE,
+               .guest = "block 15; " GUEST_OK "await 15; send EXIT 0; exit 0",
+               .client = load_some,
+               .policy = true,
+           }),
+           0, NULL);
+}
+
+static const char *isolated(void)
+{
+    g_autofree char *line = NULL;
+    int fd = wait_until_running(&line);
+    const char *wrong = asked(fd, SM_CONTROL_PUBLISH, "0:80", "isolated");
+
+    wrong = wrong ? wrong : asked(fd, SM_CONTROL_UNPUBLISH, "1:80", "isolated");
+    wrong = wrong ? wrong : asked(fd, SM_CONTROL_RELOAD, NULL, "isolated");
+    g_autofree char *stopped = sm_control_ask(fd, SM_CONTROL_STOP, NULL);
+    close(fd);
+    return wrong;
+}
+
+static void test_isolated_has_neither(void **state)
+{
+    expect(play(&(struct scenario){.guest = "block 15; send TAP; recv GO; await 15; send EXIT 0; exit 0",
+                                   .client = isolated}),
+           0, NULL);
+}
+
+/** A port in use ends the start before anything is started, and the error names it. */
+static void test_published_port_in_use(void **state)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(in);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sm_publish p = any_port;
+    char *argv[] = {(char[]){"x"}, (char[]){"core"}, NULL}, *env[] = {NULL};
+    g_autoptr(GError) error = NULL;
+
+    assert_int_equal(bind(fd, (struct sockaddr *)&in, len), 0);
+    assert_int_equal(listen(fd, 1), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&in, &len), 0);
+    p.host.port = ntohs(in.sin_port);
+    g_autofree char *named =
+        g_strdup_printf("--publish=127.0.0.1:%u:80/tcp: 127.0.0.1:%u is in use", p.host.port, p.host.port);
+    struct sm_supervisor_spec spec = {.exe = "/nonexistent",
+                                      .name = "t",
+                                      .dirfd = dirfd_,
+                                      .audit_fd = -1,
+                                      .ca_key_fd = -1,
+                                      .ca_cert_fd = -1,
+                                      .ca_guest_fd = -1,
+                                      .counters_fd = -1,
+                                      .publishes = &p,
+                                      .n_publishes = 1};
+    for (int i = 0; i < SM_CHILDREN; i++)
+        spec.children[i] = (struct sm_child_spec){true, argv, env, "{}", 2};
+    assert_null(sm_supervisor_new(&spec, &error));
+    if (!g_str_has_prefix(error->message, named))
+        fail_msg("%s", error->message);
+    close(fd);
+}
+
 /* ---- open by role ---- */
 
 static void test_audit_rotation(void **state)
@@ -667,6 +866,10 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_deaf_command_is_killed_after_the_grace),
         cmocka_unit_test(test_stop_before_all_are_ready),
         cmocka_unit_test(test_signals_are_passed_on),
+        cmocka_unit_test(test_publish),
+        cmocka_unit_test(test_policy),
+        cmocka_unit_test(test_isolated_has_neither),
+        cmocka_unit_test(test_published_port_in_use),
         cmocka_unit_test(test_audit_rotation),
         cmocka_unit_test(test_resolv_without_a_path),
         cmocka_unit_test(test_ca_files),
