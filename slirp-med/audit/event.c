@@ -44,6 +44,8 @@ static const char *const event_names[] = {
     [SM_AUDIT_EGRESS_LOG_REPAIR] = "egress_log_repair",
     [SM_AUDIT_EGRESS_LOG_ROTATE] = "egress_log_rotate",
     [SM_AUDIT_EGRESS_LOG_RESUME] = "egress_log_resume",
+    [SM_AUDIT_EGRESS_POLICY] = "egress_policy",
+    [SM_AUDIT_INGRESS_DENY] = "ingress_deny",
 };
 SM_NAME_TABLE_COVERS(event_names, SM_AUDIT_EVENTS);
 

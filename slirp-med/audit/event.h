@@ -58,6 +58,8 @@ enum sm_audit_event {
     SM_AUDIT_EGRESS_LOG_REPAIR, /* the writer's: a torn tail was ended with a newline (torn_bytes) */
     SM_AUDIT_EGRESS_LOG_ROTATE, /* the writer's: first line of a new file (why: size, removed; previous_bytes) */
     SM_AUDIT_EGRESS_LOG_RESUME, /* the writer's: writing works again (error, failures, lost) */
+    SM_AUDIT_EGRESS_POLICY,     /* new lists (their counts): what comes behind it was judged by them */
+    SM_AUDIT_INGRESS_DENY,      /* a client of a published port that was not let in */
     SM_AUDIT_EVENTS,
 };
 

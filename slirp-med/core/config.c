@@ -33,6 +33,28 @@ static bool load_entries(json_t *array, const char *key, enum sm_list_kind list,
     return true;
 }
 
+static bool load_lists(json_t *allow, json_t *passthrough, json_t *deny, struct sm_lists *lists, GError **error)
+{
+    return load_entries(allow, "allow", SM_LIST_ALLOW, lists, error) &&
+           load_entries(passthrough, "passthrough", SM_LIST_PASSTHROUGH, lists, error) &&
+           load_entries(deny, "deny", SM_LIST_DENY, lists, error);
+}
+
+struct sm_lists *sm_core_config_lists(const char *text, size_t len, GError **error)
+{
+    json_error_t at;
+    json_auto_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &at);
+    sm_cleanup(sm_lists_freep) struct sm_lists *lists = sm_lists_new();
+    json_t *allow, *passthrough, *deny;
+
+    if (!root || json_unpack_ex(root, &at, JSON_STRICT, "{s:o, s:o, s:o}", "allow", &allow, "passthrough", &passthrough,
+                                "deny", &deny) < 0) {
+        sm_error_set(error, SM_ERROR_INVALID, "core configuration: lists: %s", at.text);
+        return NULL;
+    }
+    return load_lists(allow, passthrough, deny, lists, error) ? sm_steal_ptr(&lists) : NULL;
+}
+
 static bool load_inside(json_t *array, struct sm_ground *ground, GError **error)
 {
     size_t i;
@@ -81,6 +103,7 @@ static bool load_network(const char *guest, int prefix_len, const char *gateway,
         return bad_key("network.prefix_len", "8 to 30", error);
     net = (struct sm_prefix){.addr = sm_addr_from_u32(sm_addr_to_u32(&c->guest) & (0xffffffffu << (32 - prefix_len))),
                              .len = (uint8_t)prefix_len};
+    c->network = net;
     sm_ground_set_network(c->ground, &net, &c->resolver);
     return true;
 }
@@ -181,11 +204,9 @@ struct sm_core_config *sm_core_config_load(const char *text, size_t len, GError 
         g_prefix_error(error, "core configuration: ");
         return NULL;
     }
-    if (!sm_mode_parse(mode, &c->mode, error) || !load_entries(allow, "allow", SM_LIST_ALLOW, c->lists, error) ||
-        !load_entries(passthrough, "passthrough", SM_LIST_PASSTHROUGH, c->lists, error) ||
-        !load_entries(deny, "deny", SM_LIST_DENY, c->lists, error) || !load_inside(inside, c->ground, error) ||
-        !load_dns(dns, resolv_conf, c, error) || !load_network(guest, prefix_len, gateway, resolver, c, error) ||
-        !load_caps(caps, c, error))
+    if (!sm_mode_parse(mode, &c->mode, error) || !load_lists(allow, passthrough, deny, c->lists, error) ||
+        !load_inside(inside, c->ground, error) || !load_dns(dns, resolv_conf, c, error) ||
+        !load_network(guest, prefix_len, gateway, resolver, c, error) || !load_caps(caps, c, error))
         return NULL;
     return sm_steal_ptr(&c);
 }

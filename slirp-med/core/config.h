@@ -51,6 +51,7 @@ struct sm_core_config {
     bool dns_fixed; /* from --dns: news of resolv.conf do not change them */
     uint32_t dns_qps;
     struct sm_addr guest, gateway, resolver;
+    struct sm_prefix network;
     bool audit_sync;
     uint64_t audit_max_bytes;
     uint64_t audit_seq_floor;
@@ -61,5 +62,8 @@ struct sm_core_config {
 /** sm_core_config_load() - decode JSON text. Returns NULL with error naming the key. */
 struct sm_core_config *sm_core_config_load(const char *text, size_t len, GError **error);
 void sm_core_config_free(struct sm_core_config *config);
+
+/** sm_core_config_lists() - the lists alone, as a reload gives them: {allow, passthrough, deny}, as above. NULL with error naming the key. */
+struct sm_lists *sm_core_config_lists(const char *text, size_t len, GError **error);
 
 #endif

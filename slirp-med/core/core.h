@@ -14,6 +14,8 @@
  *   dnsserve.c, resolver.c  what it is made of; headers of their own
  *   turn.c     the end of a turn: commit the audit batch, then release effects
  *   ownaddr.c  the host's own addresses, followed by netlink
+ *   ingress.c  clients of published ports
+ *   reload.c   new lists while the workspace runs
  *
  * Effects (spec section 8: "a decision that cannot be recorded is not carried out"). Code that decides appends its audit line and then
  * schedules what the decision releases (dial, accept, write, attach, reply) with sm_core_effect(). turn.c commits the batch at the end of the
@@ -66,6 +68,11 @@
 /** UDP flows: unreplied and replied idle times (spec: issue 2 item 4). */
 #define SM_CORE_UDP_IDLE_US INT64_C(30000000)
 #define SM_CORE_UDP_REPLIED_US INT64_C(180000000)
+/** Clients of published ports may have this share of all flows (1/n): a flood of them leaves the guest its own, and the other way round. */
+#define SM_CORE_INGRESS_SHARE 2
+/** Flow ids of these begin here (beside SM_FLOW_ID_CORE), and the front's end: in the record, which has them without that bit and whose
+ * readers take 53 bits, no two flows share one. */
+#define SM_CORE_INGRESS_IDS (UINT64_C(1) << 52)
 /** How long the front may repeat a refusal without asking. */
 #define SM_CORE_HOLD_MS 1000
 
@@ -103,10 +110,16 @@ struct sm_session {
     uint64_t id;
     enum sm_session_state state;
     enum sm_proto proto;
-    struct sm_endpoint src, dst; /* the guest's view */
+    struct sm_endpoint src, dst; /* the guest's view; inbound: the client, and the guest's port */
     struct sm_endpoint dialled;  /* where upstream goes: dst, or an address of the own resolution */
     struct sm_verdict verdict;   /* the last one */
     const struct sm_pin *pin;    /* held while the flow lives; NULL when the name is not pinned */
+
+    bool inbound;                /* a client of a published port (ingress.c); upstream is its socket */
+    bool ingress_owed;           /* ... and the supervisor waits for our word */
+    struct sm_endpoint seen;     /* ... where the guest sees it come from */
+    struct sm_endpoint listener; /* ... where it has come in */
+    uint64_t tuple;              /* ... its key in core->ingress */
 
     struct sm_watch upstream; /* fd -1: none */
     struct sm_watch pair;     /* UDP, DNS and mediated flows: our end; fd -1: none */
@@ -210,6 +223,10 @@ struct sm_core {
     GQueue attach_wait; /* of struct sm_session: ATTACH is ready but too many are un-acknowledged */
     bool stopping;
     uint64_t n_opened, n_allowed, n_denied;
+    GHashTable *ingress; /* set of session->tuple; NULL: no client of a published port is here */
+    uint64_t last_inbound, n_ingress;
+    unsigned ingress_port;   /* what is given out next */
+    unsigned ingress_unsaid; /* words to the supervisor that the link did not take */
 };
 
 /** sm_core_main() - the subcommand `core`; returns the exit status. Descriptors as in base/link.h. */
@@ -235,6 +252,8 @@ void sm_core_every_second(struct sm_timer *timer, int64_t now_us);
 /* session.c */
 void sm_core_message(const struct sm_flow_msg *msg, const int *fds, size_t n_fds, void *core);
 void sm_session_free(struct sm_session *s);
+/** sm_session_new() - of msg's id, proto, src and dst; in core->sessions. */
+struct sm_session *sm_session_new(struct sm_core *core, const struct sm_flow_msg *msg);
 const char *sm_session_state_name(enum sm_session_state state);
 /** sm_session_line() - begin a line of this flow with what all its lines share. */
 void sm_session_line(const struct sm_session *s, struct sm_audit_record *r, enum sm_audit_event event,
@@ -263,6 +282,8 @@ void sm_session_drop_first_bytes(struct sm_session *s);
 /** sm_session_attach() - send ATTACH with give_fd, now or when the front has caught up. */
 void sm_session_attach(struct sm_session *s);
 void sm_session_attached(struct sm_core *core);
+/** sm_session_rejudge() - the lists have changed: a flow that they do not allow at the stage that it has reached ends (policy_changed). */
+void sm_session_rejudge(struct sm_session *s);
 
 /* tcp.c */
 void sm_tcp_dial(struct sm_session *s, bool ok);
@@ -300,6 +321,27 @@ void sm_names_datagram(struct sm_core *core, const struct sm_flow_msg *msg);
 void sm_names_serve(struct sm_session *s, bool ok);
 void sm_names_learn(struct sm_core *core, const char *name, const struct sm_addr *addrs, size_t n, uint32_t ttl);
 void sm_names_news(struct sm_core *core, const char *resolv_conf, size_t len);
+
+/* ingress.c */
+/** sm_ingress_take() - INGRESS of the supervisor; *fd is taken if the client is let in. */
+void sm_ingress_take(struct sm_core *core, const char *text, int *fd);
+/** sm_ingress_listeners() - LISTENERS: our own addresses, which no guest reaches from now on. */
+void sm_ingress_listeners(struct sm_core *core, const char *text);
+/** sm_ingress_line() - begin a line of an inbound flow, or of one that was not let in. */
+void sm_ingress_line(const struct sm_session *s, struct sm_audit_record *r, enum sm_audit_event event,
+                     const char *reason);
+/** sm_ingress_sent() - INBOUND is on its way; sm_ingress_forget() - the session ends. Harmless for other sessions. */
+void sm_ingress_sent(struct sm_session *s);
+void sm_ingress_forget(struct sm_session *s);
+void sm_ingress_every_second(struct sm_core *core);
+/** sm_ingress_count() - clients that are here now. */
+unsigned sm_ingress_count(const struct sm_core *core);
+/** sm_ingress_shown_as_is() - may the guest see this address of a client, or does it appear as the gateway? */
+bool sm_ingress_shown_as_is(const struct sm_prefix *network, const struct sm_addr *client);
+
+/* reload.c */
+/** sm_reload_take() - POLICY of the supervisor; the descriptor stays the caller's. */
+void sm_reload_take(struct sm_core *core, int fd);
 
 /* ownaddr.c */
 bool sm_ownaddr_init(struct sm_core *core, GError **error);

@@ -76,6 +76,9 @@ void sm_core_stop(struct sm_core *core, const char *reason, int status)
     sm_loop_quit(core->loop, status);
 }
 
+/** Messages of the supervisor in one turn: clients of published ports come in crowds, and share a write of the record. */
+#define LINK_BATCH 16
+
 static bool take_link(struct sm_core *core);
 
 static void channel_failed(const char *text, void *data)
@@ -131,6 +134,9 @@ static void report(struct sm_core *core)
                           "allowed", (json_int_t)core->n_allowed, "denied", (json_int_t)core->n_denied, "pins",
                           (json_int_t)sm_pins_count(core->pins), "audit_healthy", (int)sm_audit_healthy(core->audit),
                           "channel_dropped", (json_int_t)sm_channel_dropped(core->channel));
+    (void)json_object_set_new(
+        j, "ingress",
+        json_pack("{s:I, s:I}", "now", (json_int_t)sm_ingress_count(core), "accepted", (json_int_t)core->n_ingress));
     json_t *caps = sm_limits_report(core);
     if (caps)
         (void)json_object_set_new(j, "caps", caps);
@@ -171,6 +177,12 @@ static bool take_link(struct sm_core *core)
         sm_fetch_news(core, sm_steal_fd(&m.fd));
     } else if (m.verb == SM_LINK_GIVE && g_str_has_prefix(m.text, "ref:")) {
         sm_creds_news(core->creds, m.text + strlen("ref:"), m.fd);
+    } else if (m.verb == SM_LINK_LISTENERS) {
+        sm_ingress_listeners(core, m.text);
+    } else if (m.verb == SM_LINK_INGRESS) {
+        sm_ingress_take(core, m.text, &m.fd);
+    } else if (m.verb == SM_LINK_POLICY) {
+        sm_reload_take(core, m.fd);
     }
     sm_fd_close(&m.fd);
     return true;
@@ -178,8 +190,11 @@ static bool take_link(struct sm_core *core)
 
 static void on_link(struct sm_watch *watch, uint32_t events)
 {
+    struct sm_core *core = sm_container_of(watch, struct sm_core, link);
+
     (void)events;
-    (void)take_link(sm_container_of(watch, struct sm_core, link));
+    for (int i = 0; i < LINK_BATCH && !core->stopping && take_link(core); i++)
+        continue;
 }
 
 static bool core_init(struct sm_core *core, GError **error)

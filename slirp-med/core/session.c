@@ -18,6 +18,7 @@
  */
 #include "core/mediate.h"
 
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -45,6 +46,11 @@ void sm_session_line(const struct sm_session *s, struct sm_audit_record *r, enum
                      const char *reason)
 {
     const struct sm_verdict *v = &s->verdict;
+
+    if (s->inbound) {
+        sm_ingress_line(s, r, event, reason);
+        return;
+    }
     const char *host = v->host;
     size_t host_len = strlen(v->host);
 
@@ -99,6 +105,7 @@ void sm_session_free(struct sm_session *s)
     sm_loop_disarm(core->loop, &s->timer);
     sm_loop_unwatch(core->loop, &s->upstream);
     sm_loop_unwatch(core->loop, &s->pair);
+    sm_ingress_forget(s);
     sm_limits_quit(s);
     sm_mediate_free(s);
     sm_fd_close(&s->upstream.fd);
@@ -117,7 +124,7 @@ void sm_session_free(struct sm_session *s)
     g_free(s);
 }
 
-static struct sm_session *session_new(struct sm_core *core, const struct sm_flow_msg *msg)
+struct sm_session *sm_session_new(struct sm_core *core, const struct sm_flow_msg *msg)
 {
     struct sm_session *s = g_new0(struct sm_session, 1);
 
@@ -134,7 +141,6 @@ static struct sm_session *session_new(struct sm_core *core, const struct sm_flow
     s->opened_us = s->last_us = sm_loop_now(core->loop);
     s->attach_link.data = s;
     g_hash_table_insert(core->sessions, &s->id, s);
-    core->n_opened++;
     return s;
 }
 
@@ -215,6 +221,8 @@ static void record_denial(struct sm_core *core, const struct sm_session *s, cons
     bool internal = sm_reason_is_inside(s->verdict.reason) && s->verdict.action == SM_ACTION_DENY;
     enum sm_audit_event event = is_udp(s) ? (internal ? SM_AUDIT_EGRESS_UDP_INTERNAL_DENY : SM_AUDIT_EGRESS_UDP_DENY)
                                           : (internal ? SM_AUDIT_EGRESS_INTERNAL_DENY : SM_AUDIT_EGRESS_DENY);
+    if (internal && s->verdict.reason == SM_REASON_LISTENER)
+        event = SM_AUDIT_EGRESS_LOOP_GUARD;
     bool named = s->asserted.kind == SM_NAME_HOST;
 
     core->n_denied += count;
@@ -230,7 +238,11 @@ static void note_close(struct sm_session *s, const char *reason)
 
     if (!s->allowed && !s->dial_recorded)
         return;
-    sm_session_line(s, &r, is_udp(s) ? SM_AUDIT_EGRESS_UDP_CLOSE : SM_AUDIT_EGRESS_CLOSE, reason);
+    sm_session_line(s, &r,
+                    s->inbound  ? SM_AUDIT_INGRESS_CLOSE
+                    : is_udp(s) ? SM_AUDIT_EGRESS_UDP_CLOSE
+                                : SM_AUDIT_EGRESS_CLOSE,
+                    reason);
     sm_audit_add_uint(&r, "bytes_up", s->bytes_up);
     sm_audit_add_uint(&r, "bytes_down", s->bytes_down);
     sm_audit_add_int(&r, "duration_ms", (sm_loop_now(s->core->loop) - s->opened_us) / 1000);
@@ -295,7 +307,7 @@ static bool *begun_by(struct sm_session *s, enum sm_audit_event event)
 
     if (event == SM_AUDIT_EGRESS_DIAL)
         flag = &s->dial_recorded;
-    else if (event == SM_AUDIT_EGRESS_ALLOW || event == SM_AUDIT_EGRESS_UDP_ALLOW)
+    else if (event == SM_AUDIT_EGRESS_ALLOW || event == SM_AUDIT_EGRESS_UDP_ALLOW || event == SM_AUDIT_INGRESS_ACCEPT)
         flag = &s->allowed;
     return flag && !*flag ? flag : NULL;
 }
@@ -476,11 +488,14 @@ void sm_session_attach(struct sm_session *s)
         return;
     }
     struct sm_flow_msg m = {.type = SM_FLOW_ATTACH, .id = s->id, .consumed = (uint32_t)s->judged};
+    if (s->inbound)
+        m = (struct sm_flow_msg){.type = SM_FLOW_INBOUND, .id = s->id, .src = s->seen, .guest_port = s->dst.port};
     int fd = s->give_fd;
     s->give_fd = -1;
     core->attach_inflight++;
     if (!sm_channel_send(core->channel, &m, fd))
         sm_fd_close(&fd); /* the channel is dead: main.c ends the workspace */
+    sm_ingress_sent(s);
     if (s->state != SM_SESSION_SERVED && s->state != SM_SESSION_MEDIATED)
         s->state = SM_SESSION_ATTACHED;
     drop_held(s);
@@ -506,13 +521,116 @@ static void front_is_odd(struct sm_core *core, const char *what)
     core->front_odd = true;
 }
 
+/* What the flow would get now, at the stage that it has reached. */
+static void ask_again(struct sm_session *s, struct sm_verdict *ret)
+{
+    enum sm_assertion before = s->assertion;
+
+    if (is_udp(s) || s->state == SM_SESSION_NEW || s->state == SM_SESSION_DIALLING) {
+        ask(s, SM_STAGE_ATTEMPT, &s->dst, ret);
+        return;
+    }
+    if (s->assertion == SM_ASSERTION_NONE && s->written == 0 && !s->allowed) {
+        ask(s, SM_STAGE_ATTEMPT, &s->dst, ret); /* the first bytes are asked about when they are there */
+        return;
+    }
+    if (s->assertion == SM_ASSERTION_NONE) /* a few letters went upstream, as a flow's that names nobody */
+        s->assertion = SM_ASSERTION_OPAQUE;
+    if (sm_endpoint_equal(&s->dialled, &s->dst))
+        ask(s, SM_STAGE_ASSERT, &s->dst, ret);
+    else
+        ask(s, SM_STAGE_RESOLVED, &s->dialled, ret);
+    s->assertion = before;
+}
+
+/* Passthrough is a grant of the lists too: without it, a flow that could be looked into would not be left alone. */
+static bool loses_passthrough(const struct sm_session *s, const struct sm_verdict *now)
+{
+    return s->verdict.passthrough && !now->passthrough && s->allowed && s->classified &&
+           (g_str_equal(s->classified, "tls") || g_str_equal(s->classified, "http") ||
+            g_str_equal(s->classified, "h2"));
+}
+
+static bool may_go_on(const struct sm_session *s, const struct sm_verdict *now)
+{
+    if (loses_passthrough(s, now))
+        return false;
+    switch (now->action) {
+    case SM_ACTION_DIAL:
+    case SM_ACTION_ALLOW:
+    case SM_ACTION_DNS:
+        return true;
+    case SM_ACTION_HOLD: /* nothing may be dialled before a name is known */
+        return !s->upstream_up && s->state != SM_SESSION_DIALLING && s->verdict.action == SM_ACTION_HOLD;
+    case SM_ACTION_RESOLVE: /* only an address of the core's own look-up may be dialled */
+        return s->state == SM_SESSION_RESOLVING || s->verdict.action == SM_ACTION_RESOLVE;
+    case SM_ACTION_DENY:
+    case SM_ACTIONS:
+        break;
+    }
+    return false;
+}
+
+/* Nothing to ask: not egress, answered by the core itself, or at its end already. */
+static bool is_exempt(const struct sm_session *s)
+{
+    return s->inbound || s->state == SM_SESSION_SERVED || s->effect == sm_names_serve || s->effect == refuse_effect ||
+           s->effect == sm_mediate_page || s->kernel_end ||
+           (s->mediation && (s->mediation->phase == SM_MEDIATE_CLOSING || s->mediation->aborted));
+}
+
+static void end_udp(struct sm_session *s)
+{
+    struct sm_flow_msg m = {.type = SM_FLOW_REFUSE, .id = s->id, .how = SM_HOW_ICMP_ADMIN};
+
+    note_close(s, "policy_changed");
+    (void)sm_channel_send(s->core->channel, &m, -1);
+    sm_session_free(s);
+}
+
+void sm_session_rejudge(struct sm_session *s)
+{
+    struct sm_verdict now;
+
+    if (is_exempt(s))
+        return;
+    ask_again(s, &now);
+    if (may_go_on(s, &now))
+        return;
+    bool begun = s->allowed || s->mediation; /* what has begun has a close line, what has not a denial */
+    if (!s->allowed)
+        s->verdict = now;
+    if (s->lookup) {
+        sm_resolver_cancel(s->lookup);
+        s->lookup = NULL;
+    }
+    if (!begun) {
+        sm_session_deny(s, "policy_changed");
+        return;
+    }
+    if (is_udp(s)) {
+        end_udp(s);
+        return;
+    }
+    if (!s->allowed)
+        record_denial(s->core, s, "policy_changed", 1);
+    if (!s->mediation) {
+        sm_tcp_count(s);
+        /* The front may be the other holder, and is not waited for. */
+        if (s->upstream.fd >= 0)
+            (void)shutdown(s->upstream.fd, SHUT_RDWR);
+        sm_tcp_drop_upstream(s, true);
+    }
+    sm_mediate_tear_down(s, "policy_changed");
+}
+
 static void on_open(struct sm_core *core, const struct sm_flow_msg *msg)
 {
     struct sm_flow_msg no = {.type = SM_FLOW_REFUSE, .id = msg->id, .how = SM_HOW_RST};
 
     if (msg->proto == SM_FLOW_UDP)
         no.how = SM_HOW_ICMP_ADMIN;
-    if ((msg->id & SM_FLOW_ID_CORE) || msg->id <= core->last_id) {
+    if (msg->id >= SM_CORE_INGRESS_IDS || msg->id <= core->last_id) {
         front_is_odd(core, "used a flow id twice, or one that is not its own");
         return; /* the front is broken or taken: it gets nothing for it */
     }
@@ -526,7 +644,8 @@ static void on_open(struct sm_core *core, const struct sm_flow_msg *msg)
         (void)sm_channel_send(core->channel, &no, -1);
         return;
     }
-    struct sm_session *s = session_new(core, msg);
+    struct sm_session *s = sm_session_new(core, msg);
+    core->n_opened++;
     if (g_hash_table_size(core->sessions) > core->sessions_max) {
         s->verdict.refuse = is_udp(s) ? SM_REFUSAL_ICMP_ADMIN : SM_REFUSAL_RST;
         sm_session_deny(s, "too_many_flows");

@@ -136,5 +136,6 @@ void sm_core_every_second(struct sm_timer *timer, int64_t now_us)
     (void)sm_audit_repeats_flush(core->repeats, core->audit, now_us, sm_clock_wall_us());
     (void)sm_pins_expire(core->pins, now_us);
     sm_limits_every_second(core);
+    sm_ingress_every_second(core);
     sm_loop_arm(core->loop, timer, now_us + 1000000);
 }
