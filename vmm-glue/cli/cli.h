@@ -19,6 +19,12 @@ int sm_cli_status(int argc, char **argv);
 /** `slirp-med stop NAME [--state-dir DIR]` */
 int sm_cli_stop(int argc, char **argv);
 
+/** `slirp-med publish NAME SPEC`, `slirp-med unpublish NAME SPEC`, both with [--json] [--state-dir DIR] */
+int sm_cli_publish(int argc, char **argv);
+int sm_cli_unpublish(int argc, char **argv);
+/** `slirp-med reload NAME [--egress-policy FILE] [--json] [--state-dir DIR]` */
+int sm_cli_reload(int argc, char **argv);
+
 /** What a subcommand about one workspace was given. */
 struct sm_cli_named {
     const char *name;

@@ -48,6 +48,28 @@ static json_t *entries(const struct sm_lists *lists, enum sm_list_kind kind)
     return a;
 }
 
+char *sm_message_lists(const struct sm_lists *lists, GError **error)
+{
+    json_t *m = json_object();
+    bool ok = true;
+
+    put(m, &ok, "allow", entries(lists, SM_LIST_ALLOW));
+    put(m, &ok, "passthrough", entries(lists, SM_LIST_PASSTHROUGH));
+    put(m, &ok, "deny", entries(lists, SM_LIST_DENY));
+    return finish(m, ok, "core", error);
+}
+
+static json_t *publishes(const struct sm_run_options *o)
+{
+    char text[SM_PUBLISH_STRLEN];
+    json_t *a = json_array();
+
+    for (guint i = 0; i < o->publishes->len; i++)
+        (void)json_array_append_new(
+            a, json_string(sm_publish_format(&g_array_index(o->publishes, struct sm_publish, i), text)));
+    return a;
+}
+
 static json_t *dns_servers(const struct sm_run_options *o)
 {
     char text[SM_ENDPOINT_STRLEN];
@@ -212,6 +234,8 @@ char *sm_message_settings(const struct sm_run_options *o, GError **error)
     put(m, &ok, "dns_qps", json_integer(o->dns_qps));
     put(m, &ok, "audit_sync", json_boolean(o->audit_sync));
     put(m, &ok, "audit_max_bytes", json_integer((json_int_t)o->audit_max_bytes));
+    put(m, &ok, "publishes", publishes(o));
+    put(m, &ok, "policy_files", strings(o->policy_files));
     put(m, &ok, "inside", strings(o->inside));
     put(m, &ok, "log_query", json_boolean(o->log_query));
     put(m, &ok, "ca_files", strings(o->ca_files));

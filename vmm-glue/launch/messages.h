@@ -42,6 +42,8 @@ char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace
                        GError **error);
 /** sm_message_settings() - workspace.json. */
 char *sm_message_settings(const struct sm_run_options *o, GError **error);
+/** sm_message_lists() - for POLICY: {allow, passthrough, deny}. */
+char *sm_message_lists(const struct sm_lists *lists, GError **error);
 /** sm_message_facts() - mode, datapath and the network record; a new reference. */
 json_t *sm_message_facts(const struct sm_run_options *o);
 

@@ -26,9 +26,8 @@ const char *sm_network_mode_name(enum sm_network_mode mode)
 /** What is being filled, beside the result. */
 struct parse {
     struct sm_run_options o;
-    const char *policy_file; /* the first one, for the check against mode off */
-    const char *swap_file;   /* or NULL */
-    GPtrArray *cred_swaps;   /* const char *: values of --cred-swap */
+    const char *swap_file; /* or NULL */
+    GPtrArray *cred_swaps; /* const char *: values of --cred-swap */
     char *name_text;
 };
 
@@ -95,19 +94,24 @@ static bool take_egress(struct parse *p, const struct flag *f, const char *v, GE
     return sm_mode_parse(v, &p->o.mode, error) || prefix(f, v, error);
 }
 
+static bool add_entry(struct parse *p, enum sm_list_kind kind, const char *text, GError **error)
+{
+    return sm_lists_add_text(p->o.lists, kind, text, error) && sm_lists_add_text(p->o.flag_lists, kind, text, error);
+}
+
 static bool take_allow(struct parse *p, const struct flag *f, const char *v, GError **error)
 {
-    return sm_lists_add_text(p->o.lists, SM_LIST_ALLOW, v, error) || prefix(f, v, error);
+    return add_entry(p, SM_LIST_ALLOW, v, error) || prefix(f, v, error);
 }
 
 static bool take_passthrough(struct parse *p, const struct flag *f, const char *v, GError **error)
 {
-    return sm_lists_add_text(p->o.lists, SM_LIST_PASSTHROUGH, v, error) || prefix(f, v, error);
+    return add_entry(p, SM_LIST_PASSTHROUGH, v, error) || prefix(f, v, error);
 }
 
 static bool take_deny(struct parse *p, const struct flag *f, const char *v, GError **error)
 {
-    return sm_lists_add_text(p->o.lists, SM_LIST_DENY, v, error) || prefix(f, v, error);
+    return add_entry(p, SM_LIST_DENY, v, error) || prefix(f, v, error);
 }
 
 static bool take_policy(struct parse *p, const struct flag *f, const char *v, GError **error)
@@ -120,8 +124,7 @@ static bool take_policy(struct parse *p, const struct flag *f, const char *v, GE
         g_prefix_error(error, "--%s: ", f->name); /* the parser names file and line */
         return false;
     }
-    if (!p->policy_file)
-        p->policy_file = v;
+    g_ptr_array_add(p->o.policy_files, g_canonicalize_filename(v, NULL));
     return true;
 }
 
@@ -222,6 +225,27 @@ static bool take_network(struct parse *p, const struct flag *f, const char *v, G
         }
     }
     return bad(f, v, error, "no such network: write user or isolated");
+}
+
+static bool take_publish(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    struct sm_publish publish;
+    char text[SM_PUBLISH_STRLEN];
+
+    if (!sm_publish_parse(v, &publish, error))
+        return prefix(f, v, error);
+    if (p->o.publishes->len == SM_PUBLISH_MAX)
+        return bad(f, v, error, "too many: at most 256 ports can be published");
+    for (guint i = 0; i < p->o.publishes->len; i++) {
+        const struct sm_publish *other = &g_array_index(p->o.publishes, struct sm_publish, i);
+        if (publish.host.port && sm_endpoint_equal(&other->host, &publish.host)) {
+            sm_error_set(error, SM_ERROR_INVALID, "its address is that of %s: give it once",
+                         sm_publish_format(other, text));
+            return prefix(f, v, error);
+        }
+    }
+    g_array_append_val(p->o.publishes, publish);
+    return true;
 }
 
 static bool take_datapath(struct parse *p, const struct flag *f, const char *v, GError **error)
@@ -359,6 +383,10 @@ static const struct flag flags[] = {
      "N TCP connections and UDP flows at the same time (default: no limit)"},
     {"dns", "ADDR[:PORT]", true, take_dns, "ask this DNS server instead of those in /etc/resolv.conf; repeatable"},
     {"network", "MODE", false, take_network, "user (default), or isolated: no network device at all"},
+    {"publish", "HOST:PORT:GUESTPORT/tcp", true, take_publish,
+     "connections to HOST:PORT of this machine (127.0.0.1 where HOST is left out; PORT 0: any free one, which is "
+     "printed) "
+     "go to GUESTPORT of the guest; repeatable"},
     {"datapath", "PATH", false, take_datapath, "slirp (default) or tproxy"},
     {"mtu", "N", false, take_mtu, "MTU of the guest's device, 576 to 65520 (default 1500)"},
     {"name", "NAME", false, take_name, "name of the workspace (default: generated, and printed)"},
@@ -373,7 +401,6 @@ static const struct flag flags[] = {
     {"dry-run", NULL, false, take_dry_run,
      "start nothing and make nothing: print what would be judged how, and what would be swapped where"},
     {"json", NULL, false, take_json, "with --dry-run: as JSON"},
-    {"publish", "SPEC", true, NULL, NULL},
     {"mediation", "SPEC", true, NULL, NULL},
     {"mediation-optional", NULL, false, NULL, NULL},
     {"spec", "FILE", false, NULL, NULL},
@@ -492,11 +519,18 @@ static bool check_whole(struct parse *p, GError **error)
 {
     struct sm_run_options *o = &p->o;
 
-    if (o->mode == SM_MODE_OFF && p->policy_file) {
+    if (o->mode == SM_MODE_OFF && o->policy_files->len) {
         sm_error_set(error, SM_ERROR_INVALID,
                      "--egress-policy=%s: nothing is judged with --egress off: leave the file out, or use --egress "
                      "guarded or strict",
-                     p->policy_file);
+                     (const char *)g_ptr_array_index(o->policy_files, 0));
+        return false;
+    }
+    if (o->network == SM_NETWORK_ISOLATED && o->publishes->len) {
+        char text[SM_PUBLISH_STRLEN];
+        sm_error_set(error, SM_ERROR_INVALID,
+                     "--publish=%s: there is no network with --network isolated: leave one of them out",
+                     sm_publish_format(&g_array_index(o->publishes, struct sm_publish, 0), text));
         return false;
     }
     if (o->mode == SM_MODE_OFF && (o->caps.bps || o->caps.total || o->caps.conns)) {
@@ -558,6 +592,9 @@ int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GErr
 
     p.o.name = sm_state_name_new();
     p.o.lists = sm_lists_new();
+    p.o.flag_lists = sm_lists_new();
+    p.o.policy_files = g_ptr_array_new_with_free_func(g_free);
+    p.o.publishes = g_array_new(FALSE, FALSE, sizeof(struct sm_publish));
     p.o.swaps = sm_swaps_new();
     p.cred_swaps = g_ptr_array_new();
     p.o.inside = g_ptr_array_new_with_free_func(g_free);
@@ -635,6 +672,9 @@ void sm_run_options_clear(struct sm_run_options *o)
     g_clear_pointer(&o->name, g_free);
     g_clear_pointer(&o->state_dir, g_free);
     g_clear_pointer(&o->lists, sm_lists_free);
+    g_clear_pointer(&o->flag_lists, sm_lists_free);
+    g_clear_pointer(&o->policy_files, g_ptr_array_unref);
+    g_clear_pointer(&o->publishes, g_array_unref);
     g_clear_pointer(&o->swaps, sm_swaps_free);
     g_clear_pointer(&o->vault_addr, g_free);
     g_clear_pointer(&o->vault_namespace, g_free);

@@ -18,6 +18,7 @@
 #include "cred/swap.h"
 #include "policy/decide.h"
 #include "policy/list.h"
+#include "supervisor/publish.h"
 
 #define SM_OPTIONS_MTU_DEFAULT 1500
 /** As many as the core's resolver takes (SM_RESOLVER_SERVERS_MAX). */
@@ -35,6 +36,8 @@ struct sm_run_options {
     enum sm_mode mode;
     bool opaque;
     struct sm_lists *lists;             /* flags and files */
+    struct sm_lists *flag_lists;        /* flags alone: what a reload begins with */
+    GPtrArray *policy_files;            /* char *: --egress-policy, absolute */
     struct sm_swaps *swaps;             /* --egress-swap-config and --cred-swap; each could apply (swaps.h) */
     char *vault_addr, *vault_namespace; /* of the environment; NULL: no reference is one of Vault's */
     GString *vault_roots;               /* the certificates of VAULT_CACERT, PEM; may be empty */
@@ -50,6 +53,7 @@ struct sm_run_options {
     bool audit_sync;
     uint64_t audit_max_bytes;
     enum sm_network_mode network;
+    GArray *publishes; /* of struct sm_publish */
     bool ro;
     char *rootfs;        /* absolute, or NULL */
     GPtrArray *binds;    /* char *: "SRC:DST", absolute */

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "launch/hidden.h"
 #include "launch/messages.h"
+#include "launch/reload.h"
 #include "launch/state.h"
 #include "sandbox/sandbox.h"
 #include "supervisor/resolv.h"
@@ -181,6 +182,8 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     char self[] = "slirp-med", core[] = "core", front[] = "nat", guest[] = "guest-init";
     char *core_argv[] = {self, core, NULL}, *front_argv[] = {self, front, NULL}, *guest_argv[] = {self, guest, NULL};
     sm_cleanup(json_freep) json_t *facts = sm_message_facts(o);
+    sm_cleanup(sm_reload_free) struct sm_reload *reload = sm_reload_new(o);
+    const struct sm_policy_source policy = sm_reload_source(reload);
     struct sm_supervisor_spec spec = {
         .exe = SM_SPAWN_SELF,
         .name = o->name,
@@ -197,6 +200,9 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
         .n_refs = n_refs,
         .resolv_path = networked && o->n_dns == 0 ? SM_RESOLV_PATH : NULL,
         .resolv_text = ground->resolv_conf,
+        .publishes = (const struct sm_publish *)(const void *)o->publishes->data,
+        .n_publishes = o->publishes->len,
+        .policy = &policy,
         .facts = facts,
         .take_signals = true,
     };

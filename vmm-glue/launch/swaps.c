@@ -93,7 +93,8 @@ static bool add_provider(struct sm_run_options *o, const char *value, GError **e
     g_autofree char *place = g_strconcat("--cred-swap=", provider->name, NULL);
     if (!sm_swaps_add_provider(o->swaps, provider, equals ? equals + 1 : NULL, cwd, place, error))
         return false;
-    if (!sm_lists_add_text(o->lists, SM_LIST_ALLOW, provider->host, error)) {
+    if (!sm_lists_add_text(o->lists, SM_LIST_ALLOW, provider->host, error) ||
+        !sm_lists_add_text(o->flag_lists, SM_LIST_ALLOW, provider->host, error)) {
         g_prefix_error(error, "%s: ", place);
         return false;
     }
@@ -201,14 +202,14 @@ static bool check_suffix(const struct sm_lists *lists, const struct sm_swap *swa
                   sm_entry_format(in_the_way, text));
 }
 
-static bool check_domains(const struct sm_run_options *o, GError **error)
+bool sm_option_swaps_apply(const struct sm_swaps *swaps, const struct sm_lists *lists, GError **error)
 {
-    for (size_t i = 0; i < sm_swaps_count(o->swaps); i++) {
-        const struct sm_swap *s = sm_swaps_get(o->swaps, i);
+    for (size_t i = 0; i < sm_swaps_count(swaps); i++) {
+        const struct sm_swap *s = sm_swaps_get(swaps, i);
         for (size_t k = 0; k < s->n_domains; k++) {
             const struct sm_swap_domain *d = &s->domains[k];
-            bool ok = d->entry.kind == SM_ENTRY_HOST ? check_exact(o->lists, s, d, error)
-                                                     : check_suffix(o->lists, s, d, error);
+            bool ok =
+                d->entry.kind == SM_ENTRY_HOST ? check_exact(lists, s, d, error) : check_suffix(lists, s, d, error);
             if (!ok)
                 return false;
         }
@@ -294,5 +295,5 @@ bool sm_option_swaps(struct sm_run_options *o, const char *file, const GPtrArray
     for (size_t i = 0; i < sm_swaps_count(o->swaps); i++)
         if (!check_entry(sm_swaps_get(o->swaps, i), error))
             return false;
-    return check_domains(o, error) && check_vault(o, error);
+    return sm_option_swaps_apply(o->swaps, o->lists, error) && check_vault(o, error);
 }

@@ -19,12 +19,15 @@
 #include "launch/options.h"
 
 /**
- * sm_option_swaps() - fill o->swaps, which is empty, and list the hosts of providers in o->lists.
+ * sm_option_swaps() - fill o->swaps, which is empty, and list the hosts of providers in o->lists and o->flag_lists.
  * @file: of --egress-swap-config, or NULL. @cred_swaps: const char *, the values of --cred-swap.
  * Errors: SM_ERROR_INVALID, SM_ERROR_LIMIT; they begin with the flag.
  */
 bool sm_option_swaps(struct sm_run_options *o, const char *file, const GPtrArray *cred_swaps,
                      GError **error) SM_WARN_UNUSED;
+
+/** sm_option_swaps_apply() - is each domain of the swaps one that these lists let a credential go to? */
+bool sm_option_swaps_apply(const struct sm_swaps *swaps, const struct sm_lists *lists, GError **error) SM_WARN_UNUSED;
 
 /** sm_option_read_file() - a regular file that a flag names, of at most max bytes; g_free(). The error has no name. */
 char *sm_option_read_file(const char *path, size_t max, size_t *ret_len, GError **error);

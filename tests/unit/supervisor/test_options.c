@@ -22,6 +22,7 @@
 #include "launch/hidden.h"
 #include "launch/messages.h"
 #include "launch/options.h"
+#include "launch/reload.h"
 #include "launch/state.h"
 
 static char dir[64];
@@ -220,7 +221,13 @@ static void test_refused(void **state)
         {"--no-such-thing y", {"--no-such-thing: unknown flag", "run --help"}, SM_ERROR_INVALID},
         {"-e y", {"-e: unknown flag"}, SM_ERROR_INVALID},
         {"--json y", {"--json: ", "--dry-run"}, SM_ERROR_INVALID},
-        {"--publish :80:80/tcp y", {"--publish: not available in this version"}, SM_ERROR_INVALID},
+        {"--mediation 1:2:3 y", {"--mediation: not available in this version"}, SM_ERROR_INVALID},
+        {"--publish 80 y", {"--publish=80: ", "HOST:HOSTPORT:GUESTPORT/tcp"}, SM_ERROR_INVALID},
+        {"--publish 8080:80/udp y", {"--publish=8080:80/udp: only tcp"}, SM_ERROR_INVALID},
+        {"--publish 8080:80 --publish 127.0.0.1:8080:81 y",
+         {"--publish=127.0.0.1:8080:81: its address is that of 127.0.0.1:8080:80/tcp"},
+         SM_ERROR_INVALID},
+        {"--network isolated --publish 8080:80 y", {"--publish=127.0.0.1:8080:80/tcp: ", "isolated"}, SM_ERROR_INVALID},
         {"--egress-swap-config=f y", {"--egress-swap-config=f: cannot be read"}, SM_ERROR_INVALID},
         {"--egress-max-bps 0 y", {"--egress-max-bps=0: ", "from 1 to 1024G"}, SM_ERROR_INVALID},
         {"--egress-max-bps 1025G y", {"--egress-max-bps=1025G: "}, SM_ERROR_INVALID},
@@ -258,6 +265,143 @@ static void test_refused(void **state)
         assert_true(g_utf8_validate(error->message, -1, NULL));
         assert_null(o.name); /* untouched */
     }
+}
+
+static void test_publishes(void **state)
+{
+    struct sm_run_options o;
+    g_auto(GStrv) argv = NULL;
+    g_autoptr(GError) error = NULL;
+    char text[SM_PUBLISH_STRLEN];
+
+    (void)state;
+    /* Any free port may be asked for more than once. */
+    good("--publish 0:80/tcp --publish 0:80 --publish [::1]:8080:80/tcp --publish 0.0.0.0:8080:1 x", &o, &argv);
+    static const char *const want[] = {"127.0.0.1:0:80/tcp", "127.0.0.1:0:80/tcp", "[::1]:8080:80/tcp",
+                                       "0.0.0.0:8080:1/tcp"};
+    assert_int_equal(o.publishes->len, SM_ARRAY_LEN(want));
+    for (guint i = 0; i < o.publishes->len; i++)
+        assert_string_equal(sm_publish_format(&g_array_index(o.publishes, struct sm_publish, i), text), want[i]);
+    g_autofree char *settings = sm_message_settings(&o, &error);
+    assert_non_null(strstr(settings, "\"publishes\":[\"127.0.0.1:0:80/tcp\""));
+    sm_run_options_clear(&o);
+}
+
+/** What was written into a file, loaded into the running workspace. */
+static char *load_again(struct sm_policy_source *source, const char *path, GError **error)
+{
+    json_t *counts = NULL;
+    char *text = source->load(source->data, path, &counts, error);
+    assert_int_equal(text != NULL, counts != NULL);
+    json_decref(counts);
+    return text;
+}
+
+static void write_file(const char *path, const char *text)
+{
+    assert_true(g_file_set_contents(path, text, -1, NULL));
+}
+
+static void test_reload(void **state)
+{
+    g_autofree char *first = g_build_filename(dir, "first.yaml", NULL);
+    g_autofree char *second = g_build_filename(dir, "second.json", NULL);
+    g_autofree char *args =
+        g_strdup_printf("--egress strict --egress-allow flag.test --egress-deny no.test --egress-policy %s x", first);
+    g_auto(GStrv) argv = NULL;
+    struct sm_run_options o;
+
+    (void)state;
+    write_file(first, "allow: [one.test]\n");
+    good(args, &o, &argv);
+    sm_cleanup(sm_reload_free) struct sm_reload *reload = sm_reload_new(&o);
+    struct sm_policy_source source = sm_reload_source(reload);
+    {
+        g_autofree char *same = load_again(&source, NULL, NULL);
+        assert_string_equal(same, "{\"allow\":[\"flag.test\",\"one.test\"],\"passthrough\":[],\"deny\":[\"no.test\"]}");
+        source.settled(source.data, true);
+    }
+    {
+        /* The file's new text; what was in it and is not any more is gone, the flags stay. */
+        write_file(first, "passthrough: [two.test]\n");
+        g_autofree char *other = load_again(&source, NULL, NULL);
+        assert_string_equal(other, "{\"allow\":[\"flag.test\"],\"passthrough\":[\"two.test\"],\"deny\":[\"no.test\"]}");
+        source.settled(source.data, true);
+    }
+    static const char *const wrong[] = {"allow: [one.test]\ndeny: [x.test]\n", "allow:\n  - .com\n", "allow: x\n"};
+    static const char *const lines[] = {":2: ", ":2: ", ":1: "};
+    for (size_t i = 0; i < SM_ARRAY_LEN(wrong); i++) {
+        g_autoptr(GError) error = NULL;
+        write_file(first, wrong[i]);
+        assert_null(load_again(&source, NULL, &error));
+        g_autofree char *place = g_strconcat(first, lines[i], NULL);
+        if (!g_str_has_prefix(error->message, place))
+            fail_msg("'%s' does not begin with '%s'", error->message, place);
+    }
+    {
+        g_autoptr(GError) error = NULL;
+        assert_null(load_again(&source, "/nonexistent.yaml", &error));
+        assert_true(g_str_has_prefix(error->message, "/nonexistent.yaml: cannot be read"));
+        g_clear_error(&error);
+        assert_null(load_again(&source, "relative.yaml", &error));
+        assert_non_null(strstr(error->message, "absolute"));
+    }
+    write_file(second, "{\"allow\": [\"three.test\"]}");
+    {
+        /* One that the core did not take is not the one that is read again. */
+        g_autofree char *three = load_again(&source, second, NULL);
+        assert_non_null(strstr(three, "three.test"));
+        source.settled(source.data, false);
+        write_file(first, "allow: [one.test]\n");
+        g_autofree char *one = load_again(&source, NULL, NULL);
+        assert_non_null(strstr(one, "one.test"));
+        source.settled(source.data, true);
+    }
+    {
+        g_autofree char *three = load_again(&source, second, NULL);
+        source.settled(source.data, true);
+        g_autofree char *again = load_again(&source, NULL, NULL);
+        assert_string_equal(again, three);
+        assert_null(strstr(again, "one.test"));
+        source.settled(source.data, true);
+    }
+    sm_run_options_clear(&o);
+    (void)unlink(first);
+    (void)unlink(second);
+}
+
+/** What could not have been started with is not loaded: a credential whose host is not listed any more, mode off, no file. */
+static void test_reload_refused(void **state)
+{
+    g_autofree char *file = g_build_filename(dir, "swap.yaml", NULL);
+    static const struct {
+        const char *args, *text, *why;
+    } cases[] = {
+        {"--cred-swap openai=env:X --egress-policy", "passthrough: [api.openai.com]\n", "passthrough"},
+        {"--cred-swap openai=env:X --egress-policy", "allow: [a.test]\n", NULL},
+        {"--egress guarded", NULL, "started without --egress-policy"},
+        {"--egress off", NULL, "nothing is judged"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
+        g_autofree char *args =
+            g_strdup_printf("%s%s%s x", cases[i].args, cases[i].text ? " " : "", cases[i].text ? file : "");
+        g_auto(GStrv) argv = NULL;
+        g_autoptr(GError) error = NULL;
+        struct sm_run_options o;
+        write_file(file, "allow: [api.openai.com]\n");
+        good(args, &o, &argv);
+        sm_cleanup(sm_reload_free) struct sm_reload *reload = sm_reload_new(&o);
+        struct sm_policy_source source = sm_reload_source(reload);
+        write_file(file, cases[i].text ? cases[i].text : "");
+        g_autofree char *text = load_again(&source, NULL, &error);
+        assert_int_equal(text != NULL, cases[i].why == NULL);
+        if (cases[i].why && !strstr(error->message, cases[i].why))
+            fail_msg("'%s' lacks '%s'", error->message, cases[i].why);
+        sm_run_options_clear(&o);
+    }
+    (void)unlink(file);
 }
 
 static void test_policy_file(void **state)
@@ -770,7 +914,7 @@ static void test_warnings_and_help(void **state)
     for (size_t i = 0; lines[i]; i++)
         assert_true(strlen(lines[i]) <= 100);
     assert_non_null(strstr(help, "--egress-passthrough ENTRY"));
-    assert_null(strstr(help, "--publish")); /* what is not there is not promised */
+    assert_null(strstr(help, "--mediation")); /* what is not there is not promised */
 }
 
 static void test_suggest(void **state)
@@ -905,21 +1049,15 @@ static void test_messages(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_everything),
-        cmocka_unit_test(test_modes),
-        cmocka_unit_test(test_caps),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_policy_file),
-        cmocka_unit_test(test_warnings_and_help),
-        cmocka_unit_test(test_ca_files),
-        cmocka_unit_test(test_suggest),
-        cmocka_unit_test(test_messages),
-        cmocka_unit_test(test_swaps),
-        cmocka_unit_test(test_swaps_vault),
-        cmocka_unit_test(test_swaps_refused),
-        cmocka_unit_test(test_dry_run),
-        cmocka_unit_test(test_hidden),
+        cmocka_unit_test(test_defaults),       cmocka_unit_test(test_everything),
+        cmocka_unit_test(test_modes),          cmocka_unit_test(test_caps),
+        cmocka_unit_test(test_refused),        cmocka_unit_test(test_policy_file),
+        cmocka_unit_test(test_publishes),      cmocka_unit_test(test_reload),
+        cmocka_unit_test(test_reload_refused), cmocka_unit_test(test_warnings_and_help),
+        cmocka_unit_test(test_ca_files),       cmocka_unit_test(test_suggest),
+        cmocka_unit_test(test_messages),       cmocka_unit_test(test_swaps),
+        cmocka_unit_test(test_swaps_vault),    cmocka_unit_test(test_swaps_refused),
+        cmocka_unit_test(test_dry_run),        cmocka_unit_test(test_hidden),
     };
     g_strlcpy(dir, "/tmp/sm-test-options-XXXXXX", sizeof(dir));
     if (!mkdtemp(dir))

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* `slirp-med publish`, `unpublish` and `reload`: what changes in a workspace that runs, asked for over its control socket. */
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "cli/cli.h"
+#include "launch/state.h"
+#include "supervisor/control.h"
+#include "supervisor/publish.h"
+
+#define ANSWER_MS 15000
+
+#define COMMON_HELP                                                                                                    \
+    "  --json           the answer as one JSON object\n"                                                               \
+    "  --state-dir DIR  where workspaces keep their state (default $XDG_STATE_HOME/slirp-med, or "                     \
+    "~/.local/state/slirp-med)\n"                                                                                      \
+    "  -h, --help       print this and exit\n"                                                                         \
+    "\n"                                                                                                               \
+    "Exit status: 0; 1 when it cannot be done; 2 when a flag is wrong or there is no such workspace."
+
+static void json_freep(json_t **j)
+{
+    json_decref(*j);
+}
+
+static void drop_argument(int *argc, char **argv, int i)
+{
+    memmove(&argv[i], &argv[i + 1], (size_t)(*argc - i) * sizeof(argv[0])); /* with the NULL at the end */
+    (*argc)--;
+}
+
+/** Take the second argument that is no flag out of argv, so that NAME stays; NULL: there is none. */
+static char *take_second(int *argc, char **argv)
+{
+    bool name = false;
+
+    for (int i = 1; i < *argc; i++) {
+        char *arg = argv[i];
+        if (strcmp(arg, "--state-dir") == 0) {
+            i++;
+        } else if (arg[0] != '-' && name) {
+            drop_argument(argc, argv, i);
+            return arg;
+        } else if (arg[0] != '-') {
+            name = true;
+        }
+    }
+    return NULL;
+}
+
+/** The value of a flag that may be given once, taken out of argv. */
+static bool take_flag(int *argc, char **argv, const char *flag, char **ret, GError **error)
+{
+    size_t len = strlen(flag);
+
+    *ret = NULL;
+    for (int i = 1; i < *argc;) {
+        char *arg = argv[i], *value = NULL;
+        if (strncmp(arg, flag, len) == 0 && arg[len] == '=') {
+            value = arg + len + 1;
+        } else if (strcmp(arg, flag) == 0) {
+            drop_argument(argc, argv, i);
+            value = i < *argc ? argv[i] : NULL;
+            if (!value) {
+                sm_error_set(error, SM_ERROR_INVALID, "%s: lacks its value", flag);
+                return false;
+            }
+        } else {
+            i++;
+            continue;
+        }
+        if (*ret || !value[0]) {
+            sm_error_set(error, SM_ERROR_INVALID, "%s=%.200s: %s", flag, value, *ret ? "given twice" : "empty");
+            return false;
+        }
+        *ret = value;
+        drop_argument(argc, argv, i);
+    }
+    return true;
+}
+
+/** Ask a workspace that runs. NULL with error: it does not, or it refuses. */
+static json_t *ask(const struct sm_cli_named *given, enum sm_control_verb verb, const char *argument, GError **error)
+{
+    sm_cleanup(sm_workspace_close) struct sm_workspace ws = SM_WORKSPACE_INIT;
+    pid_t pid;
+
+    if (sm_workspace_open(given->state_dir, given->name, false, &ws, error) < 0)
+        return NULL;
+    int r = sm_workspace_holder(&ws, &pid);
+    if (r == 0) {
+        sm_error_set(error, SM_ERROR_MISSING, "workspace '%s' does not run", ws.name);
+        return NULL;
+    }
+    sm_autofd sock = r < 0 ? -1 : sm_control_connect(ws.dirfd, ANSWER_MS);
+    if (sock < 0) {
+        sm_error_set_errno(error, errno, "workspace '%s' runs (pid %d), but its control socket cannot be reached",
+                           ws.name, (int)pid);
+        return NULL;
+    }
+    g_autofree char *line = sm_control_ask_about(sock, verb, argument, error);
+    if (!line)
+        return NULL;
+    sm_cleanup(json_freep) json_t *answer = json_loads(line, 0, NULL);
+    if (!json_is_true(json_object_get(answer, "ok"))) {
+        const char *why = json_string_value(json_object_get(answer, "error"));
+        sm_error_set(error, SM_ERROR_SYSTEM, "workspace '%s': %s", ws.name, why ? why : "not JSON");
+        return NULL;
+    }
+    (void)json_object_del(answer, "ok");
+    return sm_steal_ptr(&answer);
+}
+
+static int print_json(const json_t *answer)
+{
+    char *text = json_dumps(answer, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+
+    puts(text ? text : "{}");
+    free(text);
+    return fflush(stdout) == 0 ? 0 : 1;
+}
+
+/** Of an answer: {host, hostPort, guestPort, protocol}. */
+static int print_publish(const json_t *answer)
+{
+    const char *host, *protocol;
+    int host_port, guest_port;
+
+    if (json_unpack((json_t *)(uintptr_t)answer, "{s:{s:s, s:i, s:i, s:s}}", "publish", "host", &host, "hostPort",
+                    &host_port, "guestPort", &guest_port, "protocol", &protocol) < 0)
+        return 1;
+    printf(strchr(host, ':') ? "[%s]:%d:%d/%s\n" : "%s:%d:%d/%s\n", host, host_port, guest_port, protocol);
+    return fflush(stdout) == 0 ? 0 : 1;
+}
+
+static int change_publish(int argc, char **argv, enum sm_control_verb verb, const char *help)
+{
+    g_autoptr(GError) error = NULL;
+    struct sm_cli_named given;
+    struct sm_publish p;
+    char canonical[SM_PUBLISH_STRLEN];
+    const char *spec = take_second(&argc, argv);
+
+    if (!sm_cli_named_parse(argc, argv, true, &given, &error))
+        return sm_cli_fail(error, SM_CLI_USAGE);
+    if (given.help) {
+        puts(help);
+        return 0;
+    }
+    if (!spec) {
+        sm_error_set(&error, SM_ERROR_INVALID, "no port: write 'slirp-med %s NAME HOST:HOSTPORT:GUESTPORT/tcp'",
+                     argv[0]);
+        return sm_cli_fail(error, SM_CLI_USAGE);
+    }
+    if (!sm_publish_parse(spec, &p, &error)) {
+        g_prefix_error(&error, "%.200s: ", spec);
+        return sm_cli_fail(error, SM_CLI_USAGE);
+    }
+    sm_cleanup(json_freep) json_t *answer = ask(&given, verb, sm_publish_format(&p, canonical), &error);
+    if (!answer)
+        return sm_cli_fail(error, 1);
+    return given.json ? print_json(answer) : print_publish(answer);
+}
+
+int sm_cli_publish(int argc, char **argv)
+{
+    return change_publish(argc, argv, SM_CONTROL_PUBLISH,
+                          "usage: slirp-med publish NAME [HOST:]HOSTPORT:GUESTPORT[/tcp] [--json] [--state-dir DIR]\n"
+                          "\n"
+                          "From now on connections to HOST:HOSTPORT of this machine (127.0.0.1 where HOST is left out; "
+                          "HOSTPORT 0: any free\n"
+                          "port) go to GUESTPORT in workspace NAME, which runs. Prints the address with its port.\n"
+                          "\n" COMMON_HELP);
+}
+
+int sm_cli_unpublish(int argc, char **argv)
+{
+    return change_publish(argc, argv, SM_CONTROL_UNPUBLISH,
+                          "usage: slirp-med unpublish NAME [HOST:]HOSTPORT:GUESTPORT[/tcp] [--json] [--state-dir DIR]\n"
+                          "\n"
+                          "Take no more connections there. Those that are there go on.\n"
+                          "\n" COMMON_HELP);
+}
+
+int sm_cli_reload(int argc, char **argv)
+{
+    g_autoptr(GError) error = NULL;
+    struct sm_cli_named given;
+    char *file;
+    json_int_t allow, passthrough, deny;
+
+    if (!take_flag(&argc, argv, "--egress-policy", &file, &error) ||
+        !sm_cli_named_parse(argc, argv, true, &given, &error))
+        return sm_cli_fail(error, SM_CLI_USAGE);
+    if (given.help) {
+        puts("usage: slirp-med reload NAME [--egress-policy FILE] [--json] [--state-dir DIR]\n"
+             "\n"
+             "Read the policy files of workspace NAME, which runs, again: the new entries are in force at once, and "
+             "flows that\n"
+             "they do not allow end. Entries of its flags stay. A file that is wrong changes nothing.\n"
+             "\n"
+             "  --egress-policy FILE\n"
+             "                   read FILE in place of the policy files, now and at later reloads\n" COMMON_HELP);
+        return 0;
+    }
+    g_autofree char *path = file ? g_canonicalize_filename(file, NULL) : NULL;
+    sm_cleanup(json_freep) json_t *answer = ask(&given, path ? SM_CONTROL_POLICY : SM_CONTROL_RELOAD, path, &error);
+    if (!answer)
+        return sm_cli_fail(error, 1);
+    if (given.json)
+        return print_json(answer);
+    if (json_unpack(answer, "{s:I, s:I, s:I}", "allow", &allow, "passthrough", &passthrough, "deny", &deny) < 0)
+        return 1;
+    printf("%lld allowed, %lld passthrough, %lld denied\n", (long long)allow, (long long)passthrough, (long long)deny);
+    return fflush(stdout) == 0 ? 0 : 1;
+}
