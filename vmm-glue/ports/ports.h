@@ -31,4 +31,13 @@ struct sm_port *sm_port_dgram_new(int fd, unsigned mtu, GError **error);
 /** sm_port_vhost_net_new() - takes fd, which may be -1; mtu as above, and frames to be segmented may be longer. */
 struct sm_port *sm_port_vhost_net_new(int fd, unsigned mtu, GError **error);
 
+/** A virtio-vsock packet: header, and the most that Linux puts into one. */
+#define SM_PORT_VSOCK_FRAME_MAX (44u + 65536u)
+
+/**
+ * sm_port_vhost_vsock_new() - not a network card: each frame is one virtio-vsock packet, header (44 bytes, little-endian) and payload, without
+ * offload. Takes fd, which may be -1. A packet that is written with more stream data than the guest's buffers hold arrives as several.
+ */
+struct sm_port *sm_port_vhost_vsock_new(int fd, uint64_t guest_cid, GError **error);
+
 #endif
