@@ -81,7 +81,9 @@ static enum put put_piece(struct vsock *s, const struct sm_frame_out *f, struct 
         break;
     case SM_VHOST_POP_NONE:
         return PUT_FULL;
-    case SM_VHOST_POP_NO_ROOM:
+    case SM_VHOST_POP_NO_ROOM: /* not with so many parts */
+        rx->fault = SM_VHOST_FAULT_PARTS;
+        return PUT_BROKEN;
     case SM_VHOST_POP_BROKEN:
         return PUT_BROKEN;
     }
