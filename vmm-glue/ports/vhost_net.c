@@ -4,7 +4,7 @@
  *
  * In front of each frame stands a virtio_net_hdr. Of a frame that is read it becomes struct sm_offload as it is; nothing
  * in it is believed here: the guard judges it against what was agreed on (rx_offloads) and against the frame's own
- * headers. Of a frame that is written it says what the front said, as far as the guest agreed to it (tx_offloads).
+ * headers. Frames that are written ask for no more than the guest agreed to (tx_offloads; nat/port.c sees to it).
  *
  * A frame is copied once each way: out of the guest's buffers before anybody looks at it, or into them. With MRG_RXBUF
  * it may take up to MERGE_MAX buffers, without it has to fit into one. When the guest has posted too few, the frame
@@ -13,7 +13,6 @@
  */
 #include "ports/ports.h"
 
-#include <endian.h>
 #include <errno.h>
 #include <glib.h>
 #include <linux/virtio_config.h>
@@ -22,13 +21,14 @@
 #include "base/error.h"
 #include "nat/wire.h"
 #include "ports/vhost_port.h"
+#include "ports/vnet_hdr.h"
 
 /** Buffers of one frame: 64 KiB in buffers for 1500 bytes, which no driver goes below, are 44. */
 #define MERGE_MAX 64
+_Static_assert(MERGE_MAX <= UINT8_MAX, "the number of buffers is one byte of two");
 /** The header with its last field; an old driver (no VERSION_1, no MRG_RXBUF) leaves that out. */
-#define HDR_LEN sizeof(struct virtio_net_hdr_mrg_rxbuf)
-#define HDR_LEN_OLD sizeof(struct virtio_net_hdr)
-_Static_assert(HDR_LEN == 12 && HDR_LEN_OLD == 10, "virtio 1.1, 5.1.6");
+#define HDR_LEN SM_VNET_HLEN
+#define HDR_LEN_OLD SM_VNET_NUM_BUFFERS
 
 #define BIT(n) (UINT64_C(1) << (n))
 
@@ -40,15 +40,17 @@ static size_t hdr_len(const struct sm_vhost *v)
 static void take_features(struct sm_vhost *v)
 {
     struct sm_port *port = &sm_vhost_port_around(v)->port;
-    const uint32_t tso = 1u << (16 + SM_GSO_TCPV4);
 
     port->rx_offloads = 0;
     port->tx_offloads = 0;
     if (sm_vhost_has(v, VIRTIO_NET_F_CSUM))
-        port->rx_offloads |= SM_OFFLOAD_NEEDS_CSUM | (sm_vhost_has(v, VIRTIO_NET_F_HOST_TSO4) ? tso : 0);
+        port->rx_offloads = SM_OFFLOAD_NEEDS_CSUM |
+                            (sm_vhost_has(v, VIRTIO_NET_F_HOST_TSO4) ? SM_OFFLOAD_GSO(SM_GSO_TCPV4) : 0) |
+                            (sm_vhost_has(v, VIRTIO_NET_F_HOST_ECN) ? SM_OFFLOAD_ECN : 0);
     if (sm_vhost_has(v, VIRTIO_NET_F_GUEST_CSUM))
-        port->tx_offloads |=
-            SM_OFFLOAD_NEEDS_CSUM | SM_OFFLOAD_CSUM_OK | (sm_vhost_has(v, VIRTIO_NET_F_GUEST_TSO4) ? tso : 0);
+        port->tx_offloads = SM_OFFLOAD_NEEDS_CSUM | SM_OFFLOAD_CSUM_OK |
+                            (sm_vhost_has(v, VIRTIO_NET_F_GUEST_TSO4) ? SM_OFFLOAD_GSO(SM_GSO_TCPV4) : 0) |
+                            (sm_vhost_has(v, VIRTIO_NET_F_GUEST_ECN) ? SM_OFFLOAD_ECN : 0);
 }
 
 static void changed(struct sm_vhost *v)
@@ -73,35 +75,19 @@ static const struct sm_vhost_device device = {
 
 /* ---- from the guest ---- */
 
-static struct sm_offload offload_in(const struct sm_vhost *v, const struct virtio_net_hdr *h)
-{
-    struct sm_offload o = {
-        .hdr_len = le16toh(h->hdr_len), .csum_start = le16toh(h->csum_start), .csum_offset = le16toh(h->csum_offset)};
-    uint8_t ecn = sm_vhost_has(v, VIRTIO_NET_F_HOST_ECN) ? VIRTIO_NET_HDR_GSO_ECN : 0;
-
-    /* Other flags are to be ignored (5.1.6.2.2): DATA_VALID is not for a driver to say. */
-    if (h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)
-        o.flags = SM_OFFLOAD_NEEDS_CSUM;
-    if (h->gso_type != VIRTIO_NET_HDR_GSO_NONE) {
-        /* What was never offered becomes a kind that there is not, and the guard refuses and reports it. */
-        o.gso_type = (h->gso_type & ~ecn) == VIRTIO_NET_HDR_GSO_TCPV4 ? SM_GSO_TCPV4 : SM_GSO_COUNT;
-        o.gso_size = le16toh(h->gso_size);
-    }
-    return o;
-}
-
 static void take(struct sm_vhost_port *p, const struct sm_vhost_chain *c, struct sm_frame *f)
 {
-    struct virtio_net_hdr h = {0};
+    uint8_t h[SM_VNET_HLEN] = {0};
     size_t skip = hdr_len(&p->vhost);
 
     f->len = 0; /* a frame shorter than its header: the guard refuses a runt */
     f->offload = (struct sm_offload){0};
     if (c->out_len < skip)
         return;
-    (void)sm_vhost_parts_read(c->parts, c->n_out, 0, &h, sizeof(h));
+    (void)sm_vhost_parts_read(c->parts, c->n_out, 0, h, skip);
     f->len = sm_vhost_parts_read(c->parts, c->n_out, skip, f->data, f->cap);
-    f->offload = offload_in(&p->vhost, &h);
+    sm_vnet_hdr_get(h, &f->offload);
+    f->offload.flags &= (uint8_t)~SM_OFFLOAD_CSUM_OK; /* not a driver's to say, and to be ignored (5.1.6.2.2) */
 }
 
 static int net_read(struct sm_port *port, struct sm_frame *frames, unsigned n)
@@ -110,28 +96,6 @@ static int net_read(struct sm_port *port, struct sm_frame *frames, unsigned n)
 }
 
 /* ---- to the guest ---- */
-
-/* False when the frame asks for what this guest has not agreed to; it was made before the guest started anew. */
-static bool offload_out(const struct sm_port *port, const struct sm_offload *o, struct virtio_net_hdr_mrg_rxbuf *ret)
-{
-    *ret = (struct virtio_net_hdr_mrg_rxbuf){0};
-    if (o->flags & SM_OFFLOAD_NEEDS_CSUM) {
-        if (!(port->tx_offloads & SM_OFFLOAD_NEEDS_CSUM))
-            return false;
-        ret->hdr.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
-        ret->hdr.csum_start = htole16(o->csum_start);
-        ret->hdr.csum_offset = htole16(o->csum_offset);
-    } else if (o->flags & port->tx_offloads & SM_OFFLOAD_CSUM_OK)
-        ret->hdr.flags = VIRTIO_NET_HDR_F_DATA_VALID;
-    if (o->gso_type != SM_GSO_NONE) {
-        if (o->gso_type != SM_GSO_TCPV4 || !(port->tx_offloads & 1u << (16 + SM_GSO_TCPV4)))
-            return false;
-        ret->hdr.gso_type = VIRTIO_NET_HDR_GSO_TCPV4;
-        ret->hdr.gso_size = htole16(o->gso_size);
-        ret->hdr.hdr_len = htole16(o->hdr_len);
-    }
-    return true;
-}
 
 enum put { PUT_DONE, PUT_FULL, PUT_NEVER, PUT_BROKEN };
 
@@ -176,26 +140,25 @@ static enum put put(struct sm_vhost_port *p, const struct sm_frame_out *f)
 {
     struct sm_vhost_ring *rx = &p->vhost.rings[SM_VHOST_RX];
     struct sm_vhost_chain chains[MERGE_MAX];
-    struct virtio_net_hdr_mrg_rxbuf h;
+    uint8_t h[SM_VNET_HLEN];
     size_t head = hdr_len(&p->vhost), left = head;
     unsigned n;
 
-    if (!offload_out(&p->port, &f->offload, &h))
-        return PUT_NEVER;
     for (unsigned i = 0; i < f->n_iov; i++)
         left += f->iov[i].iov_len;
     enum put rc = gather(p, left, chains, &n);
     if (rc != PUT_DONE)
         return rc;
 
-    h.num_buffers = htole16((uint16_t)n);
+    sm_vnet_hdr_put(&f->offload, h);
+    h[SM_VNET_NUM_BUFFERS] = (uint8_t)n;
     unsigned piece = 0; /* of the source: 0 is the header, i + 1 is iov[i] */
     size_t at = 0;
     for (unsigned c = 0; c < n; c++) {
         struct sm_vhost_fill fill = {.part = chains[c].parts + chains[c].n_out, .left = chains[c].n_in};
         size_t want = SM_MIN(left, chains[c].in_len), done = 0;
         while (done < want) {
-            const uint8_t *from = piece == 0 ? (const uint8_t *)&h : f->iov[piece - 1].iov_base;
+            const uint8_t *from = piece == 0 ? h : f->iov[piece - 1].iov_base;
             size_t len = piece == 0 ? head : f->iov[piece - 1].iov_len;
             size_t took = sm_vhost_fill(&fill, from + at, len - at);
             done += took;
