@@ -116,7 +116,7 @@ static const struct sm_port_kind *find_kind(const struct process *p, const char 
     return NULL;
 }
 
-static bool start(struct process *p, const struct sm_sandbox_spec *spec, GError **error)
+static bool start(struct process *p, struct sm_sandbox_spec *spec, GError **error)
 {
     struct sm_front_config cfg = {0};
 
@@ -135,6 +135,7 @@ static bool start(struct process *p, const struct sm_sandbox_spec *spec, GError 
         sm_error_set(error, SM_ERROR_INVALID, "front configuration: port: there is no kind '%s'", cfg.net.port);
         return false;
     }
+    spec->guest_memory = kind->guest_memory;
     /* A VMM may connect later: then there is no descriptor yet. */
     bool later = kind->later && fcntl(SM_ROLE_FD, F_GETFD) < 0;
     if (sm_fd_set_nonblock(SM_LINK_FD) < 0 || sm_fd_set_nonblock(SM_CHANNEL_FD) < 0 ||

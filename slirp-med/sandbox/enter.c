@@ -207,5 +207,5 @@ int sm_sandbox_enter(enum sm_role role, const struct sm_sandbox_spec *spec, GErr
         sm_error_set_errno(error, errno, "sandbox: not dumpable");
         return -1;
     }
-    return sm_sandbox_filter(role, error);
+    return sm_sandbox_filter(role, spec, error);
 }

@@ -15,9 +15,9 @@
  * The fetch helper holds a connected socket too, and its list follows the same two rules, but for what libcurl and OpenSSL call on that
  * socket. What it calls beyond the list fails with EPERM.
  *
- * Memory: mmap only anonymous and never executable, mprotect never executable. Calls without a condition on an argument
- * cost next to nothing (the kernel caches "always allowed" per call number), so conditions are put only where they mean
- * something.
+ * Memory: mmap only anonymous and never executable, mprotect never executable; a front that serves vhost-user maps a VMM's files besides
+ * (rules_guest_memory). Calls without a condition on an argument cost next to nothing (the kernel caches "always allowed" per call
+ * number), so conditions are put only where they mean something.
  */
 #include "sandbox/internal.h"
 
@@ -206,6 +206,23 @@ static void rules_memory(scmp_filter_ctx ctx, int *rc)
     rule(ctx, rc, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), SM_ARRAY_LEN(protect), protect);
 }
 
+/* vmm-glue/vhost/mem.c. Of the descriptors that a front can have, files come from the VMM alone; a socket has no such mapping. The
+ * kernel picks the place: nothing is mapped over something else. */
+static void rules_guest_memory(scmp_filter_ctx ctx, int *rc)
+{
+    const struct scmp_arg_cmp map[] = {
+        SCMP_A2(SCMP_CMP_MASKED_EQ, ~(scmp_datum_t)(PROT_READ | PROT_WRITE), 0),
+        SCMP_A3(SCMP_CMP_MASKED_EQ, ~(scmp_datum_t)MAP_NORESERVE, MAP_SHARED),
+    };
+    const struct scmp_arg_cmp seals[] = {SCMP_A1(SCMP_CMP_MASKED_EQ, INT_MASK, F_GET_SEALS)};
+    const struct scmp_arg_cmp empty[] = {SCMP_A3(SCMP_CMP_MASKED_EQ, INT_MASK, AT_EMPTY_PATH)};
+
+    rule(ctx, rc, SCMP_ACT_ALLOW, SCMP_SYS(mmap), SM_ARRAY_LEN(map), map);
+    rule(ctx, rc, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), SM_ARRAY_LEN(seals), seals);
+    rule(ctx, rc, SCMP_ACT_ALLOW, SCMP_SYS(fstat), 0, NULL);
+    rule(ctx, rc, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), SM_ARRAY_LEN(empty), empty); /* fstat() of glibc 2.33-2.38 */
+}
+
 static void rules_fcntl(scmp_filter_ctx ctx, int *rc, enum sm_role role)
 {
     /* Not F_SETOWN and F_SETSIG (signals to others), not F_DUPFD in the front, no leases, seals or pipe sizes. */
@@ -279,8 +296,9 @@ static void rules_fetch(scmp_filter_ctx ctx, int *rc)
     rule(ctx, rc, SCMP_ACT_ERRNO(0), SCMP_SYS(connect), 0, NULL);
 }
 
-int sm_sandbox_filter(enum sm_role role, GError **error)
+int sm_sandbox_filter(enum sm_role role, const struct sm_sandbox_spec *spec, GError **error)
 {
+    bool guest_memory = role == SM_ROLE_FRONT && spec->guest_memory;
     scmp_filter_ctx ctx = seccomp_init(role == SM_ROLE_FETCH ? SCMP_ACT_ERRNO(EPERM) : SCMP_ACT_KILL_PROCESS);
     int rc = 0;
 
@@ -299,6 +317,8 @@ int sm_sandbox_filter(enum sm_role role, GError **error)
     rules_memory(ctx, &rc);
     rules_fcntl(ctx, &rc, role);
     rules_abort(ctx, &rc);
+    if (guest_memory)
+        rules_guest_memory(ctx, &rc);
     if (role == SM_ROLE_CORE) {
         rules(ctx, &rc, SCMP_ACT_ALLOW, core_calls, SM_ARRAY_LEN(core_calls));
         rules_core_sockets(ctx, &rc);
@@ -308,7 +328,7 @@ int sm_sandbox_filter(enum sm_role role, GError **error)
 #if SM_SANDBOX_SANITIZED
     rules(ctx, &rc, SCMP_ACT_ALLOW, sanitizer_calls, SM_ARRAY_LEN(sanitizer_calls));
     for (size_t i = 0; i < SM_ARRAY_LEN(sanitizer_refused); i++)
-        if (sanitizer_refused[i].nr != SCMP_SYS(newfstatat) || role == SM_ROLE_FRONT)
+        if (sanitizer_refused[i].nr != SCMP_SYS(newfstatat) || (role == SM_ROLE_FRONT && !guest_memory))
             rule(ctx, &rc, SCMP_ACT_ERRNO(EACCES), sanitizer_refused[i].nr, 0, NULL);
 #endif
     if (rc == 0)

@@ -21,6 +21,9 @@
  *   new processes   none                none                             our own subcommands
  *   system calls    filter.c, both      filter.c, both + core            not filtered: CMD would inherit the filter
  *
+ * A front that serves vhost-user maps guest memory as well: files that the VMM sends, shared, readable and writable, never executable
+ * (`guest_memory`). It may then also look at such a file's size and seals. No other front may.
+ *
  * The fetch helper (core/fetcher.h) is like the front: own and empty network, no file. Its list (filter.c) holds no call that makes or
  * connects a socket; what is not on it fails with EPERM instead of killing, since libcurl's needs change with its version. Its memory is limited.
  *
@@ -64,7 +67,8 @@ const char *sm_role_name(enum sm_role role);
 struct sm_sandbox_spec {
     const int *keep_fds; /* descriptors that stay open beside 0, 1 and 2; any order; used by the early stage only */
     size_t n_keep_fds;
-    int parent_fd; /* socket whose other end only the supervisor holds; -1: our life is not tied to a parent's */
+    bool guest_memory; /* front: maps memory that a VMM shares (vmm-glue/vhost/mem.h) */
+    int parent_fd;     /* socket whose other end only the supervisor holds; -1: our life is not tied to a parent's */
 };
 
 /**
@@ -111,8 +115,8 @@ int sm_sandbox_drop_caps(GError **error);
 /** sm_sandbox_landlock_abi() - the kernel's Landlock version, 0 when it has none or it is switched off. */
 int sm_sandbox_landlock_abi(void);
 
-/** sm_sandbox_filter() - load the role's seccomp allow-list. 0 or -1 with error set. */
-int sm_sandbox_filter(enum sm_role role, GError **error);
+/** sm_sandbox_filter() - load the role's seccomp allow-list; of spec, guest_memory counts. 0 or -1 with error set. */
+int sm_sandbox_filter(enum sm_role role, const struct sm_sandbox_spec *spec, GError **error);
 
 /**
  * sm_sandbox_guest_filter() - the deny-list that CMD runs under: all is allowed but what leads out of the namespaces or

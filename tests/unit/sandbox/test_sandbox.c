@@ -99,9 +99,13 @@ struct child {
     int listener;
 };
 
+/* A front that serves vhost-user, beside the roles. */
+#define MEMORY_FRONT SM_ROLES
+
 /* Start a child that enters as role and then does fn; its exit status is 0 when fn returned >= 0, else 1. */
-static struct child start(enum how how, enum sm_role role, act_fn fn)
+static struct child start(enum how how, unsigned kind, act_fn fn)
 {
+    enum sm_role role = kind == MEMORY_FRONT ? SM_ROLE_FRONT : (enum sm_role)kind;
     struct child c;
     struct given g;
     int pair[2];
@@ -129,7 +133,10 @@ static struct child start(enum how how, enum sm_role role, act_fn fn)
     if (c.pid == 0) {
         GError *error = NULL;
         const int keep[] = {g.link, g.udp, g.tcp, g.file, g.listener};
-        const struct sm_sandbox_spec spec = {.keep_fds = keep, .n_keep_fds = SM_ARRAY_LEN(keep), .parent_fd = g.link};
+        const struct sm_sandbox_spec spec = {.keep_fds = keep,
+                                             .n_keep_fds = SM_ARRAY_LEN(keep),
+                                             .guest_memory = kind == MEMORY_FRONT,
+                                             .parent_fd = g.link};
         (void)close(pair[0]);
         become(how);
         if (role == SM_ROLE_CORE &&
@@ -351,6 +358,36 @@ static long act_mmap_file(struct given *g)
 {
     return mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, g->file, 0) == MAP_FAILED ? -1 : 0;
 }
+static long act_mmap_shared(struct given *g)
+{
+    return mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, g->file, 0) == MAP_FAILED ? -1 : 0;
+}
+static long act_mmap_shared_exec(struct given *g)
+{
+    return mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_SHARED, g->file, 0) == MAP_FAILED ? -1 : 0;
+}
+static long act_mmap_shared_fixed(struct given *g)
+{
+    void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return mmap(p, 4096, PROT_READ, MAP_SHARED | MAP_FIXED, g->file, 0) == MAP_FAILED ? -1 : 0;
+}
+static long act_mmap_validate(struct given *g)
+{
+    return mmap(NULL, 4096, PROT_READ, MAP_SHARED_VALIDATE, g->file, 0) == MAP_FAILED ? -1 : 0;
+}
+static long act_get_seals(struct given *g)
+{
+    return fcntl(g->file, F_GET_SEALS);
+}
+static long act_add_seals(struct given *g)
+{
+    return fcntl(g->file, F_ADD_SEALS, F_SEAL_WRITE);
+}
+static long act_stat_path(struct given *g)
+{
+    struct stat st;
+    return syscall(SYS_newfstatat, AT_FDCWD, "/", &st, 0);
+}
 static long act_mprotect_exec(struct given *g)
 {
     void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -417,7 +454,9 @@ static long act_x32(struct given *g)
 }
 #endif
 
-#define F (1u << SM_ROLE_FRONT)
+#define PLAIN (1u << SM_ROLE_FRONT)
+#define MEMORY (1u << MEMORY_FRONT)
+#define F (PLAIN | MEMORY)
 #define C (1u << SM_ROLE_CORE)
 
 static const struct {
@@ -468,6 +507,13 @@ static const struct {
     {"chroot", act_chroot, F | C, false},
     {"mmap PROT_EXEC", act_mmap_exec, F | C, false},
     {"mmap of a file", act_mmap_file, F | C, false},
+    {"mmap of a file, shared", act_mmap_shared, PLAIN | C, false},
+    {"mmap of a file, shared, PROT_EXEC", act_mmap_shared_exec, F | C, false},
+    {"mmap of a file over something", act_mmap_shared_fixed, F | C, false},
+    {"mmap MAP_SHARED_VALIDATE", act_mmap_validate, F | C, false},
+    {"F_GET_SEALS", act_get_seals, PLAIN | C, false},
+    {"F_ADD_SEALS", act_add_seals, F | C, false},
+    {"stat of a path", act_stat_path, F | C, true},
     {"mprotect PROT_EXEC", act_mprotect_exec, F | C, false},
     {"ptrace", act_ptrace, F | C, false},
     {"process_vm_readv", act_vm_read, F | C, false},
@@ -487,23 +533,28 @@ static const struct {
 #endif
 };
 
+static const char *kind_name(unsigned kind)
+{
+    return kind == MEMORY_FRONT ? "front with guest memory" : sm_role_name((enum sm_role)kind);
+}
+
 static void forbidden(enum how how)
 {
     unsigned wrong = 0;
 
     check_how(how);
     for (size_t i = 0; i < SM_ARRAY_LEN(acts); i++)
-        for (unsigned role = 0; role < SM_ROLES; role++) {
+        for (unsigned role = 0; role <= MEMORY_FRONT; role++) {
             if (!(acts[i].roles & (1u << role)))
                 continue;
-            struct child c = start(how, (enum sm_role)role, acts[i].fn);
+            struct child c = start(how, role, acts[i].fn);
             int status = finish(&c);
             bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS;
             bool refused =
                 SM_SANDBOX_SANITIZED && acts[i].refused_when_sanitized && WIFEXITED(status) && WEXITSTATUS(status) == 1;
             if (!killed && !refused) {
-                print_error("%s in the %s, %s: wait status %#x\n", acts[i].name, sm_role_name((enum sm_role)role),
-                            how_names[how], status);
+                print_error("%s in the %s, %s: wait status %#x\n", acts[i].name, kind_name(role), how_names[how],
+                            status);
                 wrong++;
             }
         }
@@ -610,7 +661,28 @@ static long front_works(struct given *g)
     return both_work(g);
 }
 
-static void works(enum how how, enum sm_role role, act_fn fn)
+/* A VMM's memory: its size, its seals, and both ways through the mapping. */
+static long memory_front_works(struct given *g)
+{
+    char text[8] = "frame";
+    struct stat st;
+    char buf[16] = {0};
+
+    if (write(g->file, "guest's", 7) != 7 || fstat(g->file, &st) < 0 || st.st_size != 7)
+        return -30;
+    if (fcntl(g->file, F_GET_SEALS) < 0 && errno != EINVAL) /* no memfd */
+        return -31;
+    char *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, g->file, 0);
+    if (p == MAP_FAILED || memcmp(p, "guest's", 7) != 0)
+        return -32;
+    memcpy(p, text, 5);
+    memcpy(buf, p, 7);
+    if (madvise(p, 4096, MADV_DONTDUMP) < 0 || munmap(p, 4096) < 0 || memcmp(buf, "frame's", 7) != 0)
+        return -33;
+    return both_work(g);
+}
+
+static void works(enum how how, unsigned role, act_fn fn)
 {
     char buf[16];
     int pair[2];
@@ -624,7 +696,7 @@ static void works(enum how how, enum sm_role role, act_fn fn)
     int status;
     assert_int_equal(waitpid(c.pid, &status, 0), c.pid);
     if (status != 0)
-        print_error("%s, %s: wait status %#x\n", sm_role_name(role), how_names[how], status);
+        print_error("%s, %s: wait status %#x\n", kind_name(role), how_names[how], status);
     assert_int_equal(status, 0);
     assert_int_equal(got, 6);
     assert_memory_equal(buf, "via fd", 6);
@@ -639,16 +711,19 @@ static void works(enum how how, enum sm_role role, act_fn fn)
 static void test_works(void **state)
 {
     works(AS_IS, SM_ROLE_FRONT, front_works);
+    works(AS_IS, MEMORY_FRONT, memory_front_works);
     works(AS_IS, SM_ROLE_CORE, core_works);
 }
 static void test_works_nobody(void **state)
 {
     works(AS_NOBODY, SM_ROLE_FRONT, front_works);
+    works(AS_NOBODY, MEMORY_FRONT, memory_front_works);
     works(AS_NOBODY, SM_ROLE_CORE, core_works);
 }
 static void test_works_nested(void **state)
 {
     works(NESTED, SM_ROLE_FRONT, front_works);
+    works(NESTED, MEMORY_FRONT, memory_front_works);
     works(NESTED, SM_ROLE_CORE, core_works);
 }
 
