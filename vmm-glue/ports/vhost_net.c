@@ -117,6 +117,10 @@ static enum put gather(struct sm_vhost_port *p, size_t need, struct sm_vhost_cha
             parts += chains[n].n_out + chains[n].n_in;
             desc += chains[n].n_desc;
             room += chains[n].in_len;
+            if (chains[n].n_out > 0) {
+                rx->fault = SM_VHOST_FAULT_DIRECTION;
+                why = PUT_BROKEN;
+            }
             n++;
             break;
         case SM_VHOST_POP_NONE:

@@ -273,7 +273,10 @@ int sm_vhost_port_read(struct sm_vhost_port *p, struct sm_frame *frames, unsigne
             break;
         }
         enum sm_vhost_pop rc = sm_vhost_ring_pop(tx, p->parts, SM_ARRAY_LEN(p->parts), &chain);
-        if (rc == SM_VHOST_POP_CHAIN) {
+        if (rc == SM_VHOST_POP_CHAIN && chain.n_in > 0) {
+            tx->fault = SM_VHOST_FAULT_DIRECTION;
+            break;
+        } else if (rc == SM_VHOST_POP_CHAIN) {
             popped++;
             if (tx->enabled)
                 take(p, &chain, &frames[got++]);

@@ -75,7 +75,9 @@ void sm_vhost_ring_start(struct sm_vhost_ring *ring, bool event_idx, bool indire
     ring->avail_seen = ring->last_avail;
     ring->used_idx = ring->published = load16(&ring->used->idx);
     ring->signalled_ever = false;
-    ring->quiet = true; /* whatever the guest finds there: the first _on() says it */
+    /* Whatever an earlier back-end left there: nobody waits yet. */
+    store16(&ring->used->flags, VRING_USED_F_NO_NOTIFY);
+    ring->quiet = true;
     ring->fault = SM_VHOST_FAULT_NONE;
     ring->fault_said = false;
     ring->started = true;

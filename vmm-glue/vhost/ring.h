@@ -47,6 +47,7 @@
     X(NESTED, "an indirect table inside an indirect table, or in the middle of a chain")                               \
     X(TABLE, "an indirect table of a wrong length, or outside guest memory")                                           \
     X(ORDER, "a readable descriptor behind a writable one")                                                            \
+    X(DIRECTION, "a descriptor to write in what the guest sends, or one to read in what it receives")                  \
     X(PARTS, "a chain across too many memory regions")                                                                 \
     X(MEMORY, "a ring that lies outside guest memory")                                                                 \
     X(KICK, "a kick descriptor that cannot be watched")                                                                \
