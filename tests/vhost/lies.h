@@ -19,7 +19,7 @@ enum sim_lie_at {
 enum sim_lie_end {
     SIM_END_REFUSED,   /* tell() returns != 0: a refusal was said or the connection closed */
     SIM_END_TX_BROKEN, /* nothing that the guest sends afterwards arrives */
-    SIM_END_RX_BROKEN, /* nothing that is sent to the guest afterwards arrives */
+    SIM_END_RX_BROKEN, /* after one frame for the guest, which finds the lie, nothing that is sent to it arrives */
     SIM_END_HARMLESS,  /* both directions go on */
     SIM_END_ANY,       /* refused, broken or ignored: the specification leaves it open */
 };

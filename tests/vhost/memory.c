@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Guest memory of the front-end simulator. */
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -60,7 +62,7 @@ static void map(struct sim_region *r)
 
 /*
  * Region 0 is low memory and region 2 what is above 4 GiB, both in one file as with QEMU; region 1 lies right behind region 0 for the
- * guest, but in another file, at an offset, and below it for the VMM.
+ * guest, but in another file, at an offset, and below it for the VMM. Region 3 holds no ring, so that it can be plugged and unplugged.
  */
 static void files(struct sim *sim)
 {
@@ -71,6 +73,7 @@ static void files(struct sim *sim)
     sim->regions[1].fd = other;
     sim->regions[2].fd = dup(low);
     SIM_MUST(sim->regions[2].fd >= 0);
+    sim->regions[3].fd = file(size);
     for (unsigned i = 0; i < SIM_REGIONS; i++)
         map(&sim->regions[i]);
 }
@@ -84,6 +87,7 @@ void sim_memory_init(struct sim *sim)
     sim->regions[1] = (struct sim_region){.gpa = size, .size = size, .uva = UVA, .offset = SIM_PAGE};
     sim->regions[2] =
         (struct sim_region){.gpa = UINT64_C(1) << 32, .size = size, .uva = UVA + 5 * size, .offset = size};
+    sim->regions[3] = (struct sim_region){.gpa = UINT64_C(1) << 36, .size = size, .uva = UVA - 4 * size};
     files(sim);
     sim->regions[0].used = SIM_PAGE; /* so that no address is 0 */
     sim->regions[1].used = ACROSS_MAX;
@@ -102,7 +106,31 @@ void sim_memory_clear(struct sim *sim)
     unmap(sim);
 }
 
-void sim_regions_replace(struct sim *sim)
+/* Every pointer into what was mapped before. */
+static void find_rings(struct sim *sim)
+{
+    for (unsigned i = 0; i < sim->cfg.n_queues; i++) {
+        struct sim_queue *q = &sim->queues[i];
+        q->desc_mem = sim_at(sim, q->desc, (uint64_t)q->size * DESC_LEN);
+        q->avail_mem = sim_at(sim, q->avail, 6 + 2 * (uint64_t)q->size);
+        q->used_mem = sim_at(sim, q->used, 6 + 8 * (uint64_t)q->size);
+    }
+}
+
+void sim_regions_again(struct sim *sim)
+{
+    for (unsigned i = 0; i < SIM_REGIONS; i++) {
+        struct sim_region *r = &sim->regions[i];
+        char path[64];
+        (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", r->fd);
+        int fd = open(path, O_RDWR | O_CLOEXEC);
+        SIM_MUST(fd >= 0);
+        (void)close(r->fd);
+        r->fd = fd;
+    }
+}
+
+void sim_regions_copy(struct sim *sim)
 {
     struct sim_region old[SIM_REGIONS];
 
@@ -113,12 +141,7 @@ void sim_regions_replace(struct sim *sim)
         (void)munmap(old[i].mem, old[i].size);
         (void)close(old[i].fd);
     }
-    for (unsigned i = 0; i < sim->cfg.n_queues; i++) {
-        struct sim_queue *q = &sim->queues[i];
-        q->desc_mem = sim_at(sim, q->desc, (uint64_t)q->size * DESC_LEN);
-        q->avail_mem = sim_at(sim, q->avail, 6 + 2 * (uint64_t)q->size);
-        q->used_mem = sim_at(sim, q->used, 6 + 8 * (uint64_t)q->size);
-    }
+    find_rings(sim);
 }
 
 static struct sim_region *region_of(struct sim *sim, uint64_t gpa)

@@ -55,9 +55,9 @@ void sim_queue_init(struct sim *sim, unsigned index)
     uint16_t size = sim->cfg.queue_size;
 
     *q = (struct sim_queue){.sim = sim, .index = index, .size = size};
-    q->desc = sim_alloc(sim, (index + 2) % SIM_REGIONS, (uint64_t)size * DESC_LEN);
-    q->avail = sim_alloc(sim, index % SIM_REGIONS, 6 + 2 * (uint64_t)size);
-    q->used = sim_alloc(sim, (index + 1) % SIM_REGIONS, 6 + 8 * (uint64_t)size);
+    q->desc = sim_alloc(sim, (index + 2) % SIM_RING_REGIONS, (uint64_t)size * DESC_LEN);
+    q->avail = sim_alloc(sim, index % SIM_RING_REGIONS, 6 + 2 * (uint64_t)size);
+    q->used = sim_alloc(sim, (index + 1) % SIM_RING_REGIONS, 6 + 8 * (uint64_t)size);
     q->desc_mem = sim_at(sim, q->desc, (uint64_t)size * DESC_LEN);
     q->avail_mem = sim_at(sim, q->avail, 6 + 2 * (uint64_t)size);
     q->used_mem = sim_at(sim, q->used, 6 + 8 * (uint64_t)size);

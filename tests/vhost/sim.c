@@ -64,6 +64,7 @@ struct sim *sim_new(const struct sim_config *cfg)
     if (sim->cfg.timeout_ms == 0)
         sim->cfg.timeout_ms = TIMEOUT_MS;
     sim->sock = -1;
+    sim->limit = SIZE_MAX;
     sim_memory_init(sim);
     for (unsigned i = 0; i < cfg->n_queues; i++)
         sim_queue_init(sim, i);
@@ -117,11 +118,16 @@ bool sim_send_bytes(struct sim *sim, const void *bytes, size_t len, const int *f
             struct cmsghdr align;
             uint8_t bytes[CMSG_SPACE(SIM_FDS_MAX * sizeof(int))];
         } control;
-        struct iovec iov = {.iov_base = (void *)p, .iov_len = len};
+        size_t part = sim->chunk > 0 && sim->chunk < len ? sim->chunk : len;
+        struct iovec iov = {.iov_base = (void *)p, .iov_len = part < sim->limit ? part : sim->limit};
         struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 
         if (sim->sock < 0)
             return false;
+        if (sim->limit == 0) {
+            gone(sim);
+            return false;
+        }
         if (n_fds > 0) {
             memset(&control, 0, sizeof(control));
             msg.msg_control = control.bytes;
@@ -146,6 +152,10 @@ bool sim_send_bytes(struct sim *sim, const void *bytes, size_t len, const int *f
         p += n;
         len -= (size_t)n;
         n_fds = 0;
+        if (sim->limit != SIZE_MAX)
+            sim->limit -= (size_t)n;
+        if (sim->chunk > 0)
+            sim_turns(sim, 1);
     }
     return true;
 }
@@ -349,20 +359,24 @@ int sim_set_table(struct sim *sim, unsigned unused)
 
 int sim_add_region(struct sim *sim, unsigned region)
 {
-    const struct sim_region *r = &sim->regions[region];
+    struct sim_region *r = &sim->regions[region];
     uint8_t p[8 + VU_REGION] = {0};
 
     sim_put_region(p + 8, r->gpa, r->size, r->uva, r->offset);
-    return sim_ask(sim, VU_ADD_MEM_REG, p, sizeof(p), &r->fd, 1);
+    int rc = sim_ask(sim, VU_ADD_MEM_REG, p, sizeof(p), &r->fd, 1);
+    r->added = r->added || rc == 0;
+    return rc;
 }
 
 int sim_rem_region(struct sim *sim, unsigned region)
 {
-    const struct sim_region *r = &sim->regions[region];
+    struct sim_region *r = &sim->regions[region];
     uint8_t p[8 + VU_REGION] = {0};
 
     sim_put_region(p + 8, r->gpa, r->size, r->uva, r->offset);
-    return sim_ask(sim, VU_REM_MEM_REG, p, sizeof(p), NULL, 0);
+    int rc = sim_ask(sim, VU_REM_MEM_REG, p, sizeof(p), NULL, 0);
+    r->added = r->added && rc != 0;
+    return rc;
 }
 
 int sim_sync(struct sim *sim)
@@ -473,6 +487,11 @@ static int step_enable(struct sim *sim, unsigned i)
     return sim_vring_state(sim, VU_SET_VRING_ENABLE, i, 1);
 }
 
+static int step_add_region(struct sim *sim, unsigned region)
+{
+    return sim->regions[region].added ? 0 : sim_add_region(sim, region);
+}
+
 static void add(struct sim *sim, const char *name, int (*fn)(struct sim *, unsigned), unsigned arg)
 {
     SIM_MUST(sim->n_steps < SIM_STEPS_MAX);
@@ -484,7 +503,7 @@ static void add_memory(struct sim *sim, bool slots)
     if (!slots)
         add(sim, "SET_MEM_TABLE", sim_set_table, 0);
     for (unsigned i = 0; slots && i < SIM_REGIONS; i++)
-        add(sim, "ADD_MEM_REG", sim_add_region, i);
+        add(sim, "ADD_MEM_REG", step_add_region, i);
 }
 
 /* As a proxy between QEMU 7.2.22 and a back-end saw it, with the cloud kernel's virtio_net as the driver: up to the second enable when QEMU
@@ -549,6 +568,8 @@ void sim_connect(struct sim *sim, int sock, enum sim_order order)
     sim->in_len = 0;
     sim->offered = sim->acked = sim->offered_protocol = sim->protocol = 0;
     sim->n_steps = 0;
+    for (unsigned i = 0; i < SIM_REGIONS; i++)
+        sim->regions[i].added = false;
     switch (order) {
     case SIM_QEMU:
         plan_qemu(sim, false);
@@ -587,6 +608,16 @@ int sim_run(struct sim *sim, unsigned first, unsigned end)
 int sim_start(struct sim *sim)
 {
     int r = sim_run(sim, 0, sim->n_steps);
+    return r != 0 ? r : sim_sync(sim);
+}
+
+int sim_restart(struct sim *sim)
+{
+    unsigned first = 0;
+
+    while (first < sim->n_steps && strcmp(sim->steps[first].name, "SET_FEATURES") != 0)
+        first++;
+    int r = sim_run(sim, first, sim->n_steps);
     return r != 0 ? r : sim_sync(sim);
 }
 

@@ -22,7 +22,8 @@
 
 #include "wire.h"
 
-#define SIM_REGIONS 3
+#define SIM_REGIONS 4 /* rings lie in the first three */
+#define SIM_RING_REGIONS 3
 #define SIM_QUEUES_MAX 3
 #define SIM_STEPS_MAX 64
 #define SIM_FDS_MAX 16
@@ -53,6 +54,7 @@ struct sim_region {
     uint8_t *mem;  /* where it is in this process */
     uint64_t used; /* bytes given out by sim_alloc() */
     uint64_t next; /* sim_buffer()'s place */
+    bool added;    /* by ADD_MEM_REG, on this connection */
 };
 
 /** One piece of a descriptor chain. */
@@ -127,6 +129,8 @@ struct sim {
     bool dropped; /* the back-end closed the connection */
     uint8_t in[VU_HEADER + SIM_PAYLOAD_MAX];
     size_t in_len;
+    size_t chunk; /* bytes that are sent at once, with a turn in between; 0: no bound */
+    size_t limit; /* so many bytes are sent, then the connection is closed; SIZE_MAX: no bound */
     char wrong[256];
 };
 
@@ -148,6 +152,8 @@ void sim_disconnect(struct sim *sim);
 int sim_run(struct sim *sim, unsigned first, unsigned end);
 /** sim_start() - the whole plan. */
 int sim_start(struct sim *sim);
+/** sim_restart() - after sim_stop(), on the same connection: from SET_FEATURES on; memory slots that are there stay. */
+int sim_restart(struct sim *sim);
 /** sim_stop() - as the order's VMM stops a device; the bases that come back are kept for the next start. */
 int sim_stop(struct sim *sim);
 /** sim_rings_new() - the guest's driver starts over: empty rings, nothing in flight. */
@@ -196,8 +202,10 @@ uint64_t sim_buffer(struct sim *sim, unsigned region, uint32_t len);
 uint64_t sim_buffer_across(struct sim *sim, uint32_t len);
 /** sim_uva() - what the VMM calls that guest address. */
 uint64_t sim_uva(struct sim *sim, uint64_t gpa);
-/** sim_regions_replace() - new files with the same contents at the same places: what SET_MEM_TABLE during I/O may bring. */
-void sim_regions_replace(struct sim *sim);
+/** sim_regions_again() - the same files by new descriptors: what SET_MEM_TABLE during I/O brings. */
+void sim_regions_again(struct sim *sim);
+/** sim_regions_copy() - other files with the same contents; whatever the back-end does before it is told is lost. */
+void sim_regions_copy(struct sim *sim);
 
 void sim_put16(uint8_t *p, uint16_t v);
 void sim_put32(uint8_t *p, uint32_t v);

@@ -128,7 +128,7 @@ static const char recorded[] = "GET_FEATURES 0\n"
                                "SET_VRING_ENABLE 0 0\n"
                                "SET_VRING_ENABLE 1 0\n"
                                "SET_FEATURES 0\n"
-                               "SET_MEM_TABLE 3\n"
+                               "SET_MEM_TABLE 4\n"
                                "SET_VRING_NUM 0 0\n"
                                "SET_VRING_BASE 0 0\n"
                                "SET_VRING_ADDR 0 0\n"
@@ -157,7 +157,7 @@ static void test_orders(void **state)
     for (enum sim_order order = SIM_QEMU_SLOTS; order < SIM_ORDER_COUNT; order++) {
         sim = start(&p, order, 256);
         assert_int_equal(strstr(p.log, "SET_MEM_TABLE") != NULL, order == SIM_CLOUD_HYPERVISOR);
-        assert_int_equal(strstr(p.log, "ADD_MEM_REG 1\nADD_MEM_REG 1\nADD_MEM_REG 1\n") != NULL,
+        assert_int_equal(strstr(p.log, "ADD_MEM_REG 1\nADD_MEM_REG 1\nADD_MEM_REG 1\nADD_MEM_REG 1\n") != NULL,
                          order != SIM_CLOUD_HYPERVISOR);
         assert_string_equal(sim->wrong, "");
         end(sim, &p);
