@@ -3,7 +3,8 @@
  * The whole front: frames of a hostile guest, through guard and libslirp, with a core that answers as the input says
  * and a clock that the input moves. The input is a list of operations, so that mutation keeps meaning; frames come raw,
  * repaired (lengths and checksums made right, so that they get further in) or as segments of connections that the
- * harness follows.
+ * harness follows, with any metadata beside them or with right one. What goes to the guest may ask its card for no more
+ * than was agreed, and for nothing that its headers do not bear out.
  */
 #include <errno.h>
 #include <signal.h>
@@ -63,6 +64,9 @@ struct world {
     } conn[MAX_CONN];
     struct sm_frame batch[MAX_BATCH];
     unsigned n_batch;
+    struct sm_port *port;
+    struct sm_offload offload; /* of the next frame */
+    bool mend_offload;         /* ... made right for it as far as it has any */
 };
 
 static struct world *w;
@@ -84,6 +88,27 @@ static int port_read(struct sm_port *port, struct sm_frame *frames, unsigned n)
     return 0;
 }
 
+/* What a frame leaves to the guest's card, by the first bytes of it. */
+static void check_offload(const struct sm_port *port, const struct sm_offload *o, const uint8_t *head, size_t len,
+                          size_t total)
+{
+    bool cut = o->gso_type != SM_GSO_NONE, tcp = head[23] == SM_IPPROTO_TCP;
+    size_t hlen = tcp ? 54 : 42;
+
+    must(((o->flags | (cut ? SM_OFFLOAD_GSO(o->gso_type) : 0u)) & ~port->tx_offloads) == 0);
+    must(total <= SM_ETH_HLEN + (cut ? (size_t)SM_IP_MAX : wire.mtu));
+    must(!cut || (o->flags & SM_OFFLOAD_NEEDS_CSUM));
+    if (!(o->flags & SM_OFFLOAD_NEEDS_CSUM))
+        return;
+    struct sm_rd length = sm_rd_init(head + 16, 2), sum = sm_rd_init(head + 34 + (tcp ? 16 : 6), 2);
+    must(len >= hlen && head[12] == 8 && head[13] == 0 && head[14] == 0x45 && (tcp || head[23] == SM_IPPROTO_UDP));
+    must(sm_rd_u16(&length) == total - SM_ETH_HLEN && (head[20] & 0x3f) == 0 && head[21] == 0);
+    must(o->csum_start == 34 && o->csum_offset == (tcp ? 16 : 6) && o->hdr_len == hlen);
+    uint16_t pseudo = sm_csum_fold(sm_csum_add(head[23] + (uint32_t)(total - 34), head + 26, 8));
+    must(sm_rd_u16(&sum) + pseudo == 0xffff);
+    must(!cut || (tcp && o->gso_size > 0 && o->gso_size + 40 <= wire.mtu && total - hlen > o->gso_size));
+}
+
 /* What goes to the guest: connections of the harness learn the front's sequence numbers from it. */
 static int port_write(struct sm_port *port, const struct sm_frame_out *frames, unsigned n)
 {
@@ -99,6 +124,7 @@ static int port_write(struct sm_port *port, const struct sm_frame_out *frames, u
             total += frames[i].iov[k].iov_len;
         }
         must(total <= port->max_frame && len >= SM_ETH_HLEN);
+        check_offload(port, &frames[i].offload, head, len, total);
         must(memcmp(head, wire.guest_mac, SM_ETH_ALEN) == 0 || (head[0] & 1));
         if (len == sizeof(head) && head[12] == 8 && head[13] == 0 && head[23] == SM_IPPROTO_TCP &&
             head[37] < MAX_CONN) {
@@ -144,7 +170,41 @@ static void frame_in(const uint8_t *data, size_t len)
     must(exact != NULL);
     if (len)
         memcpy(exact, data, len);
-    w->batch[w->n_batch++] = (struct sm_frame){.data = exact, .cap = len, .len = len};
+    struct sm_offload o = w->offload;
+    if (w->mend_offload && len >= 54) {
+        bool tcp = exact[23] == SM_IPPROTO_TCP;
+        o.csum_start = (uint16_t)(SM_ETH_HLEN + (exact[14] & 15) * 4);
+        o.csum_offset = tcp ? 16 : 6;
+        o.hdr_len = (uint16_t)(o.csum_start + (tcp ? (exact[46] >> 4) * 4 : 8));
+    }
+    w->offload = (struct sm_offload){0};
+    w->mend_offload = false;
+    w->batch[w->n_batch++] = (struct sm_frame){.data = exact, .cap = len, .len = len, .offload = o};
+}
+
+/* Metadata for the next frame: raw, or with the offsets made right. */
+static void metadata(struct sm_rd *r)
+{
+    uint8_t what = sm_rd_u8(r);
+
+    w->mend_offload = what & 0x80;
+    w->offload = (struct sm_offload){.flags = sm_rd_u8(r), .gso_type = what & 0x7f, .gso_size = sm_rd_u16(r)};
+    if (w->mend_offload)
+        return;
+    w->offload.hdr_len = sm_rd_u16(r);
+    w->offload.csum_start = sm_rd_u16(r);
+    w->offload.csum_offset = sm_rd_u16(r);
+}
+
+/* The guest's driver starts again: what is agreed on is new, and of what waits nothing may be more. */
+static void renegotiate(struct sm_rd *r)
+{
+    static const uint32_t tx[] = {0, SM_OFFLOAD_NEEDS_CSUM, SM_OFFLOAD_NEEDS_CSUM | SM_OFFLOAD_GSO(SM_GSO_TCPV4),
+                                  SM_OFFLOAD_GSO(SM_GSO_TCPV4)};
+    uint8_t what = sm_rd_u8(r);
+
+    w->port->rx_offloads = (what & 7) | (what & 8 ? SM_OFFLOAD_GSO(SM_GSO_TCPV4) : 0u);
+    w->port->tx_offloads = tx[what >> 4 & 3];
 }
 
 /* Make a frame right where a random one is always wrong. */
@@ -204,10 +264,11 @@ static void build_ip(struct sm_wr *out, uint8_t proto)
 /* One segment of connection n (guest port = n): flags and small lies about the numbers come from the input. */
 static void segment(struct sm_rd *r)
 {
-    uint8_t f[1600], n = sm_rd_u8(r) % MAX_CONN, flags = sm_rd_u8(r);
+    static uint8_t f[66000];
+    uint8_t n = sm_rd_u8(r) % MAX_CONN, flags = sm_rd_u8(r);
     int8_t seq_off = (int8_t)sm_rd_u8(r), ack_off = (int8_t)sm_rd_u8(r);
     uint16_t window = sm_rd_u16(r);
-    size_t len = SM_MIN((size_t)sm_rd_u8(r) * 5, sizeof(f) - 120);
+    size_t len = (size_t)sm_rd_u8(r) * (w->offload.gso_type ? 256 : 5);
     struct sm_wr out = sm_wr_init(f, sizeof(f));
 
     build_ip(&out, SM_IPPROTO_TCP);
@@ -389,7 +450,8 @@ static void start(void)
     (void)signal(SIGPIPE, SIG_IGN); /* as the sandbox does */
     sm_log_set_level(SM_LOG_ERROR);
     must(port && sm_fd_seqpair(channel, true) == 0 && sm_fd_seqpair(idle, true) == 0);
-    sm_port_init(port, &port_ops, idle[0], SM_ETH_HLEN + wire.mtu);
+    sm_port_init(port, &port_ops, idle[0], SM_ETH_HLEN + SM_IP_MAX);
+    w->port = port;
     w->up[0] = idle[1]; /* keeps the port's descriptor from hanging up */
     for (unsigned i = 1; i < MAX_UP; i++)
         w->up[i] = -1;
@@ -412,7 +474,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (unsigned ops = 0; ops < MAX_OPS && sm_rd_left(&r) > 0 && !w->failed; ops++) {
         uint8_t op = sm_rd_u8(&r);
         w->op = ops + 1;
-        switch ((op & 0x7f) % 9) {
+        switch ((op & 0x7f) % 11) {
         case 0:
             raw_frame(&r, false);
             break;
@@ -436,12 +498,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             w->now_us += (int64_t)sm_rd_u8(&r) * 100000;
             sm_front_tick(w->front);
             break;
-        default:
+        case 8:
             w->card_full = !w->card_full;
+            break;
+        case 9:
+            metadata(&r);
+            continue;
+        default:
+            renegotiate(&r);
             break;
         }
         /* The top bit keeps a frame for a batch with the next ones. */
-        if ((op & 0x80) && (op & 0x7f) % 9 < 5 && w->n_batch < MAX_BATCH)
+        if ((op & 0x80) && (op & 0x7f) % 11 < 5 && w->n_batch < MAX_BATCH)
             continue;
         flush_batch();
         must(sm_loop_turn(w->loop, 0) == 0);
