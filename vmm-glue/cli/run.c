@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* `slirp-med run`: options, then launch/run.c. */
+/* `slirp-med run` and `slirp-med vm`: options, then launch/run.c. */
 #include "launch/run.h"
 
 #include <stdio.h>
@@ -9,11 +9,34 @@
 #include "base/log.h"
 #include "cli/cli.h"
 #include "launch/dryrun.h"
+#include "launch/vm.h"
 #include "supervisor/supervisor.h"
+
+static void print_vm_help(void)
+{
+    g_autofree char *flags = sm_run_options_help(true);
+
+    printf(
+        "usage: slirp-med vm [FLAGS] --kernel FILE [--initrd FILE] [-- QEMU ARGUMENT...]\n"
+        "\n"
+        "Boot a virtual machine under QEMU, in namespaces without any network. Its network card's frames go to "
+        "slirp-med: every connection\n"
+        "is judged, dialled by slirp-med itself, and recorded (see 'slirp-med egress'). Its serial console is this "
+        "terminal (Ctrl-a x ends it).\n"
+        "\n"
+        "%s"
+        "\n"
+        "A flag may be written '--flag value' or '--flag=value'. What follows -- is added to QEMU's command line.\n"
+        "\n"
+        "Exit status: QEMU's (0 when the guest powered off); 128+n when signal n ended it; 125 when slirp-med itself "
+        "failed;\n"
+        "127 when there is no QEMU; 2 when a flag, a policy or swap file or the state folder is wrong.\n",
+        flags);
+}
 
 static void print_help(void)
 {
-    g_autofree char *flags = sm_run_options_help();
+    g_autofree char *flags = sm_run_options_help(false);
 
     printf("usage: slirp-med run [FLAGS] [--] CMD [ARG...]\n"
            "\n"
@@ -47,6 +70,21 @@ static int show_dry_run(const struct sm_run_options *o)
     return 0;
 }
 
+static int print_command(const struct sm_run_options *o)
+{
+    g_autoptr(GError) error = NULL;
+    sm_cleanup(sm_vm_clear) struct sm_vm vm = SM_VM_INIT;
+
+    int missing = sm_vm_prepare(o, &vm, &error);
+    if (missing) {
+        (void)sm_cli_fail(error, missing);
+        return missing;
+    }
+    g_autofree char *text = sm_qemu_show(vm.argv);
+    fputs(text, stdout);
+    return fflush(stdout) == 0 ? 0 : SM_SUPERVISOR_FAILED;
+}
+
 int sm_cli_run(int argc, char **argv)
 {
     g_autoptr(GError) error = NULL;
@@ -61,11 +99,16 @@ int sm_cli_run(int argc, char **argv)
         return sm_cli_fail(error, SM_CLI_USAGE);
     }
     if (o.help) {
-        print_help();
+        if (o.is_vm)
+            print_vm_help();
+        else
+            print_help();
         return 0;
     }
     if (o.dry_run)
         return show_dry_run(&o);
+    if (o.vm.print_command)
+        return print_command(&o);
     for (guint i = 0; i < o.warnings->len; i++)
         fprintf(stderr, "slirp-med: warning: %s\n", (const char *)g_ptr_array_index(o.warnings, i));
     return sm_launch_run(&o);

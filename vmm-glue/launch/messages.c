@@ -149,7 +149,7 @@ char *sm_message_front(const struct sm_run_options *o, GError **error)
     put(m, &ok, "resolver", json_string(SM_NET_RESOLVER));
     put(m, &ok, "mtu", json_integer(o->mtu));
     put(m, &ok, "dns_any", json_boolean(o->mode != SM_MODE_OFF));
-    put(m, &ok, "port", json_string("tap-vnet"));
+    put(m, &ok, "port", json_string(o->is_vm ? sm_qemu_port_name(o->vm.port) : "tap-vnet"));
     return finish(m, ok, "front", error);
 }
 
@@ -159,8 +159,9 @@ char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace
     json_t *m = json_object(), *argv = json_array(), *masks = json_array();
     bool ok = true;
 
-    for (size_t i = 0; o->argv[i]; i++)
-        ok = json_array_append_new(argv, json_string(o->argv[i])) == 0 && ok;
+    char *const *command = o->is_vm ? g->vmm_argv : o->argv;
+    for (size_t i = 0; command[i]; i++)
+        ok = json_array_append_new(argv, json_string(command[i])) == 0 && ok;
     if (g->default_base && strcmp(g->default_base, ws->base) != 0)
         ok = json_array_append_new(masks, json_string(g->default_base)) == 0 && ok;
 
@@ -174,9 +175,16 @@ char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace
 
     put(m, &ok, "name", json_string(o->name));
     put(m, &ok, "argv", argv);
-    put(m, &ok, "cwd", json_string(g->cwd));
-    put(m, &ok, "network", json_string(sm_network_mode_name(o->network)));
-    if (o->network == SM_NETWORK_USER) {
+    put(m, &ok, "cwd", json_string(o->is_vm ? "/" : g->cwd));
+    /* A VMM has no network at all: its guest's frames leave by a socket that it was given. */
+    bool tap = o->network == SM_NETWORK_USER && !o->is_vm;
+    put(m, &ok, "network", json_string(sm_network_mode_name(tap ? SM_NETWORK_USER : SM_NETWORK_ISOLATED)));
+    if (o->is_vm) {
+        put(m, &ok, "bare", json_true());
+        put(m, &ok, "more", json_integer(g->n_more));
+        put(m, &ok, "files", json_pack("[s*, s*]", o->vm.kernel, o->vm.initrd));
+    }
+    if (tap) {
         put(m, &ok, "mac", json_string(SM_NET_GUEST_MAC));
         put(m, &ok, "ip", json_string(SM_NET_GUEST));
         put(m, &ok, "prefix_len", json_integer(SM_NET_PREFIX_LEN));
@@ -218,6 +226,11 @@ json_t *sm_message_facts(const struct sm_run_options *o)
     put(facts, &ok, "opaque", json_boolean(o->opaque));
     put(facts, &ok, "datapath", json_string("slirp"));
     put(facts, &ok, "network", network);
+    if (o->is_vm)
+        put(facts, &ok, "vm",
+            json_pack("{s:s, s:s, s:s, s:s*, s:I, s:i}", "vmm", "qemu", "port", sm_qemu_port_name(o->vm.port), "kernel",
+                      o->vm.kernel, "initrd", o->vm.initrd, "memory_mib", (json_int_t)o->vm.memory_mib, "cpus",
+                      (int)o->vm.cpus));
     put(facts, &ok, "caps", cap_facts(&o->caps));
     json_decref(dns);
     return facts;

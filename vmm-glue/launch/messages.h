@@ -29,6 +29,8 @@ struct sm_launch_ground {
     struct sm_counters counters; /* from sm_workspace_open_counters() */
     pid_t supervisor;
     const char *cwd;
+    char *const *vmm_argv;    /* of a virtual machine: QEMU's whole command line, */
+    int n_more;               /* and its descriptors from SM_GUEST_MORE_FD on */
     const char *default_base; /* where other workspaces may be when --state-dir is given; NULL: nowhere */
     char *const *hidden;      /* sm_hidden_paths() of the references */
     unsigned umask;

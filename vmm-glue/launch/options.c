@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The flags of `run`; see options.h. */
+/* The flags of `run` and `vm`; see options.h. */
 #include "launch/options.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -41,6 +42,16 @@ struct flag {
     take_fn take; /* NULL: of a later version */
     const char *help;
 };
+
+/** All other flags are of both commands. */
+static bool belongs(const struct flag *flag, bool vm)
+{
+    static const char *const of_run[] = {"ro", "rootfs", NULL};
+    static const char *const of_vm[] = {"kernel", "initrd", "append",        "memory", "cpus",
+                                        "port",   "qemu",   "print-command", NULL};
+
+    return !g_strv_contains(vm ? of_run : of_vm, flag->name);
+}
 
 /** "--flag=value: " in front of what a parser said. */
 static bool prefix(const struct flag *flag, const char *value, GError **error)
@@ -351,7 +362,99 @@ static bool take_bind(struct parse *p, const struct flag *f, const char *v, GErr
     return true;
 }
 
+/** A file that QEMU is to read: it is opened again by guest-init, as the same user. */
+static bool take_file(const struct flag *f, const char *v, char **ret, GError **error)
+{
+    struct stat st;
+    sm_autofd fd = open(v, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+    if (fd < 0 || fstat(fd, &st) < 0) {
+        sm_error_set(error, SM_ERROR_INVALID, "%s", strerror(errno));
+        return prefix(f, v, error);
+    }
+    if (!S_ISREG(st.st_mode) || st.st_size == 0)
+        return bad(f, v, error, "not a file with something in it: give the path of the image");
+    *ret = g_canonicalize_filename(v, NULL);
+    return true;
+}
+
+static bool take_kernel(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return take_file(f, v, &p->o.vm.kernel, error);
+}
+
+static bool take_initrd(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return take_file(f, v, &p->o.vm.initrd, error);
+}
+
+static bool take_append(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    if (!g_utf8_validate(v, -1, NULL))
+        return bad(f, v, error, "not UTF-8");
+    p->o.vm.append = g_strdup(v);
+    return true;
+}
+
+static bool take_memory(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    const uint64_t mib = 1 << 20;
+    bool plain = v[0] != '\0' && strspn(v, "0123456789") == strlen(v);
+
+    if (plain ? number(v, SM_OPTIONS_MEMORY_MIN_MIB, SM_OPTIONS_MEMORY_MAX_MIB, &p->o.vm.memory_mib)
+              : size(v, SM_OPTIONS_MEMORY_MIN_MIB * mib, SM_OPTIONS_MEMORY_MAX_MIB * mib, &p->o.vm.memory_mib)) {
+        if (!plain)
+            p->o.vm.memory_mib /= mib;
+        return true;
+    }
+    return bad(f, v, error, "not a memory size: write MiB, or a number with M or G, from 64M to 16384G");
+}
+
+static bool take_cpus(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    uint64_t n;
+    if (!number(v, 1, SM_OPTIONS_CPUS_MAX, &n))
+        return bad(f, v, error, "not a number of processors: write 1 to 255");
+    p->o.vm.cpus = (unsigned)n;
+    return true;
+}
+
+static bool take_port(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    g_autoptr(GString) names = g_string_new("no such port: write ");
+
+    if (sm_qemu_port_parse(v, &p->o.vm.port))
+        return true;
+    for (unsigned i = 0; i < SM_QEMU_PORTS; i++)
+        g_string_append_printf(names, "%s%s", i ? " or " : "", sm_qemu_port_name((enum sm_qemu_port)i));
+    return bad(f, v, error, names->str);
+}
+
+static bool take_qemu(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    if (v[0] == '\0' || !g_utf8_validate(v, -1, NULL))
+        return bad(f, v, error, "not a program: write its name or path");
+    p->o.vm.qemu = g_strdup(v);
+    return true;
+}
+
+static bool take_print_command(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    p->o.vm.print_command = true;
+    return true;
+}
+
 static const struct flag flags[] = {
+    {"kernel", "FILE", false, take_kernel, "the guest's kernel (bzImage, or an ELF file with a PVH entry)"},
+    {"initrd", "FILE", false, take_initrd, "its initial RAM disk"},
+    {"append", "TEXT", false, take_append,
+     "more for the kernel's command line, which begins with '" SM_QEMU_APPEND "'"},
+    {"memory", "N[M|G]", false, take_memory, "its RAM, in MiB unless M or G is written (default 512M)"},
+    {"cpus", "N", false, take_cpus, "its processors (default 1)"},
+    {"port", "PORT", false, take_port, "how frames leave QEMU: stream (default), a socket"},
+    {"qemu", "PATH", false, take_qemu, "the QEMU to run (default: " SM_QEMU_PROGRAM " in PATH)"},
+    {"print-command", NULL, false, take_print_command,
+     "start nothing and make nothing: print QEMU's command line, in which descriptors stand for sockets and files"},
     {"egress", "MODE", false, take_egress,
      "guarded (default): the public internet, nothing inside; strict: only what is listed; off: no mediation "
      "(also: open, disabled)"},
@@ -397,7 +500,8 @@ static const struct flag flags[] = {
     {"ro", NULL, false, take_ro, "CMD sees the file system read-only, but for /tmp and /run, which are its own"},
     {"rootfs", "DIR", false, take_rootfs, "DIR is CMD's root folder"},
     {"bind", "SRC[:DST]", true, take_bind,
-     "SRC stays visible (at DST) and as writable as it is, also with --ro and --rootfs; repeatable"},
+     "SRC stays visible (at DST) and as writable as it is, also with --ro and --rootfs; a virtual machine's QEMU "
+     "sees nothing else of yours; repeatable"},
     {"dry-run", NULL, false, take_dry_run,
      "start nothing and make nothing: print what would be judged how, and what would be swapped where"},
     {"json", NULL, false, take_json, "with --dry-run: as JSON"},
@@ -447,12 +551,15 @@ const char *sm_option_suggest(const char *text, const char *const *words, size_t
     return found;
 }
 
-static const struct flag *find_flag(const char *name, GError **error)
+static const struct flag *find_flag(const char *name, bool vm, GError **error)
 {
+    const char *command = vm ? "vm" : "run";
     const char *words[SM_ARRAY_LEN(flags)];
     size_t n = 0;
 
     for (size_t i = 0; i < SM_ARRAY_LEN(flags); i++) {
+        if (!belongs(&flags[i], vm))
+            continue;
         if (strcmp(flags[i].name, name) == 0)
             return &flags[i];
         if (flags[i].take)
@@ -462,10 +569,11 @@ static const struct flag *find_flag(const char *name, GError **error)
     const char *like = sm_option_suggest(name, words, n);
     if (like)
         sm_error_set(error, SM_ERROR_INVALID,
-                     "--%.100s: unknown flag; did you mean --%s? ('slirp-med run --help' lists all)", shown, like);
+                     "--%.100s: unknown flag; did you mean --%s? ('slirp-med %s --help' lists all)", shown, like,
+                     command);
     else
-        sm_error_set(error, SM_ERROR_INVALID,
-                     "--%.100s: unknown flag ('slirp-med run --help' lists all; flags of CMD go behind it)", shown);
+        sm_error_set(error, SM_ERROR_INVALID, "--%.100s: unknown flag ('slirp-med %s --help' lists all; flags of %s)",
+                     shown, command, vm ? "QEMU go behind --" : "CMD go behind it");
     return NULL;
 }
 
@@ -514,6 +622,18 @@ static bool warn_whole(struct sm_run_options *o)
     return true;
 }
 
+static bool check_utf8(const struct sm_run_options *o, GError **error)
+{
+    for (size_t i = 0; o->argv[i]; i++) {
+        if (!g_utf8_validate(o->argv[i], -1, NULL)) {
+            sm_error_set(error, SM_ERROR_INVALID,
+                         "argument %zu of the command is not UTF-8: put it into a script, and run that", i);
+            return false;
+        }
+    }
+    return true;
+}
+
 /** What can only be said when all flags are known. */
 static bool check_whole(struct parse *p, GError **error)
 {
@@ -548,8 +668,14 @@ static bool check_whole(struct parse *p, GError **error)
         sm_error_set(error, SM_ERROR_INVALID, "--json: shows a dry run: add --dry-run, or leave it out");
         return false;
     }
-    if (o->dry_run && !o->argv)
+    if (o->is_vm && !o->vm.kernel) {
+        sm_error_set(error, SM_ERROR_INVALID, "no kernel: name one with --kernel FILE");
+        return false;
+    }
+    if (!o->argv && (o->dry_run || o->is_vm))
         return warn_whole(o);
+    if (o->is_vm)
+        return check_utf8(o, error) && warn_whole(o);
     if (!o->argv || !o->argv[0]) {
         sm_error_set(error, SM_ERROR_INVALID,
                      "no command: write it behind the flags, as in 'slirp-med run --egress strict -- curl "
@@ -560,14 +686,7 @@ static bool check_whole(struct parse *p, GError **error)
         sm_error_set(error, SM_ERROR_INVALID, "the command is an empty text: write its name or path");
         return false;
     }
-    for (size_t i = 0; o->argv[i]; i++) {
-        if (!g_utf8_validate(o->argv[i], -1, NULL)) {
-            sm_error_set(error, SM_ERROR_INVALID,
-                         "argument %zu of the command is not UTF-8: put it into a script, and run that", i);
-            return false;
-        }
-    }
-    return warn_whole(o);
+    return check_utf8(o, error) && warn_whole(o);
 }
 
 bool sm_run_options_intercepts(const struct sm_run_options *o)
@@ -590,6 +709,9 @@ int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GErr
     bool seen[SM_ARRAY_LEN(flags)] = {false};
     int i;
 
+    p.o.is_vm = argc > 0 && strcmp(argv[0], "vm") == 0;
+    p.o.vm.memory_mib = SM_OPTIONS_MEMORY_DEFAULT_MIB;
+    p.o.vm.cpus = 1;
     p.o.name = sm_state_name_new();
     p.o.lists = sm_lists_new();
     p.o.flag_lists = sm_lists_new();
@@ -612,8 +734,12 @@ int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GErr
             i++;
             break;
         }
-        if (arg[0] != '-' || arg[1] == '\0')
-            break;
+        if (arg[0] != '-' || arg[1] == '\0') {
+            if (!p.o.is_vm)
+                break;
+            sm_error_set(error, SM_ERROR_INVALID, "%.200s: not a flag: QEMU's own arguments go behind --", arg);
+            return -1;
+        }
         if (strcmp(arg, "-h") == 0 || strcmp(arg, "--help") == 0) {
             p.o.help = true;
             *ret = p.o;
@@ -621,13 +747,13 @@ int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GErr
             return 0;
         }
         if (arg[1] != '-') {
-            sm_error_set(error, SM_ERROR_INVALID,
-                         "%s: unknown flag ('slirp-med run --help' lists all; flags of CMD go behind it)", arg);
+            sm_error_set(error, SM_ERROR_INVALID, "%s: unknown flag ('slirp-med %s --help' lists all; flags of %s)",
+                         arg, p.o.is_vm ? "vm" : "run", p.o.is_vm ? "QEMU go behind --" : "CMD go behind it");
             return -1;
         }
         const char *equals = strchr(arg, '=');
         g_autofree char *name = equals ? g_strndup(arg + 2, (gsize)(equals - arg - 2)) : g_strdup(arg + 2);
-        const struct flag *flag = find_flag(name, error);
+        const struct flag *flag = find_flag(name, p.o.is_vm, error);
         if (!flag)
             return -1;
         if (!flag->take) {
@@ -689,6 +815,10 @@ void sm_run_options_clear(struct sm_run_options *o)
     g_clear_pointer(&o->binds, g_ptr_array_unref);
     g_clear_pointer(&o->warnings, g_ptr_array_unref);
     g_clear_pointer(&o->rootfs, g_free);
+    g_clear_pointer(&o->vm.kernel, g_free);
+    g_clear_pointer(&o->vm.initrd, g_free);
+    g_clear_pointer(&o->vm.append, g_free);
+    g_clear_pointer(&o->vm.qemu, g_free);
     o->argv = NULL;
 }
 
@@ -713,13 +843,13 @@ static void append_wrapped(GString *out, const char *text, size_t indent, size_t
     g_string_append_c(out, '\n');
 }
 
-char *sm_run_options_help(void)
+char *sm_run_options_help(bool vm)
 {
     enum { INDENT = 32, WIDTH = 100 };
     GString *out = g_string_new(NULL);
 
     for (size_t i = 0; i < SM_ARRAY_LEN(flags); i++) {
-        if (!flags[i].take)
+        if (!flags[i].take || !belongs(&flags[i], vm))
             continue;
         g_autofree char *left = g_strdup_printf("  --%s%s%s", flags[i].name, flags[i].metavar ? " " : "",
                                                 flags[i].metavar ? flags[i].metavar : "");

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The command line of `slirp-med run`: one table of flags from which parsing, errors and help come.
+ * The command line of `slirp-med run` and `slirp-med vm`: one table of flags from which parsing, errors and help come.
  *
- * "--flag value" and "--flag=value" are the same; "--" ends the flags, as does the first argument that is none; the rest is CMD. A flag that
+ * "--flag value" and "--flag=value" are the same; "--" ends the flags, as does the first argument that is none; the rest is CMD, or
+ * with vm (where "--" must be written) QEMU's own. A flag that
  * holds one value may be given once: two values for one question are a mistake, and in a policy a dangerous one. Everything is validated here,
  * before anything is made on disk or started. Errors begin with the flag and the value and say what to write instead.
  *
@@ -16,6 +17,7 @@
 #include "base/addr.h"
 #include "core/caps.h"
 #include "cred/swap.h"
+#include "launch/qemu.h"
 #include "policy/decide.h"
 #include "policy/list.h"
 #include "supervisor/publish.h"
@@ -29,7 +31,27 @@
 enum sm_network_mode { SM_NETWORK_USER, SM_NETWORK_ISOLATED, SM_NETWORK_MODES };
 const char *sm_network_mode_name(enum sm_network_mode mode);
 
+/** RAM of a virtual machine: the distribution's kernels need about 100 MiB. */
+#define SM_OPTIONS_MEMORY_DEFAULT_MIB 512
+#define SM_OPTIONS_MEMORY_MIN_MIB 64
+#define SM_OPTIONS_MEMORY_MAX_MIB (UINT64_C(16) << 20)
+/** QEMU's own bound for its q35 machine is 288. */
+#define SM_OPTIONS_CPUS_MAX 255
+
+/** What `vm` has beyond `run`. */
+struct sm_vm_options {
+    char *kernel, *initrd; /* absolute; initrd may be NULL */
+    char *append;          /* or NULL */
+    char *qemu;            /* as given, or NULL */
+    uint64_t memory_mib;
+    unsigned cpus;
+    enum sm_qemu_port port;
+    bool print_command;
+};
+
 struct sm_run_options {
+    bool is_vm; /* `vm`: the guest is QEMU */
+    struct sm_vm_options vm;
     char *name; /* generated when --name was absent */
     bool name_generated;
     char *state_dir; /* NULL: the default */
@@ -57,14 +79,14 @@ struct sm_run_options {
     bool ro;
     char *rootfs;        /* absolute, or NULL */
     GPtrArray *binds;    /* char *: "SRC:DST", absolute */
-    char **argv;         /* CMD, NULL-terminated; points into the caller's argv */
+    char **argv;         /* CMD, or QEMU's own arguments (or NULL); NULL-terminated; points into the caller's argv */
     bool help;           /* --help was given: nothing else was looked at */
     bool dry_run;        /* show what would be done (dryrun.h); argv may be NULL then */
     bool json;           /* with dry_run */
     GPtrArray *warnings; /* char *: what was given and will do nothing */
 };
 
-/** sm_run_options_parse() - argv[0] is "run". Returns 0 and *ret, or -1 with error set and *ret untouched. Reads policy and swap
+/** sm_run_options_parse() - argv[0] is "run" or "vm". Returns 0 and *ret, or -1 with error set and *ret untouched. Reads policy and swap
  * files, and the variables that the latter's claims name. */
 int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GError **error);
 void sm_run_options_clear(struct sm_run_options *o);
@@ -75,8 +97,8 @@ bool sm_run_options_intercepts(const struct sm_run_options *o);
 /** sm_run_options_counts() - is there a byte cap, so that the workspace has counters.json? As the core concludes. */
 bool sm_run_options_counts(const struct sm_run_options *o);
 
-/** sm_run_options_help() - the table of flags as text, for --help; g_free(). */
-char *sm_run_options_help(void);
+/** sm_run_options_help() - the table of flags of `run` or `vm` as text, for --help; g_free(). */
+char *sm_run_options_help(bool vm);
 
 /** sm_option_suggest() - the word of the list that text is most likely a misspelling of, or NULL. */
 const char *sm_option_suggest(const char *text, const char *const *words, size_t n_words);

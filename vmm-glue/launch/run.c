@@ -16,6 +16,7 @@
 #include "launch/messages.h"
 #include "launch/reload.h"
 #include "launch/state.h"
+#include "launch/vm.h"
 #include "sandbox/sandbox.h"
 #include "supervisor/resolv.h"
 #include "supervisor/roots.h"
@@ -65,11 +66,22 @@ static char **service_environment(void)
  * guest-init's: ours, without what references name. It takes these out for CMD all the same, but what a process was
  * started with stays in its memory.
  */
-static char **guest_environment(const struct sm_swaps *swaps)
+static char **guest_environment(const struct sm_run_options *o)
 {
-    g_auto(GStrv) hidden = sm_swaps_hidden_variables(swaps);
+    static const char *const for_vmm[] = {"PATH", "TERM", "LANG", "LC_ALL", "LC_CTYPE", "HOME", "SLIRP_MED_LOG"};
+    g_auto(GStrv) hidden = sm_swaps_hidden_variables(o->swaps);
     char **env = g_get_environ();
 
+    if (o->is_vm) { /* whoever takes a VMM over gets what it needs and not what the caller's shell holds */
+        char **less = g_new0(char *, 1);
+        for (size_t i = 0; i < SM_ARRAY_LEN(for_vmm); i++) {
+            const char *value = g_environ_getenv(env, for_vmm[i]);
+            if (value)
+                less = g_environ_setenv(less, for_vmm[i], value, TRUE);
+        }
+        g_strfreev(env);
+        env = g_environ_setenv(less, "TMPDIR", "/tmp", TRUE); /* QEMU's own choice, /var/tmp, is not there */
+    }
     for (size_t i = 0; hidden[i]; i++)
         env = g_environ_unsetenv(env, hidden[i]);
     return env;
@@ -117,7 +129,7 @@ static void unpin(struct sm_ref_source *refs, size_t n)
 }
 
 static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, struct sm_launch_ground *ground,
-                      bool *ret_started)
+                      struct sm_vm *vm, bool *ret_started)
 {
     g_autoptr(GError) error = NULL;
     g_autofree char *settings = NULL;
@@ -126,7 +138,7 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     g_autofree char *guest_config = NULL;
     g_autofree char *resolv_conf = NULL;
     g_auto(GStrv) service_env = service_environment();
-    g_auto(GStrv) guest_env = guest_environment(o->swaps);
+    g_auto(GStrv) guest_env = guest_environment(o);
     g_auto(GStrv) files = sm_swaps_hidden_files(o->swaps);
     g_auto(GStrv) hidden = sm_hidden_paths(files, ground->cwd, getenv("HOME"));
     g_auto(GStrv) roots_paths = sm_roots_paths(getenv("SSL_CERT_FILE"));
@@ -157,7 +169,7 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     ground->resolv_conf = resolv_conf ? resolv_conf : "";
     ground->hidden = hidden;
     const char *bare = sm_hidden_open(files, hidden);
-    if (bare) {
+    if (bare && !o->is_vm) {
         g_autofree char *shown = g_strescape(bare, NULL);
         fprintf(
             stderr,
@@ -166,6 +178,10 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
             shown);
     }
 
+    if (o->is_vm && sm_vm_connect(o, vm, &error) < 0)
+        return say(error);
+    ground->vmm_argv = vm->argv;
+    ground->n_more = (int)vm->n_guest_fds;
     if (!(settings = sm_message_settings(o, &error)) || !(core_config = sm_message_core(o, ground, &error)) ||
         !(front_config = sm_message_front(o, &error)) || !(guest_config = sm_message_guest(o, ws, ground, &error)) ||
         sm_workspace_write_settings(ws, settings, &error) < 0)
@@ -204,8 +220,12 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
         .n_publishes = o->publishes->len,
         .policy = &policy,
         .facts = facts,
+        .port_source = vm->front_fd >= 0 ? SM_PORT_GIVEN : SM_PORT_OF_GUEST,
+        .port_fd = vm->front_fd,
+        .n_guest_more = vm->n_guest_fds,
         .take_signals = true,
     };
+    memcpy(spec.guest_more, vm->guest_fds, sizeof(spec.guest_more));
     spec.children[SM_CHILD_CORE] =
         (struct sm_child_spec){networked, core_argv, service_env, core_config, strlen(core_config)};
     spec.children[SM_CHILD_FRONT] =
@@ -220,6 +240,7 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     }
     sm_workspace_ca_close(&ca); /* they are the children's */
     sm_fd_close(&counters_fd);
+    sm_vm_let_go(vm);
     struct sm_supervisor_result result;
     sm_supervisor_run(supervisor, &result);
     if (result.reason)
@@ -234,10 +255,16 @@ int sm_launch_run(const struct sm_run_options *o)
 {
     g_autoptr(GError) error = NULL;
     sm_cleanup(sm_workspace_close) struct sm_workspace ws = SM_WORKSPACE_INIT;
+    sm_cleanup(sm_vm_clear) struct sm_vm vm = SM_VM_INIT;
     g_autofree char *cwd = NULL;
     g_autofree char *default_base = NULL;
     struct sm_launch_ground ground = {0};
 
+    int missing = o->is_vm ? sm_vm_prepare(o, &vm, &error) : 0;
+    if (missing) {
+        (void)say(error);
+        return missing;
+    }
     mode_t mask = umask(077);
     (void)umask(mask);
     ground.umask = mask;
@@ -269,7 +296,7 @@ int sm_launch_run(const struct sm_run_options *o)
     if (o->name_generated)
         fprintf(stderr, "slirp-med: workspace %s\n", o->name);
     bool started = false;
-    int status = run_locked(o, &ws, &ground, &started);
+    int status = run_locked(o, &ws, &ground, &vm, &started);
     sm_workspace_drop_ca(&ws, true);
     if (!started)
         sm_workspace_undo(&ws);

@@ -11,9 +11,9 @@
 #define HOSTNAME_MAX 64
 
 static const char *const known_keys[] = {
-    "name",     "argv",      "cwd",      "network",   "mac", "ip",     "prefix_len", "gateway",
-    "resolver", "mtu",       "vnet_hdr", "hostname",  "uid", "gid",    "umask",      "nofile",
-    "core",     "state_dir", "masks",    "unset_env", "ro",  "rootfs", "binds",      "ca",
+    "name",  "argv",      "cwd",      "network", "mac",   "ip",    "prefix_len", "gateway", "resolver",
+    "mtu",   "vnet_hdr",  "hostname", "uid",     "gid",   "umask", "nofile",     "core",    "state_dir",
+    "masks", "unset_env", "ro",       "rootfs",  "binds", "ca",    "bare",       "more",    "files",
 };
 
 static bool bad(GError **error, const char *key, const char *want)
@@ -151,6 +151,17 @@ static bool get_network(json_t *root, struct sm_guest_config *c, GError **error)
     return true;
 }
 
+/* Without the other two a bare view is merely small; without it they would be the caller's descriptors in CMD's hands. */
+static bool get_bare(json_t *root, struct sm_guest_config *c, GError **error)
+{
+    if (!get_bool(root, "bare", &c->bare, error) || !get_int(root, "more", 0, SM_GUEST_MORE_MAX, &c->n_more, error) ||
+        !get_list(root, "files", true, 0, SM_GUEST_FILES_MAX, &c->files, error))
+        return false;
+    if (!c->bare && (c->n_more > 0 || c->files[0]))
+        return bad(error, "bare", "true, since there are descriptors for CMD");
+    return !c->bare || (!c->rootfs && !c->ro) || bad(error, "bare", "no ro and no rootfs beside it");
+}
+
 static bool check_keys(json_t *root, GError **error)
 {
     const char *key;
@@ -195,7 +206,8 @@ struct sm_guest_config *sm_guest_config_parse(const char *text, size_t len, GErr
              get_list(root, "masks", true, 0, SM_GUEST_LIST_MAX, &c->masks, error) &&
              get_list(root, "unset_env", false, 0, SM_GUEST_LIST_MAX, &c->unset_env, error) &&
              get_bool(root, "ro", &c->ro, error) && get_bool(root, "ca", &c->ca, error) &&
-             get_path(root, "rootfs", false, &c->rootfs, error) && get_binds(root, c, error);
+             get_path(root, "rootfs", false, &c->rootfs, error) && get_binds(root, c, error) &&
+             get_bare(root, c, error);
     if (ok && !c->hostname)
         c->hostname = g_strndup(c->name, HOSTNAME_MAX);
     if (ok && strlen(c->hostname) > HOSTNAME_MAX)
@@ -222,6 +234,7 @@ void sm_guest_config_free(struct sm_guest_config *c)
     g_free(c->state_dir);
     g_strfreev(c->masks);
     g_strfreev(c->unset_env);
+    g_strfreev(c->files);
     g_free(c->rootfs);
     g_free(c);
 }

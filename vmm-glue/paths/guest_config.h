@@ -10,10 +10,15 @@
 
 #include "base/addr.h"
 #include "base/defs.h"
+#include "base/link.h"
 #include "ports/tap.h"
 
 /** Most entries of a list of paths, binds or variables: far above use, so that a mistake cannot eat the machine. */
 #define SM_GUEST_LIST_MAX 1024
+
+/** Where "files" begin, and how many there may be: a kernel, an initrd, and two to spare. */
+#define SM_GUEST_FILES_FD (SM_GUEST_MORE_FD + SM_GUEST_MORE_MAX)
+#define SM_GUEST_FILES_MAX 4
 
 struct sm_guest_bind {
     char *src, *dst;
@@ -35,7 +40,10 @@ struct sm_guest_config {
     char **unset_env;
     bool ca; /* descriptor 7 is there */
     bool ro;
-    char *rootfs; /* or NULL */
+    bool bare;      /* nothing of the machine but its programs; the next two belong to it */
+    int64_t n_more; /* descriptors from SM_GUEST_MORE_FD on that CMD gets */
+    char **files;   /* paths that become descriptors of CMD's, from SM_GUEST_FILES_FD on */
+    char *rootfs;   /* or NULL */
     struct sm_guest_bind *binds;
     size_t n_binds;
 };

@@ -47,6 +47,9 @@
 /** Longest reason that is passed on. */
 #define REASON_MAX 2048
 
+/** Descriptors that a VMM is given. */
+#define PASSED_MAX (1 + SM_GUEST_MORE_MAX + SM_GUEST_FILES_MAX)
+
 struct guest {
     struct sm_guest_config *config;
     char **env;
@@ -142,6 +145,29 @@ static void leave_process_group(void)
         (void)setpgid(0, 0);
 }
 
+/* What a VMM is given beside 0, 1 and 2: the CA, its devices' sockets, its files. Returns how many. */
+static size_t passed_fds(const struct sm_guest_config *c, int ret[static PASSED_MAX])
+{
+    size_t n = 0;
+
+    if (c->bare && c->ca)
+        ret[n++] = SM_GUEST_CA_FD;
+    for (int i = 0; i < c->n_more; i++)
+        ret[n++] = SM_GUEST_MORE_FD + i;
+    for (int i = 0; c->files[i]; i++)
+        ret[n++] = SM_GUEST_FILES_FD + i;
+    return n;
+}
+
+static void close_passed(const struct sm_guest_config *c)
+{
+    int fds[PASSED_MAX];
+    size_t n = passed_fds(c, fds);
+
+    for (size_t i = 0; i < n; i++)
+        (void)close(fds[i]);
+}
+
 static _Noreturn void run_command(const struct guest *g, int pipe_fd)
 {
     const struct sm_guest_config *c = g->config;
@@ -151,10 +177,18 @@ static _Noreturn void run_command(const struct guest *g, int pipe_fd)
         fail_in_child(pipe_fd, error);
     if (c->umask >= 0)
         (void)umask((mode_t)c->umask);
-    if (sm_sandbox_close_fds(&pipe_fd, 1) < 0) {
+    int kept[PASSED_MAX + 1];
+    size_t n_passed = passed_fds(c, kept);
+    kept[n_passed] = pipe_fd;
+    if (sm_sandbox_close_fds(kept, n_passed + 1) < 0) {
         sm_error_set_errno(&error, errno, "close_range (Linux 5.9 or later is needed)");
         fail_in_child(pipe_fd, error);
     }
+    for (size_t i = 0; i < n_passed; i++)
+        if (sm_fd_set_cloexec(kept[i], false) < 0) {
+            sm_error_set_errno(&error, errno, "descriptor %d for the command", kept[i]);
+            fail_in_child(pipe_fd, error);
+        }
     (void)syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING,
                   NULL); /* off the caller's; the filter refuses the calls themselves */
     if (sm_sandbox_drop_caps(&error) < 0)
@@ -401,6 +435,36 @@ static int watch(pid_t init, int reasons, int signals)
     return status_of(status);
 }
 
+/* Before all else makes descriptors: these numbers are free. */
+static int open_files(const struct sm_guest_config *c, GError **error)
+{
+    for (int i = 0; c->files[i]; i++) {
+        int fd = open(c->files[i], O_RDONLY | O_CLOEXEC | O_NOCTTY);
+        if (fd < 0 || dup3(fd, SM_GUEST_FILES_FD + i, O_CLOEXEC) < 0) {
+            sm_error_set_errno(error, errno, "%s", c->files[i]);
+            return -1;
+        }
+        (void)close(fd);
+    }
+    return 0;
+}
+
+/* Those that the configuration speaks of are there, and no others. */
+static int take_more(const struct sm_guest_config *c, GError **error)
+{
+    for (int i = 0; i < SM_GUEST_MORE_MAX; i++) {
+        int fd = SM_GUEST_MORE_FD + i;
+        if (i >= c->n_more) {
+            (void)close(fd); /* nothing of ours has that number yet */
+        } else if (sm_fd_set_cloexec(fd, true) < 0) {
+            sm_error_set(error, SM_ERROR_SYSTEM, "guest-init is started by `slirp-med vm`: descriptor %d is missing",
+                         fd);
+            return -1;
+        }
+    }
+    return open_files(c, error);
+}
+
 static int prepare(struct guest *g, GError **error)
 {
     sm_autofd config_fd = SM_CONFIG_FD;
@@ -423,6 +487,8 @@ static int prepare(struct guest *g, GError **error)
                      SM_GUEST_CA_FD);
         return -1;
     }
+    if (take_more(g->config, error) < 0)
+        return -1;
     g_autoptr(GHashTable) sockets = sm_guest_sockets(g_getenv("HOME"));
     g->env = sm_guest_environment(environ, g->config->unset_env, sockets);
     if (make_namespaces(g->config, error) < 0)
@@ -439,11 +505,11 @@ static int prepare(struct guest *g, GError **error)
 /* After GO: the core has written the certificate before it said READY. */
 static int take_ca(struct guest *g, GError **error)
 {
-    sm_autofd fd = g->config->ca ? SM_GUEST_CA_FD : -1;
     size_t len;
 
-    if (fd < 0)
+    if (!g->config->ca || g->config->bare)
         return 0;
+    sm_autofd fd = SM_GUEST_CA_FD;
     g_autofree char *pem = sm_fd_read_all(fd, SM_TRUST_CA_MAX, &len, error);
     if (!pem) {
         g_prefix_error(error, "the workspace's CA: ");
@@ -456,7 +522,11 @@ static int take_ca(struct guest *g, GError **error)
 
 int sm_guest_init_main(int argc, char **argv)
 {
-    static const int keep[] = {SM_LINK_FD, SM_CONFIG_FD, SM_GUEST_CA_FD};
+    static const int keep[] = {
+        SM_LINK_FD,           SM_CONFIG_FD,         SM_GUEST_CA_FD,       SM_GUEST_MORE_FD,
+        SM_GUEST_MORE_FD + 1, SM_GUEST_MORE_FD + 2, SM_GUEST_MORE_FD + 3,
+    };
+    _Static_assert(SM_ARRAY_LEN(keep) == 3 + SM_GUEST_MORE_MAX, "all that a launcher may add");
     sm_cleanup(guest_clear) struct guest g = {0};
     g_autoptr(GError) error = NULL;
     int pipe_fds[2];
@@ -502,6 +572,7 @@ int sm_guest_init_main(int argc, char **argv)
     sm_autofd reasons = pipe_fds[0];
     if (init < 0)
         return report_failure("fork: the PID namespace could not be entered");
+    close_passed(g.config);
     g_clear_pointer(&g.view, sm_guest_view_free); /* its descriptors are B's now */
     if (sm_sandbox_drop_caps(&error) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0) {
         (void)kill(init, SIGKILL);

@@ -9,7 +9,7 @@
  * TERM USR1 USR2 WINCH CONT TSTP ...) is passed on to CMD, once.
  *
  * Descriptors at start: 0 1 2 become CMD's; 3 SOCK_SEQPACKET to the supervisor; 4 memfd with the configuration; 7, when
- * the configuration says "ca", ca.pem for reading, complete at GO. All others are closed. The environment at start is the caller's; CMD gets it less the variables named below.
+ * the configuration says "ca", ca.pem for reading, complete at GO; from 8 on as many as "more" says. All others are closed. The environment at start is the caller's; CMD gets it less the variables named below.
  *
  * Messages on 3 (base/link.h):
  *   A -> TAP +fd    namespaces and device stand; the fd is the tap (non-blocking, close-on-exec).
@@ -44,6 +44,11 @@
  *   masks        [string]   files and folders that CMD must not read (`file:` references); missing ones are skipped
  *   unset_env    [string]   variables to remove (`env:` references)
  *   ca           bool       descriptor 7 holds the workspace's CA: have CMD trust it (guest_trust.h; default false)
+ *   bare         bool       CMD is a VMM, which a guest may take over: its root is new and holds the machine's programs
+ *                           and libraries, read-only, and binds; descriptor 7 (when "ca") is CMD's as it is
+ *   more         int        0-4, with "bare": descriptors 8, 9, ... become CMD's
+ *   files        [string]   with "bare": at most 4 files of the caller's view that CMD gets opened, for reading, as
+ *                           descriptors 12, 13, ...
  *   ro           bool       all mounts read-only, but /dev and /proc, private writable /run and /tmp, and binds
  *   rootfs       string     folder that becomes the root; missing /proc /dev /sys /run /tmp /etc are made in it
  *   binds        [string]   "SRC" or "SRC:DST", absolute; SRC is looked up in the caller's view; a SRC in state_dir or
@@ -61,7 +66,7 @@
  * CONTAINER_HOST, GPG_AGENT_INFO, XDG_RUNTIME_DIR, WAYLAND_DISPLAY, WAYLAND_SOCKET, DISPLAY, PULSE_SERVER,
  * NOTIFY_SOCKET, LISTEN_*, SLIRP_MED_*, and each variable whose value contains the path of a masked socket. IPv6 is
  * off, ping and ports below 1024 need no privilege. No capability in any set, no_new_privs, the filter of sandbox.h's
- * sm_sandbox_guest_filter(), only descriptors 0, 1, 2.
+ * sm_sandbox_guest_filter(), only descriptors 0, 1, 2 (and with "bare" those named above).
  */
 #ifndef SM_PATHS_GUEST_INIT_H
 #define SM_PATHS_GUEST_INIT_H

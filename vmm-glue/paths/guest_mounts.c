@@ -24,6 +24,9 @@
 /* Symbolic links followed for one name, as the kernel does (MAXSYMLINKS). */
 #define LINKS_MAX 40
 
+/* A bare view's root: /tmp and what a VMM leaves lying about. Disks lie in binds. */
+#define BARE_SIZE "64m"
+
 /* Our own files in the new /run while the view is made; removed at the end (what is mounted from it stays). */
 #define SCRATCH ".slirp-med"
 
@@ -43,7 +46,7 @@ struct target {
 struct pending_bind {
     int tree;
     bool is_dir;
-    const char *dst; /* the configuration's */
+    const char *dst; /* the configuration's, or static */
 };
 
 struct sm_guest_view {
@@ -232,6 +235,43 @@ static bool bind_allowed(const struct sm_guest_config *c, const char *real)
     return true;
 }
 
+/* What programs are made of: a bare view has them, read-only, as far as the machine does. */
+static int prepare_system(struct sm_guest_view *view, GError **error)
+{
+    static const char *const system[] = {"/usr",
+                                         "/bin",
+                                         "/sbin",
+                                         "/lib",
+                                         "/lib32",
+                                         "/lib64",
+                                         "/libx32",
+                                         "/nix/store",
+                                         "/gnu/store",
+                                         "/etc/ld.so.cache",
+                                         "/etc/alternatives",
+                                         "/etc/qemu"};
+
+    view->rootfs = sm_mount_tmpfs(BARE_SIZE);
+    if (view->rootfs < 0) {
+        sm_error_set_errno(error, errno, "an empty root folder for the VMM (Linux 5.12 or later is needed)");
+        return -1;
+    }
+    for (size_t i = 0; i < SM_ARRAY_LEN(system); i++) {
+        struct stat st;
+        sm_autofd tree = sm_mount_clone(AT_FDCWD, system[i], AT_RECURSIVE);
+        if (tree < 0 && errno == ENOENT)
+            continue;
+        if (tree < 0 || fstat(tree, &st) < 0 ||
+            sm_mount_restrict(tree, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, AT_RECURSIVE) < 0) {
+            sm_error_set_errno(error, errno, "%s, read-only", system[i]);
+            return -1;
+        }
+        struct pending_bind p = {.tree = sm_steal_fd(&tree), .is_dir = S_ISDIR(st.st_mode), .dst = system[i]};
+        g_array_append_val(view->binds, p);
+    }
+    return 0;
+}
+
 static int prepare_bind(struct sm_guest_view *view, const struct sm_guest_bind *b, GError **error)
 {
     struct stat st;
@@ -298,6 +338,8 @@ struct sm_guest_view *sm_guest_view_prepare(const struct sm_guest_config *config
         add_target(view, mounts, path);
     add_kernel_views(view, mounts);
 
+    if (config->bare && prepare_system(view, error) < 0)
+        goto fail;
     for (size_t i = 0; i < config->n_binds; i++)
         if (prepare_bind(view, &config->binds[i], error) < 0)
             goto fail;
@@ -336,11 +378,16 @@ void sm_guest_view_free(struct sm_guest_view *view)
 
 /* ---- the root ---- */
 
+static bool has_own_root(const struct sm_guest_view *view)
+{
+    return view->config->bare || view->config->rootfs;
+}
+
 /* The old root stays stacked over "/" until drop_old_root(): a new /proc may be mounted only while a whole one is in
  * sight. */
 static int enter_rootfs(struct sm_guest_view *view, GError **error)
 {
-    const char *dir = view->config->rootfs;
+    const char *dir = view->config->bare ? "/usr" : view->config->rootfs; /* any folder that is there will do */
     sm_autofd at = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
     if (at < 0 || sm_mount_attach(view->rootfs, at) < 0 || fchdir(view->rootfs) < 0) {
@@ -348,7 +395,7 @@ static int enter_rootfs(struct sm_guest_view *view, GError **error)
         return -1;
     }
     if (syscall(SYS_pivot_root, ".", ".") < 0) {
-        sm_error_set_errno(error, errno, "--rootfs %s: pivot_root (not possible inside a chroot)", dir);
+        sm_error_set_errno(error, errno, "a new root folder: pivot_root (not possible inside a chroot)");
         return -1;
     }
     static const char *const folders[] = {"/proc", "/sys", "/dev", "/run", "/tmp", "/etc"};
@@ -362,7 +409,7 @@ static int enter_rootfs(struct sm_guest_view *view, GError **error)
 
 static int drop_old_root(struct sm_guest_view *view, GError **error)
 {
-    if (view->config->rootfs && (fchdir(view->old_root) < 0 || umount2(".", MNT_DETACH) < 0)) {
+    if (has_own_root(view) && (fchdir(view->old_root) < 0 || umount2(".", MNT_DETACH) < 0)) {
         sm_error_set_errno(error, errno, "detach the caller's root");
         return -1;
     }
@@ -632,7 +679,7 @@ static char *follow(const char *path)
 /* May we make files and folders there? In private tmpfs and in a rootfs; never in the caller's own folders. */
 static bool may_create(const struct sm_guest_view *view, const char *path)
 {
-    return view->config->rootfs || below(path, "/run") || below(path, "/var/run") ||
+    return has_own_root(view) || below(path, "/run") || below(path, "/var/run") ||
            (view->config->ro && below(path, "/tmp"));
 }
 
@@ -726,7 +773,7 @@ int sm_guest_view_apply(struct sm_guest_view *view, struct sm_trust *trust, char
     sm_autofd terminal = clone_terminal();
     mode_t mask = umask(0);
 
-    if (view->config->rootfs && enter_rootfs(view, error) < 0)
+    if (has_own_root(view) && enter_rootfs(view, error) < 0)
         return -1;
     if (view->config->ro && make_readonly(error) < 0)
         return -1;

@@ -13,6 +13,10 @@
  *   /run/slirp-med                     the workspace's CA, and what lies over the distribution's trust (guest_trust.h)
  *   /etc/resolv.conf, /etc/hosts       ours, read-only, wherever the names lead
  *   sockets, masks, state folder       an empty file or folder without permissions
+ *
+ * A bare view (a VMM's) has a new, empty root in place of the caller's; in it the same, and what programs are made of:
+ *
+ *   /usr, /bin, /lib ... /etc/ld.so.*  the machine's, read-only
  */
 #ifndef SM_PATHS_GUEST_MOUNTS_H
 #define SM_PATHS_GUEST_MOUNTS_H

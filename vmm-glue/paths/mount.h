@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Mounts by descriptor: a tree is cloned, given its attributes and put in place without looking a path up twice. Linux 5.12.
+ * Mounts by descriptor: a tree is cloned or made, given its attributes and put in place without looking a path up twice. Linux 5.12.
  *
  * All return 0 or a descriptor, or -1 with errno. The attributes are MOUNT_ATTR_* of <sys/mount.h>, the flags AT_*.
  */
@@ -17,6 +17,8 @@ int sm_mount_clone(int dir, const char *path, unsigned flags);
 int sm_mount_restrict(int tree, uint64_t attributes, unsigned flags);
 /** sm_mount_attach() - put a detached tree over what target is. */
 int sm_mount_attach(int tree, int target);
+/** sm_mount_tmpfs() - a detached, empty tmpfs of at most size (as in size=), its root 0755. Returns a descriptor (CLOEXEC). */
+int sm_mount_tmpfs(const char *size);
 /** sm_mount_new() - mount(2) with the error set. */
 int sm_mount_new(const char *type, const char *path, unsigned long flags, const char *data, GError **error);
 

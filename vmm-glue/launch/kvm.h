@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Does KVM run guests here? That /dev/kvm can be opened says little: there are machines whose KVM executes one
+ * instruction after the other in software, or never gets through the firmware. So a few instructions are run, and timed.
+ */
+#ifndef SM_LAUNCH_KVM_H
+#define SM_LAUNCH_KVM_H
+
+#include "base/defs.h"
+
+/** sm_kvm_usable() - true, or false and a static text that says why not. Takes well below a millisecond where it is true. */
+bool sm_kvm_usable(const char **ret_why);
+
+#endif

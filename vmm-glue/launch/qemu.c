@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* QEMU's command line; see qemu.h. Written for QEMU 7.2, the first with -netdev stream. */
+#include "launch/qemu.h"
+
+#include <string.h>
+
+#include "base/link.h"
+#include "paths/guest_config.h"
+
+/** The links to descriptors: QEMU opens them as files. */
+#define FD_PATH "/proc/self/fd/%d"
+/** The card has no boot program of its own (a megabyte of it would be read and run), and the device no defaults of QEMU's. */
+#define CARD "virtio-net-pci,id=nic0,netdev=net0,romfile="
+
+static const struct port {
+    const char *name;
+    const char *netdev;  /* with %d: the descriptor */
+    const char *chardev; /* the same, or NULL */
+    bool shared_memory;  /* the front reads and writes the guest's memory itself */
+} ports[] = {
+    [SM_QEMU_STREAM] = {.name = "stream", .netdev = "stream,id=net0,server=off,addr.type=fd,addr.str=%d"},
+};
+_Static_assert(SM_ARRAY_LEN(ports) == SM_QEMU_PORTS, "a row for each port");
+
+const char *sm_qemu_port_name(enum sm_qemu_port port)
+{
+    return (unsigned)port < SM_QEMU_PORTS ? ports[port].name : "invalid";
+}
+
+bool sm_qemu_port_parse(const char *text, enum sm_qemu_port *ret)
+{
+    for (unsigned i = 0; i < SM_QEMU_PORTS; i++) {
+        if (strcmp(text, ports[i].name) == 0) {
+            *ret = (enum sm_qemu_port)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static void add(GPtrArray *argv, const char *option, const char *fmt, ...) SM_PRINTF(3, 4);
+static void add(GPtrArray *argv, const char *option, const char *fmt, ...)
+{
+    va_list ap;
+
+    g_ptr_array_add(argv, g_strdup(option));
+    va_start(ap, fmt);
+    g_ptr_array_add(argv, g_strdup_vprintf(fmt, ap));
+    va_end(ap);
+}
+
+static void add_fd(GPtrArray *argv, const char *option, const char *with_fd, int fd)
+{
+    g_auto(GStrv) parts = g_strsplit(with_fd, "%d", 2);
+    add(argv, option, "%s%d%s", parts[0], fd, parts[1] ? parts[1] : "");
+}
+
+static void add_network(GPtrArray *argv, const struct sm_qemu *q)
+{
+    const struct port *port = &ports[q->port];
+
+    if (port->chardev)
+        add_fd(argv, "-chardev", port->chardev, SM_GUEST_MORE_FD);
+    add_fd(argv, "-netdev", port->netdev, SM_GUEST_MORE_FD);
+    /* QEMU 7.2 under TCG crashes when a vhost-user device uses MSI-X, whatever is behind it. */
+    bool no_msix = port->shared_memory && !q->kvm;
+    add(argv, "-device", CARD ",mac=%s,host_mtu=%u%s", q->mac, q->mtu, no_msix ? ",vectors=0" : "");
+}
+
+char **sm_qemu_argv(const struct sm_qemu *q)
+{
+    GPtrArray *argv = g_ptr_array_new();
+    bool shared = q->network && ports[q->port].shared_memory;
+
+    g_ptr_array_add(argv, g_strdup(q->program));
+    add(argv, "-name", "%s", q->name);
+    g_ptr_array_add(argv, g_strdup("-nodefaults"));
+    g_ptr_array_add(argv, g_strdup("-no-user-config"));
+    g_ptr_array_add(argv, g_strdup("-no-reboot"));
+    add(argv, "-display", "none");
+    if (q->sandbox)
+        add(argv, "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+    add(argv, "-machine", "q35,accel=%s%s", q->kvm ? "kvm" : "tcg", shared ? ",memory-backend=memory0" : "");
+    add(argv, "-cpu", "%s", q->kvm ? "host" : "max");
+    add(argv, "-smp", "%u", q->cpus);
+    add(argv, "-m", "%" G_GUINT64_FORMAT "M", q->memory_mib);
+    if (shared)
+        add(argv, "-object", "memory-backend-memfd,id=memory0,size=%" G_GUINT64_FORMAT "M,share=on", q->memory_mib);
+    add(argv, "-kernel", FD_PATH, SM_GUEST_FILES_FD);
+    if (q->initrd)
+        add(argv, "-initrd", FD_PATH, SM_GUEST_FILES_FD + 1);
+    add(argv, "-append", "%s%s%s", SM_QEMU_APPEND, q->append ? " " : "", q->append ? q->append : "");
+    add(argv, "-chardev", "stdio,id=console,signal=off%s", q->terminal ? ",mux=on" : "");
+    add(argv, "-serial", "chardev:console");
+    if (q->network)
+        add_network(argv, q);
+    if (q->ca)
+        add(argv, "-fw_cfg", "name=" SM_QEMU_FW_CFG_CA ",file=" FD_PATH, SM_GUEST_CA_FD);
+    for (size_t i = 0; q->more && q->more[i]; i++)
+        g_ptr_array_add(argv, g_strdup(q->more[i]));
+    g_ptr_array_add(argv, NULL);
+    return (char **)g_ptr_array_free(argv, FALSE);
+}
+
+char *sm_qemu_show(char *const *argv)
+{
+    GString *out = g_string_new(NULL);
+
+    for (size_t i = 0; argv[i]; i++) {
+        bool plain = argv[i][0] != '\0' &&
+                     strspn(argv[i], "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./,:=+@%") ==
+                         strlen(argv[i]);
+        g_autofree char *quoted = plain ? g_strdup(argv[i]) : g_shell_quote(argv[i]);
+        g_string_append_printf(out, "%s%s", i == 0 ? "" : argv[i][0] == '-' ? " \\\n    " : " ", quoted);
+    }
+    g_string_append_c(out, '\n');
+    return g_string_free(out, FALSE);
+}

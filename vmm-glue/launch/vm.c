@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* QEMU as a workspace's guest; see vm.h. */
+#include "launch/vm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "launch/kvm.h"
+#include "launch/messages.h"
+#include "launch/qemu.h"
+
+#define STATUS_NO_QEMU 127
+/** The names of the libraries that a program needs stand at its beginning: 0.2 MiB into Debian's QEMU of 16. */
+#define LIBRARIES_WITHIN (4u << 20)
+
+/** Whether QEMU knows -sandbox: one that was built without it would refuse to start, and to ask it takes longer than to look. */
+static bool has_sandbox(const char *program)
+{
+    static const char library[] = "libseccomp.so.";
+    sm_autofd fd = open(program, O_RDONLY | O_CLOEXEC);
+    g_autofree char *head = g_malloc(LIBRARIES_WITHIN);
+    ssize_t n = fd < 0 ? -1 : pread(fd, head, LIBRARIES_WITHIN, 0);
+
+    return n > 0 && memmem(head, (size_t)n, library, sizeof(library) - 1);
+}
+
+static char *find_program(const char *given, GError **error)
+{
+    g_autofree char *found = g_find_program_in_path(given ? given : SM_QEMU_PROGRAM);
+    char *real = found ? realpath(found, NULL) : NULL;
+    char *path = g_strdup(real);
+
+    free(real);
+    if (!path && given)
+        sm_error_set(error, SM_ERROR_MISSING, "--qemu=%s: there is no such program", given);
+    else if (!path)
+        sm_error_set(error, SM_ERROR_MISSING,
+                     SM_QEMU_PROGRAM
+                     ": not found: install QEMU 7.2 or newer (Debian: qemu-system-x86), or name it with --qemu PATH");
+    return path;
+}
+
+int sm_vm_prepare(const struct sm_run_options *o, struct sm_vm *ret, GError **error)
+{
+    const char *why = NULL;
+
+    ret->program = find_program(o->vm.qemu, error);
+    if (!ret->program)
+        return STATUS_NO_QEMU;
+    ret->kvm = sm_kvm_usable(&why);
+    if (!ret->kvm && !o->vm.print_command)
+        fprintf(stderr, "slirp-med: without KVM, so the guest is slow: %s\n", why ? why : strerror(errno));
+    const struct sm_qemu q = {
+        .program = ret->program,
+        .name = o->name,
+        .append = o->vm.append,
+        .initrd = o->vm.initrd != NULL,
+        .network = o->network == SM_NETWORK_USER,
+        .ca = sm_run_options_intercepts(o),
+        .port = o->vm.port,
+        .mac = SM_NET_GUEST_MAC,
+        .mtu = o->mtu,
+        .memory_mib = o->vm.memory_mib,
+        .cpus = o->vm.cpus,
+        .kvm = ret->kvm,
+        .sandbox = has_sandbox(ret->program),
+        .terminal = isatty(STDIN_FILENO) == 1,
+        .more = o->argv,
+    };
+    ret->argv = sm_qemu_argv(&q);
+    return 0;
+}
+
+int sm_vm_connect(const struct sm_run_options *o, struct sm_vm *vm, GError **error)
+{
+    int pair[2];
+
+    if (o->network != SM_NETWORK_USER)
+        return 0;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
+        sm_error_set_errno(error, errno, "socket pair for the virtual machine's network");
+        return -1;
+    }
+    vm->front_fd = pair[0];
+    vm->guest_fds[vm->n_guest_fds++] = pair[1];
+    return 0;
+}
+
+void sm_vm_let_go(struct sm_vm *vm)
+{
+    sm_fd_close(&vm->front_fd);
+    while (vm->n_guest_fds > 0)
+        sm_fd_close(&vm->guest_fds[--vm->n_guest_fds]);
+}
+
+void sm_vm_clear(struct sm_vm *vm)
+{
+    sm_vm_let_go(vm);
+    g_clear_pointer(&vm->argv, g_strfreev);
+    g_clear_pointer(&vm->program, g_free);
+}
