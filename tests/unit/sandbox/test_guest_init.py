@@ -47,7 +47,7 @@ NETWORK = {
 class Guest:
     """One guest-init; the link is self.link, CMD's output self.out."""
 
-    def __init__(self, argv, user="self", env=None, cwd="/", stdin=None, tty=None, extra_fd=None, raw=None, ca=None, **config):
+    def __init__(self, argv, user="self", env=None, cwd="/", stdin=None, tty=None, extra_fd=None, raw=None, ca=None, sockets=(), **config):
         conf = {"name": "work", "argv": argv, "cwd": cwd}
         if user == "self" and can_tap() and config.get("network") != "isolated":
             conf.update(NETWORK)
@@ -56,6 +56,8 @@ class Guest:
         conf.update(config)
         if ca is not None:
             conf["ca"] = True
+        if sockets:
+            conf["more"] = len(sockets)
         self.link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.link.settimeout(TIMEOUT)
         memfd = os.memfd_create("config", 0)
@@ -80,8 +82,11 @@ class Guest:
                 os.dup2(tty if tty is not None else out, 2)
                 if extra_fd is not None:
                     os.dup2(extra_fd, 77)
+                high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 40) for fd in sockets]
                 if ca is not None:
                     os.dup2(certificate, 7)
+                for i, fd in enumerate(high):
+                    os.dup2(fd, 8 + i)
                 if user == "nobody":
                     os.setgroups([])
                     os.setresgid(NOBODY, NOBODY, NOBODY)
@@ -654,6 +659,86 @@ def test_rootfs(user, folder):
     assert ("nameserver 10.0.2.3" in output) or ("# no network" in output)
 
 
+# ---- a VMM's view ----
+
+BARE = {"bare": True, "network": "isolated"}
+
+
+def test_bare_shows_programs_and_nothing_of_the_caller(user, folder):
+    with open(f"{folder}/secret", "w") as f:
+        f.write("secret")
+    os.chmod(f"{folder}/secret", 0o644)
+    script = f"""import os
+print(sorted(os.listdir("/")), os.path.exists("/usr/bin/env"), os.path.exists("{folder}"), os.path.exists("/etc/passwd"),
+      os.path.exists(os.path.expanduser("~")) and os.listdir(os.path.expanduser("~")) != [])
+for path in ("/usr/x", "/bin/x", "/lib/x"):
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
+        print("wrote", path)
+    except OSError as e:
+        print(e.strerror)
+open("/tmp/mine", "w").close()
+print(sorted(os.listdir("/sys/class/net")), [line.split()[4] for line in open("/proc/self/mountinfo") if "{folder}" in line])"""
+    output, status = py(script, user=user, **BARE)
+    lines = output.splitlines()
+    assert status == 0, output
+    assert lines[0].endswith("True False False False"), output
+    assert not {"home", "root", "var", "srv", "opt"} & set(eval(lines[0][:lines[0].index("]") + 1])), output
+    assert lines[1:4] == ["Read-only file system"] * 3, output
+    assert lines[4] == "['lo'] []", output
+
+
+def test_bare_gets_its_descriptors_and_no_other(user, folder):
+    """The CA's file as 7, sockets from 8 on, files from 12 on: these, opened for reading, and nothing of guest-init's."""
+    for name in ("ca", "kernel", "initrd"):
+        with open(f"{folder}/{name}", "w") as f:
+            f.write(f"this is {name}")
+        own(f"{folder}/{name}", user)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    ca = os.open(f"{folder}/ca", os.O_RDONLY)
+    script = """import os, socket
+print(sorted(int(n) for n in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + n)))
+for fd in (7, 12, 13):
+    print(open(f"/proc/self/fd/{fd}").read())
+socket.socket(fileno=8).sendall(b"frame")
+try:
+    os.write(12, b"x")
+except OSError as e:
+    print(e.strerror)"""
+    guest = Guest([sys.executable, "-I", "-c", script], user=user, ca=ca, sockets=[theirs.fileno()],
+                  files=[f"{folder}/kernel", f"{folder}/initrd"], **BARE).go()
+    theirs.close()
+    os.close(ca)
+    output = guest.read()
+    assert guest.end() == ("EXIT 0", 0), output
+    assert output.splitlines() == ["[0, 1, 2, 7, 8, 12, 13]", "this is ca", "this is kernel", "this is initrd", "Bad file descriptor"]
+    ours.settimeout(TIMEOUT)
+    assert ours.recv(100) == b"frame"
+    assert ours.recv(100) == b""  # nobody else has kept the other end
+    ours.close()
+
+
+def test_bare_binds(user, folder):
+    """A disk image is where it was, as writable as it was."""
+    with open(f"{folder}/disk", "w") as f:
+        f.write("disk")
+    own(f"{folder}/disk", user)
+    output, status = sh(f"cat {folder}/disk; echo more >>{folder}/disk; ls {folder}", user=user, binds=[f"{folder}/disk"], **BARE)
+    assert (output, status) == ("diskdisk\n", 0)
+    with open(f"{folder}/disk") as f:
+        assert f.read() == "diskmore\n"
+
+
+def test_bare_hides_state(user, folder):
+    """A bind cannot bring it back."""
+    state = f"{folder}/state"
+    os.mkdir(state, 0o700)
+    own(state, user)
+    output, _ = sh(f"ls {folder}/state 2>&1", user=user, state_dir=state, binds=[folder], **BARE)
+    assert "ermission denied" in output or "cannot open" in output, output
+    refused("own state", user=user, state_dir=state, binds=[state], **BARE)
+
+
 def test_rootfs_cannot_be_left(user, folder):
     root = os.path.join(folder, "root")
     os.mkdir(root)
@@ -677,6 +762,13 @@ def test_rootfs_cannot_be_left(user, folder):
         ({"hostname": "x" * 65}, "hostname"),
         ({"uid": os.geteuid() + 70000}, str(os.geteuid() + 70000)),
         ({"binds": ["/etc:relative"]}, "binds"),
+        ({"bare": True, "ro": True}, "bare"),
+        ({"bare": True, "rootfs": "/usr"}, "bare"),
+        ({"bare": True, "more": 5}, "more"),
+        ({"files": ["/etc/passwd"]}, "bare"),
+        ({"bare": True, "files": ["passwd"]}, "files"),
+        ({"bare": True, "files": ["/no/such/file"]}, "/no/such/file"),
+        ({"bare": True, "more": 1}, "descriptor 8 is missing"),
         ({"network": "bridge"}, "network"),
     ],
 )
