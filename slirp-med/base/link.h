@@ -25,6 +25,7 @@
  *                                    INGRESS  core -> sup  one of these is with the front, or over
  *   POLICY     +fd    sup -> core    the lists from now on (core/config.h);  POLICY  core -> sup  they are in force;
  *                                    POLICY why  core -> sup  they are not, and those before still are
+ *   PORT what         front -> sup   that VMM has gone, or could not be served: the next one may come
  *   STATUS            sup -> child   report;  STATUS json  child -> sup  the report
  *   STOP              sup -> child   end in order
  */

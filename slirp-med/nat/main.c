@@ -28,7 +28,23 @@ struct process {
     struct sm_front *front;
     struct sm_watch link;
     bool stopping;
+    bool left_untold; /* the VMM has gone, and the link was full */
 };
+
+/** The supervisor lets the next VMM in when it knows: so this must not get lost. */
+static void tell_left(struct process *p)
+{
+    static const char line[] = "PORT net";
+
+    p->left_untold = write(p->link.fd, line, sizeof(line) - 1) < 0 && (errno == EAGAIN || errno == ENOBUFS);
+    if (sm_loop_watch(p->loop, &p->link, EPOLLIN | (p->left_untold ? EPOLLOUT : 0u)) < 0)
+        sm_log_warning("epoll_ctl: %s", strerror(errno));
+}
+
+static void on_port_left(void *data)
+{
+    tell_left(data);
+}
 
 static void on_front_failed(const char *text, void *data)
 {
@@ -73,6 +89,8 @@ static void on_link(struct sm_watch *watch, uint32_t events)
 {
     struct process *p = sm_container_of(watch, struct process, link);
     struct sm_link_msg msg;
+    if (p->left_untold && (events & EPOLLOUT))
+        tell_left(p);
     int got = sm_link_recv(watch->fd, &msg);
 
     if (got < 0 && errno == EAGAIN)
@@ -83,8 +101,10 @@ static void on_link(struct sm_watch *watch, uint32_t events)
         return;
     }
     if (msg.verb == SM_LINK_PORT && msg.fd >= 0 && strcmp(msg.text, "net") == 0) {
-        if (sm_port_connect(p->port, sm_steal_fd(&msg.fd)) < 0)
+        if (sm_port_connect(p->port, sm_steal_fd(&msg.fd)) < 0) {
             sm_log_warning("the VMM's connection cannot be served: %s", strerror(errno));
+            tell_left(p);
+        }
     }
     sm_fd_close(&msg.fd);
     if (msg.verb == SM_LINK_STATUS)
@@ -157,6 +177,7 @@ static bool start(struct process *p, struct sm_sandbox_spec *spec, GError **erro
         sm_error_set_errno(error, errno, "front: epoll_ctl");
         return false;
     }
+    sm_port_on_leave(p->port, on_port_left, p);
     return sm_sandbox_enter(SM_ROLE_FRONT, spec, error) == 0;
 }
 

@@ -14,6 +14,7 @@
  *   INGRESS  core               SERVING, STOPPING, when it has    none        none           room for one more client of a published port
  *                               clients of published ports
  *   POLICY   core               SERVING, STOPPING, when given     why, or none none          the lists are in force, or they are not
+ *   PORT     front              SERVING, STOPPING                 "net"       none           the VMM of that port has gone
  *   STATUS   core, front        SERVING, STOPPING, when asked     a report    none           for the control socket, passed on unread
  *   FAIL     core, front, guest STARTED to STOPPING               a message   none           for the operator; the child exits
  *
@@ -48,6 +49,7 @@ enum sm_request_op {
     SM_REQUEST_LISTENERS,
     SM_REQUEST_INGRESS,
     SM_REQUEST_POLICY,
+    SM_REQUEST_PORT,
     SM_REQUEST_STATUS,
     SM_REQUEST_FAIL,
     SM_REQUEST_OPS

@@ -70,7 +70,8 @@ struct sm_supervisor {
     bool policy_asked; /* the core has lists, and has not answered */
     uint64_t policy_client;
     json_t *policy_counts; /* its answer, if they are taken */
-    int audit_fd;          /* the file that the core writes to now; ours */
+    struct sm_listens *listens;
+    int audit_fd; /* the file that the core writes to now; ours */
     int tap;
     struct sm_timer deadline; /* of the phase */
     struct sm_timer report;   /* of `status` */
@@ -83,6 +84,7 @@ struct sm_supervisor {
     int status;       /* -1: not known yet */
     int end_signal;   /* that began ENDING or STOPPING; 0: none */
     bool guest_killed, went;
+    bool vmm_left; /* the one that a given descriptor led to: there will be no other */
     char *reason;
     bool reason_is_hearsay; /* a child's FAIL, which may only be the echo of another one's death */
 };
@@ -273,7 +275,29 @@ static void go_when_ready(struct sm_supervisor *s)
     s->phase = PHASE_RUNNING;
     s->went = true;
     sm_loop_disarm(s->loop, &s->deadline);
+    if (s->listens)
+        sm_listens_start(s->listens);
+    if (s->spec.on_running)
+        s->spec.on_running(s->spec.on_data);
 }
+
+/** A VMM has come through one of our sockets. */
+static void on_vmm(void *data, const char *tag, int connection)
+{
+    struct sm_supervisor *s = data;
+    sm_autofd fd = connection;
+
+    if (strcmp(tag, SM_LISTEN_TAG_NET) != 0)
+        return;
+    if (sm_supervisor_connect(s, tag, fd) < 0) {
+        sm_log_warning("the front does not take a VMM's connection: %s", strerror(errno));
+        sm_listens_gone(s->listens, tag);
+    } else {
+        sm_log_info("a VMM has connected");
+    }
+}
+
+static const struct sm_listens_ops listens_ops = {.connected = on_vmm};
 
 /* ---- ending ---- */
 
@@ -314,6 +338,9 @@ static void begin_stop(struct sm_supervisor *s)
         return;
     s->phase = PHASE_STOPPING;
     arm_deadline(s, ms_or(s->spec.stop_ms, SM_SUPERVISOR_STOP_MS));
+    g_clear_pointer(&s->listens, sm_listens_free);
+    if (s->went && s->spec.on_stopping)
+        s->spec.on_stopping(s->spec.on_data);
     sm_fetchers_end(s->fetchers);
     sm_publishes_end(s->publishes);
     if (is_alive(guest) && guest->state != SM_CHILD_STOPPING) {
@@ -732,6 +759,20 @@ static void break_off(struct child *c, const char *fmt, ...)
     begin_stop(s);
 }
 
+static void on_vmm_gone(struct sm_supervisor *s)
+{
+    sm_log_info("the VMM has gone");
+    if (s->listens) {
+        sm_listens_gone(s->listens, SM_LISTEN_TAG_NET);
+    } else if (s->spec.port_source == SM_PORT_GIVEN && !s->spec.children[SM_CHILD_GUEST].used) {
+        if (s->phase == PHASE_RUNNING)
+            s->vmm_left = true;
+        else
+            set_reason(s, "the VMM left before the start was complete");
+        begin_stop(s);
+    }
+}
+
 static void handle(struct child *c, enum sm_request_op op, struct sm_link_msg *msg)
 {
     struct sm_supervisor *s = c->sup;
@@ -810,6 +851,13 @@ static void handle(struct child *c, enum sm_request_op op, struct sm_link_msg *m
         policy_settled(s, text);
         return;
     }
+    case SM_REQUEST_PORT:
+        if (strcmp(msg->text, SM_LISTEN_TAG_NET) != 0) {
+            break_off(c, "PORT of something that there is not");
+            return;
+        }
+        on_vmm_gone(s);
+        return;
     case SM_REQUEST_STATUS:
         c->asked--;
         c->report_fresh = true;
@@ -1021,6 +1069,9 @@ static int start(struct sm_supervisor *s, GError **error)
             return -1;
         }
     }
+    if (spec->n_listens > 0 &&
+        !(s->listens = sm_listens_new(s->loop, spec->listens, spec->n_listens, &listens_ops, s, error)))
+        return -1;
     if (spec->children[SM_CHILD_CORE].used) {
         struct child *core = &s->children[SM_CHILD_CORE], *front = &s->children[SM_CHILD_FRONT];
         int channel[2];
@@ -1133,6 +1184,8 @@ void sm_supervisor_run(struct sm_supervisor *s, struct sm_supervisor_result *ret
         ret->status = SM_SUPERVISOR_FAILED; /* whatever CMD made of its sudden end */
     else if (s->status >= 0)
         ret->status = s->status;
+    else if (s->went && !s->spec.children[SM_CHILD_GUEST].used && (s->end_signal || s->vmm_left))
+        ret->status = 0; /* there is no command whose end could be told: this was the orderly end */
     else
         ret->status = s->end_signal ? 128 + s->end_signal : SM_SUPERVISOR_FAILED;
     ret->reason = g_steal_pointer(&s->reason);
@@ -1174,6 +1227,7 @@ void sm_supervisor_free(struct sm_supervisor *s)
         sm_words_free(c->words);
         g_free(c->report);
     }
+    sm_listens_free(s->listens);
     sm_fetchers_free(s->fetchers);
     sm_publishes_free(s->publishes);
     json_decref(s->policy_counts);

@@ -7,8 +7,9 @@
  *   STARTING    core and guest are spawned; the front when   all are ready: GO is sent to the guest, if there is one
  *               the guest's TAP has come, or at once         -> RUNNING
  *                                                            start_ms pass, or one fails -> STOPPING
- *   RUNNING     GO was sent                                  CMD ended, a child died or broke the protocol -> STOPPING
- *                                                            `stop`, SIGTERM, SIGHUP -> ENDING
+ *   RUNNING     GO was sent; the sockets let VMMs in         CMD ended, a child died or broke the protocol -> STOPPING
+ *                                                            `stop`, SIGTERM, SIGHUP -> ENDING; without a guest of ours
+ *                                                            these, SIGINT and SIGQUIT -> STOPPING
  *   ENDING      CMD was sent SIGTERM (or the signal); its    CMD ended -> STOPPING; grace_ms pass: the guest is killed -> STOPPING
  *               network is still there
  *   STOPPING    the guest: SIGTERM; the core: STOP; the      all are reaped -> done
@@ -29,6 +30,7 @@
 #include <glib.h>
 #include <jansson.h>
 
+#include "supervisor/listens.h"
 #include "supervisor/publish.h"
 #include "supervisor/refs.h"
 #include "supervisor/requests.h"
@@ -57,7 +59,7 @@ struct sm_child_spec {
 enum sm_port_source {
     SM_PORT_OF_GUEST, /* guest-init makes it: TAP; without a core TAP says that there is none */
     SM_PORT_GIVEN,    /* port_fd: the other end is in a VMM's hands, or in guest_more */
-    SM_PORT_LATER,    /* a VMM connects when it likes: sm_supervisor_connect() */
+    SM_PORT_LATER,    /* a VMM connects when it likes: through a row of `listens`, or sm_supervisor_connect() */
 };
 
 /**
@@ -71,6 +73,9 @@ struct sm_policy_source {
     void (*settled)(void *data, bool in_force);
     void *data;
 };
+
+/** The tag of the row of `listens` whose connections are the front's. */
+#define SM_LISTEN_TAG_NET "net"
 
 struct sm_supervisor_spec {
     const char *exe; /* SM_SPAWN_SELF */
@@ -86,6 +91,11 @@ struct sm_supervisor_spec {
     int port_fd;                       /* the front's 6 when it is given; stays the caller's */
     int guest_more[SM_GUEST_MORE_MAX]; /* the guest's 8 and up, as far as n_guest_more; stay the caller's */
     size_t n_guest_more;
+    const struct sm_listen_spec *listens; /* sockets that VMMs come to; borrowed */
+    size_t n_listens;
+    void (*on_running)(void *data);  /* all are ready, and the sockets let in; may be NULL */
+    void (*on_stopping)(void *data); /* after on_running: the end has begun; may be NULL */
+    void *on_data;
     int counters_fd;                  /* the core's 9, counters.json; -1: nothing is counted; stays the caller's */
     char *const *roots_paths;         /* for WANT roots (roots.h); NULL: there are none */
     const char *extra_roots;          /* PEM: for WANT fetchroots, behind those of roots_paths; NULL: none */
@@ -102,7 +112,8 @@ struct sm_supervisor_spec {
 };
 
 struct sm_supervisor_result {
-    int status;   /* CMD's, or 128+n, or SM_SUPERVISOR_FAILED */
+    int status; /* CMD's, or 128+n, or SM_SUPERVISOR_FAILED; without a guest of ours 0 after `stop` or a signal, and when
+                     the VMM left that a given descriptor led to */
     char *reason; /* why, when it was not CMD that ended; NULL otherwise; g_free() */
     bool started; /* GO was sent: CMD may have run */
 };

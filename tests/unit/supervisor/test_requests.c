@@ -23,7 +23,7 @@ static const char *const allowed[] = {
     "guest running FAIL -",    "guest stopping FAIL -",    "guest started FAIL t",      "guest serving FAIL t",
     "guest running FAIL t",    "guest stopping FAIL t",    "core serving LISTENERS -q", "core stopping LISTENERS -q",
     "core serving INGRESS -q", "core stopping INGRESS -q", "core serving POLICY -q",    "core stopping POLICY -q",
-    "core serving POLICY tq",  "core stopping POLICY tq",
+    "core serving POLICY tq",  "core stopping POLICY tq",  "front serving PORT t",      "front stopping PORT t",
 };
 
 static bool is_allowed(const char *role, const char *state, const char *verb, const char *attached, bool owed)

@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -152,6 +153,15 @@ static void child_step(const char *step)
             (void)sm_link_recv(SM_LINK_FD, &msg);
             child_step("send STATUS {}");
         }
+    } else if (strcmp(w[0], "port") == 0) { /* front: a VMM's connection, and reports when asked on the way */
+        while (sm_link_recv(SM_LINK_FD, &msg) > 0 && msg.verb == SM_LINK_STATUS)
+            (void)sm_link_send(SM_LINK_FD, SM_LINK_STATUS, "{}", -1);
+        if (msg.verb != SM_LINK_PORT || strcmp(msg.text, "net") != 0 || msg.fd < 0)
+            child_complain("no connection");
+        close(msg.fd);
+    } else if (strcmp(w[0], "role-end") == 0) { /* front: the VMM that it was given leaves */
+        if (read(SM_ROLE_FD, text, sizeof(text)) != 0)
+            child_complain("no end of the VMM");
     } else if (strcmp(w[0], "channel") == 0) { /* core and front: a message across it */
         char buf[8] = "";
         struct timeval tv = {.tv_sec = 10};
@@ -186,6 +196,8 @@ struct scenario {
     uint64_t audit_max;
     bool take_signals;
     bool ca, counters, publish, policy;
+    bool listens; /* without a guest: a VMM may come to vmm.sock */
+    bool given;   /* without a guest: it has come, and leaves when all runs */
     char *const *roots;
     const char *(*client)(void); /* runs beside it; says what it is not content with */
 };
@@ -201,8 +213,22 @@ static void *run_client(void *data)
     const struct scenario *sc = data;
     const char *complaint = sc->client();
     if (complaint)
-        (void)kill(pids[SM_CHILD_GUEST], SIGKILL);
+        (void)kill(pids[SM_CHILD_GUEST] > 0 ? pids[SM_CHILD_GUEST] : pids[SM_CHILD_CORE], SIGKILL);
     return (void *)(uintptr_t)complaint;
+}
+
+static unsigned runnings, stoppings;
+static int vmm_end; /* of a connection that was given */
+
+static void on_running(void *data)
+{
+    runnings++;
+    sm_fd_close(&vmm_end);
+}
+
+static void on_stopping(void *data)
+{
+    stoppings++;
 }
 
 static struct sm_supervisor_result play(const struct scenario *sc)
@@ -233,7 +259,13 @@ static struct sm_supervisor_result play(const struct scenario *sc)
         .n_publishes = sc->publish ? 1 : 0,
         .policy = sc->policy ? &fake_policy : NULL,
         .facts = facts,
+        .on_running = on_running,
+        .on_stopping = on_stopping,
     };
+    g_autofree char *vmm_path = g_strdup_printf("%s/vmm.sock", workdir);
+    struct sm_listen_spec listens = {
+        .kind = SM_LISTEN_UNIX, .single = true, .tag = SM_LISTEN_TAG_NET, .path = vmm_path};
+    int given[2] = {-1, -1};
     const char *scripts[SM_CHILDREN] = {sc->core, sc->front, sc->guest};
     char *argvs[SM_CHILDREN][4];
     pthread_t thread;
@@ -249,6 +281,18 @@ static struct sm_supervisor_result play(const struct scenario *sc)
         spec.counters_fd = openat(dirfd_, "counters.json", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
         assert_true(spec.counters_fd >= 0);
     }
+    runnings = stoppings = 0;
+    vmm_end = -1;
+    if (sc->listens) {
+        spec.listens = &listens;
+        spec.n_listens = 1;
+        spec.port_source = SM_PORT_LATER;
+    }
+    if (sc->given) {
+        assert_int_equal(sm_fd_seqpair(given, false), 0);
+        spec.port_source = SM_PORT_GIVEN;
+        spec.port_fd = given[0];
+    }
     unsigned n_before = count_fds(before, sizeof(before));
     for (int i = 0; i < SM_CHILDREN; i++) {
         argvs[i][0] = test;
@@ -257,6 +301,7 @@ static struct sm_supervisor_result play(const struct scenario *sc)
         argvs[i][3] = NULL;
         spec.children[i] = (struct sm_child_spec){scripts[i] != NULL, argvs[i], env, none_config, strlen(none_config)};
     }
+    vmm_end = given[1];
     struct sm_supervisor *s = sm_supervisor_new(&spec, &error);
     if (!s)
         fail_msg("%s", error->message);
@@ -280,9 +325,14 @@ static struct sm_supervisor_result play(const struct scenario *sc)
     assert_int_equal(waitpid(-1, NULL, WNOHANG), -1); /* nothing unreaped, nothing running */
     assert_int_equal(errno, ECHILD);
     assert_int_equal(faccessat(dirfd_, SM_CONTROL_SOCKET, F_OK, 0), -1);
-    if (count_fds(after, sizeof(after)) != n_before)
+    assert_int_equal(faccessat(dirfd_, "vmm.sock", F_OK, 0), -1);
+    assert_int_equal(runnings, r.started);
+    assert_int_equal(stoppings, r.started);
+    sm_fd_close(&vmm_end);
+    if (count_fds(after, sizeof(after)) != n_before - (given[1] >= 0))
         fail_msg("descriptors before: %s after: %s", before, after);
     close(audit_fd);
+    sm_fd_close(&given[0]);
     if (sc->counters) {
         close(spec.counters_fd);
         (void)unlinkat(dirfd_, "counters.json", 0);
@@ -775,6 +825,81 @@ static void test_published_port_in_use(void **state)
     close(fd);
 }
 
+/* ---- without a guest of ours ---- */
+
+static int dial_vmm(void)
+{
+    struct sockaddr_un sun = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    (void)g_snprintf(sun.sun_path, sizeof(sun.sun_path), "%s/vmm.sock", workdir);
+    if (connect(fd, (struct sockaddr *)&sun, sizeof(sun)) == 0)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+/** One VMM after the other; the second is there before the first is known to be gone. */
+static const char *two_vmms(void)
+{
+    g_autofree char *line = NULL;
+    int control = wait_until_running(&line), first = dial_vmm(), second = dial_vmm();
+    char c;
+    if (control < 0 || first < 0 || second < 0)
+        return "no connection";
+    if (recv(first, &c, 1, 0) != 0 || recv(second, &c, 1, 0) != 0) /* the front's script drops both */
+        return "a VMM's connection stays";
+    g_autofree char *answer = sm_control_ask(control, SM_CONTROL_STOP, NULL);
+    close(control);
+    close(first);
+    close(second);
+    return answer ? NULL : "no answer";
+}
+
+static void test_vmms_come_and_go(void **state)
+{
+    struct sm_supervisor_result r = play(&(struct scenario){
+        .core = "send READY; serve {}",
+        .front = "fds 6; send READY; port; send PORT net; port; send PORT net; serve {}",
+        .listens = true,
+        .client = two_vmms,
+    });
+    assert_true(r.started);
+    expect(r, 0, NULL);
+}
+
+/** Not for every text, and only the front: the rest is the table's (test_requests.c). */
+static void test_port_of_nothing(void **state)
+{
+    expect(play(&(struct scenario){.core = SERVE, .front = "send READY; send PORT what; hang", .listens = true}), 125,
+           "PORT of something");
+}
+
+/** A connection that was given has no successor: the workspace ends in order. */
+static void test_given_vmm_leaves(void **state)
+{
+    struct sm_supervisor_result r = play(&(struct scenario){
+        .core = SERVE, .front = "fds 7; send READY; role-end; send PORT net; serve {}", .given = true});
+    assert_true(r.started);
+    expect(r, 0, NULL);
+}
+
+static void test_given_vmm_leaves_too_early(void **state)
+{
+    struct sm_supervisor_result r = play(
+        &(struct scenario){.core = "recv STOP; exit 0", .front = "send READY; send PORT net; serve {}", .given = true});
+    assert_false(r.started);
+    expect(r, 125, "before the start was complete");
+}
+
+/** Without a guest a front or a core that dies ends it all the same, and it is no orderly end. */
+static void test_death_without_a_guest(void **state)
+{
+    expect(play(&(struct scenario){.core = SERVE, .front = "send READY; kill 9", .listens = true}), 125,
+           "front ended unexpectedly");
+    expect(play(&(struct scenario){.core = "send READY; kill 9", .front = SERVE, .listens = true}), 125,
+           "core ended unexpectedly");
+}
+
 /* ---- open by role ---- */
 
 static void test_audit_rotation(void **state)
@@ -870,6 +995,11 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_policy),
         cmocka_unit_test(test_isolated_has_neither),
         cmocka_unit_test(test_published_port_in_use),
+        cmocka_unit_test(test_vmms_come_and_go),
+        cmocka_unit_test(test_port_of_nothing),
+        cmocka_unit_test(test_given_vmm_leaves),
+        cmocka_unit_test(test_given_vmm_leaves_too_early),
+        cmocka_unit_test(test_death_without_a_guest),
         cmocka_unit_test(test_audit_rotation),
         cmocka_unit_test(test_resolv_without_a_path),
         cmocka_unit_test(test_ca_files),
