@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* `slirp-med run` and `slirp-med vm`: options, then launch/run.c. */
+/* `slirp-med run`, `vm` and `attach`: options, then launch/run.c. */
 #include "launch/run.h"
 
 #include <stdio.h>
@@ -14,7 +14,7 @@
 
 static void print_vm_help(void)
 {
-    g_autofree char *flags = sm_run_options_help(true);
+    g_autofree char *flags = sm_run_options_help(SM_COMMAND_VM);
 
     printf(
         "usage: slirp-med vm [FLAGS] --kernel FILE [--initrd FILE] [-- QEMU ARGUMENT...]\n"
@@ -34,9 +34,33 @@ static void print_vm_help(void)
         flags);
 }
 
+static void print_attach_help(void)
+{
+    g_autofree char *flags = sm_run_options_help(SM_COMMAND_ATTACH);
+
+    printf("usage: slirp-med attach [NAME] --stream PATH | --vhost-user PATH | --dgram PATH[,PEER] | --fd N [FLAGS]\n"
+           "\n"
+           "Serve a virtual machine that somebody else starts: its network card's frames come to slirp-med, and every "
+           "connection is judged,\n"
+           "dialled by slirp-med itself, and recorded (see 'slirp-med egress'). What the VMM is to be started with is "
+           "printed when all is ready.\n"
+           "A VMM that ends may be started again: it finds the same workspace. Runs until a signal or 'slirp-med "
+           "stop'.\n"
+           "\n"
+           "%s"
+           "\n"
+           "A flag may be written '--flag value' or '--flag=value'. Ready is also told by sd_notify(3).\n"
+           "\n"
+           "Exit status: 0 after SIGINT, SIGTERM, 'slirp-med stop', or the end of a connection that came by --fd; 125 "
+           "when slirp-med itself\n"
+           "failed; 2 when a flag, a policy or swap file or the state folder is wrong; 128+n when signal n came before "
+           "all was ready.\n",
+           flags);
+}
+
 static void print_help(void)
 {
-    g_autofree char *flags = sm_run_options_help(false);
+    g_autofree char *flags = sm_run_options_help(SM_COMMAND_RUN);
 
     printf("usage: slirp-med run [FLAGS] [--] CMD [ARG...]\n"
            "\n"
@@ -85,6 +109,23 @@ static int print_command(const struct sm_run_options *o)
     return fflush(stdout) == 0 ? 0 : SM_SUPERVISOR_FAILED;
 }
 
+/** The CA's path is not known before there is a workspace. */
+static int print_args(const struct sm_run_options *o)
+{
+    json_t *args = sm_attach_args(o, NULL);
+
+    if (o->json) {
+        char *text = json_dumps(args, JSON_INDENT(2));
+        puts(text ? text : "null");
+        free(text);
+    } else {
+        g_autofree char *text = sm_attach_args_text(args);
+        fputs(text, stdout);
+    }
+    json_decref(args);
+    return fflush(stdout) == 0 ? 0 : SM_SUPERVISOR_FAILED;
+}
+
 int sm_cli_run(int argc, char **argv)
 {
     g_autoptr(GError) error = NULL;
@@ -101,12 +142,16 @@ int sm_cli_run(int argc, char **argv)
     if (o.help) {
         if (o.is_vm)
             print_vm_help();
+        else if (o.is_attach)
+            print_attach_help();
         else
             print_help();
         return 0;
     }
     if (o.dry_run)
         return show_dry_run(&o);
+    if (o.attach.print_args)
+        return print_args(&o);
     if (o.vm.print_command)
         return print_command(&o);
     for (guint i = 0; i < o.warnings->len; i++)

@@ -141,6 +141,7 @@ static void print_status(const json_t *status)
            json_is_true(json_object_get(status, "opaque")) ? ", opaque" : "");
     printf("%-10s%s\n", "datapath", text_of(status, "datapath"));
     print_object("network", json_object_get(status, "network"));
+    print_object("port", json_object_get(status, "port"));
     print_object("vm", json_object_get(status, "vm"));
     print_object("caps", json_object_get(status, "caps"));
     print_object("counters", json_object_get(status, "counters"));

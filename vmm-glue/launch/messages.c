@@ -141,7 +141,7 @@ char *sm_message_front(const struct sm_run_options *o, GError **error)
     bool ok = true;
 
     put(m, &ok, "workspace", json_string(o->name));
-    put(m, &ok, "mac", json_string(SM_NET_GUEST_MAC));
+    put(m, &ok, "mac", json_string(sm_run_options_mac(o)));
     put(m, &ok, "gateway_mac", json_string(SM_NET_GATEWAY_MAC));
     put(m, &ok, "guest", json_string(SM_NET_GUEST));
     put(m, &ok, "prefix_len", json_integer(SM_NET_PREFIX_LEN));
@@ -149,7 +149,10 @@ char *sm_message_front(const struct sm_run_options *o, GError **error)
     put(m, &ok, "resolver", json_string(SM_NET_RESOLVER));
     put(m, &ok, "mtu", json_integer(o->mtu));
     put(m, &ok, "dns_any", json_boolean(o->mode != SM_MODE_OFF));
-    put(m, &ok, "port", json_string(o->is_vm ? sm_qemu_port_name(o->vm.port) : "tap-vnet"));
+    put(m, &ok, "port",
+        json_string(o->is_vm       ? sm_qemu_port_name(o->vm.port)
+                    : o->is_attach ? sm_attach_kind_name(o->attach.kind)
+                                   : "tap-vnet"));
     return finish(m, ok, "front", error);
 }
 
@@ -218,7 +221,7 @@ json_t *sm_message_facts(const struct sm_run_options *o)
         put(network, &ok, "subnet", json_string(SM_NET_SUBNET));
         put(network, &ok, "gateway", json_string(SM_NET_GATEWAY));
         put(network, &ok, "resolver", json_string(SM_NET_RESOLVER));
-        put(network, &ok, "mac", json_string(SM_NET_GUEST_MAC));
+        put(network, &ok, "mac", json_string(sm_run_options_mac(o)));
         put(network, &ok, "mtu", json_integer(o->mtu));
         put(network, &ok, "dns", json_incref(dns));
     }
@@ -226,6 +229,8 @@ json_t *sm_message_facts(const struct sm_run_options *o)
     put(facts, &ok, "opaque", json_boolean(o->opaque));
     put(facts, &ok, "datapath", json_string("slirp"));
     put(facts, &ok, "network", network);
+    if (o->is_attach)
+        put(facts, &ok, "port", sm_attach_facts(&o->attach));
     if (o->is_vm)
         put(facts, &ok, "vm",
             json_pack("{s:s, s:s, s:s, s:s*, s:I, s:i}", "vmm", "qemu", "port", sm_qemu_port_name(o->vm.port), "kernel",

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The flags of `run` and `vm`; see options.h. */
+/* The flags of `run`, `vm` and `attach`; see options.h. */
 #include "launch/options.h"
 
 #include <errno.h>
@@ -11,10 +11,25 @@
 #include "audit/writer.h"
 #include "base/error.h"
 #include "launch/cafile.h"
+#include "launch/messages.h"
 #include "launch/state.h"
 #include "launch/swaps.h"
 #include "policy/file.h"
 #include "ports/tap.h"
+
+static const char *const command_names[] = {
+    [SM_COMMAND_RUN] = "run", [SM_COMMAND_VM] = "vm", [SM_COMMAND_ATTACH] = "attach"};
+SM_NAME_TABLE_COVERS(command_names, SM_COMMANDS);
+
+const char *sm_command_name(enum sm_command command)
+{
+    return (unsigned)command < SM_COMMANDS ? command_names[command] : "invalid";
+}
+
+static enum sm_command command_of(const struct sm_run_options *o)
+{
+    return o->is_vm ? SM_COMMAND_VM : o->is_attach ? SM_COMMAND_ATTACH : SM_COMMAND_RUN;
+}
 
 static const char *const network_names[] = {[SM_NETWORK_USER] = "user", [SM_NETWORK_ISOLATED] = "isolated"};
 SM_NAME_TABLE_COVERS(network_names, SM_NETWORK_MODES);
@@ -43,14 +58,23 @@ struct flag {
     const char *help;
 };
 
-/** All other flags are of both commands. */
-static bool belongs(const struct flag *flag, bool vm)
+/** All other flags are of every command. */
+static bool belongs(const struct flag *flag, enum sm_command command)
 {
     static const char *const of_run[] = {"ro", "rootfs", NULL};
     static const char *const of_vm[] = {"kernel", "initrd", "append",        "memory", "cpus",
                                         "port",   "qemu",   "print-command", NULL};
+    static const char *const of_attach[] = {"stream", "vhost-user", "dgram",    "fd",         "fd-kind",
+                                            "client", "mac",        "ready-fd", "print-args", NULL};
+    static const char *const of_run_and_vm[] = {"bind", "network", "datapath", NULL};
 
-    return !g_strv_contains(vm ? of_run : of_vm, flag->name);
+    if (g_strv_contains(of_run, flag->name))
+        return command == SM_COMMAND_RUN;
+    if (g_strv_contains(of_vm, flag->name))
+        return command == SM_COMMAND_VM;
+    if (g_strv_contains(of_attach, flag->name))
+        return command == SM_COMMAND_ATTACH;
+    return command != SM_COMMAND_ATTACH || !g_strv_contains(of_run_and_vm, flag->name);
 }
 
 /** "--flag=value: " in front of what a parser said. */
@@ -444,7 +468,77 @@ static bool take_print_command(struct parse *p, const struct flag *f, const char
     return true;
 }
 
+static bool take_stream(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return sm_attach_take_stream(&p->o.attach, v, error) || prefix(f, v, error);
+}
+
+static bool take_vhost_user(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return sm_attach_take_vhost_user(&p->o.attach, v, error) || prefix(f, v, error);
+}
+
+static bool take_dgram(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return sm_attach_take_dgram(&p->o.attach, v, error) || prefix(f, v, error);
+}
+
+static bool take_fd(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return sm_attach_take_fd(&p->o.attach, v, error) || prefix(f, v, error);
+}
+
+static bool take_fd_kind(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return sm_attach_take_kind(&p->o.attach, v, error) || prefix(f, v, error);
+}
+
+static bool take_ready_fd(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return sm_attach_take_ready_fd(&p->o.attach, v, error) || prefix(f, v, error);
+}
+
+static bool take_client(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    p->o.attach.client = true;
+    return true;
+}
+
+static bool take_print_args(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    p->o.attach.print_args = true;
+    return true;
+}
+
+static bool take_mac(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    static const uint8_t none[6];
+    uint8_t mac[6], gateway[6];
+
+    if (!sm_tap_parse_mac(v, mac) || memcmp(mac, none, sizeof(mac)) == 0)
+        return bad(f, v, error, "not the MAC address of a card: write six bytes, as in " SM_NET_GUEST_MAC);
+    if (sm_tap_parse_mac(SM_NET_GATEWAY_MAC, gateway) && memcmp(mac, gateway, sizeof(mac)) == 0)
+        return bad(f, v, error, "that is the gateway's: write another one");
+    p->o.mac = g_ascii_strdown(v, -1);
+    return true;
+}
+
 static const struct flag flags[] = {
+    {"stream", "PATH", false, take_stream,
+     "the VMM comes to the unix socket PATH, or to tcp:127.0.0.1:PORT, and speaks as QEMU's -netdev stream does"},
+    {"vhost-user", "PATH", false, take_vhost_user,
+     "it comes to the unix socket PATH and speaks vhost-user (QEMU, cloud-hypervisor)"},
+    {"dgram", "PATH[,PEER]", false, take_dgram,
+     "frames are datagrams between the unix sockets PATH (ours) and PEER (the VMM's; default PATH.vmm), as of QEMU's "
+     "-netdev dgram"},
+    {"fd", "N", false, take_fd, "frames come over descriptor N: one end of a connection, or a tap"},
+    {"fd-kind", "KIND", false, take_fd_kind,
+     "what N is: stream, dgram, tap or vhost-user (default: looked at; a stream socket is a stream)"},
+    {"client", NULL, false, take_client, "the VMM listens, and we connect, as often as it takes"},
+    {"mac", "MAC", false, take_mac, "the MAC address of the guest's card (default " SM_NET_GUEST_MAC ")"},
+    {"ready-fd", "N", false, take_ready_fd, "write a line to descriptor N, and close it, when all is ready"},
+    {"print-args", NULL, false, take_print_args,
+     "start nothing and make nothing: print what the VMM is to be started with"},
     {"kernel", "FILE", false, take_kernel, "the guest's kernel (bzImage, or an ELF file with a PVH entry)"},
     {"initrd", "FILE", false, take_initrd, "its initial RAM disk"},
     {"append", "TEXT", false, take_append,
@@ -504,7 +598,7 @@ static const struct flag flags[] = {
      "sees nothing else of yours; repeatable"},
     {"dry-run", NULL, false, take_dry_run,
      "start nothing and make nothing: print what would be judged how, and what would be swapped where"},
-    {"json", NULL, false, take_json, "with --dry-run: as JSON"},
+    {"json", NULL, false, take_json, "print what is printed (a dry run; a VMM's arguments) as JSON"},
     {"mediation", "SPEC", true, NULL, NULL},
     {"mediation-optional", NULL, false, NULL, NULL},
     {"spec", "FILE", false, NULL, NULL},
@@ -551,16 +645,33 @@ const char *sm_option_suggest(const char *text, const char *const *words, size_t
     return found;
 }
 
-static const struct flag *find_flag(const char *name, bool vm, GError **error)
+/** What an unknown flag may have been meant for. */
+static const char *command_hint(enum sm_command command)
 {
-    const char *command = vm ? "vm" : "run";
+    static const char *const texts[] = {[SM_COMMAND_RUN] = "; flags of CMD go behind it",
+                                        [SM_COMMAND_VM] = "; flags of QEMU go behind --",
+                                        [SM_COMMAND_ATTACH] = ""};
+    SM_NAME_TABLE_COVERS(texts, SM_COMMANDS);
+    return texts[command];
+}
+
+static const struct flag *find_flag(const char *name, enum sm_command which, GError **error)
+{
+    const char *command = command_names[which];
     const char *words[SM_ARRAY_LEN(flags)];
     size_t n = 0;
 
     for (size_t i = 0; i < SM_ARRAY_LEN(flags); i++) {
-        if (!belongs(&flags[i], vm))
+        bool same = strcmp(flags[i].name, name) == 0;
+        if (!belongs(&flags[i], which)) {
+            if (same && which == SM_COMMAND_ATTACH) {
+                sm_error_set(error, SM_ERROR_INVALID, "--%s: not for attach, which starts no guest: leave it out",
+                             name);
+                return NULL;
+            }
             continue;
-        if (strcmp(flags[i].name, name) == 0)
+        }
+        if (same)
             return &flags[i];
         if (flags[i].take)
             words[n++] = flags[i].name;
@@ -572,8 +683,8 @@ static const struct flag *find_flag(const char *name, bool vm, GError **error)
                      "--%.100s: unknown flag; did you mean --%s? ('slirp-med %s --help' lists all)", shown, like,
                      command);
     else
-        sm_error_set(error, SM_ERROR_INVALID, "--%.100s: unknown flag ('slirp-med %s --help' lists all; flags of %s)",
-                     shown, command, vm ? "QEMU go behind --" : "CMD go behind it");
+        sm_error_set(error, SM_ERROR_INVALID, "--%.100s: unknown flag ('slirp-med %s --help' lists all%s)", shown,
+                     command, command_hint(which));
     return NULL;
 }
 
@@ -664,6 +775,18 @@ static bool check_whole(struct parse *p, GError **error)
     }
     if (!sm_option_swaps(o, p->swap_file, p->cred_swaps, error))
         return false;
+    if (o->is_attach) {
+        if (o->argv) {
+            sm_error_set(error, SM_ERROR_INVALID, "%.80s: attach starts no command: leave it out", o->argv[0]);
+            return false;
+        }
+        if (!sm_attach_check(&o->attach, error))
+            return false;
+        if (o->attach.way == SM_ATTACH_STREAM && !o->attach.path && !o->attach.client)
+            g_ptr_array_add(o->warnings,
+                            g_strdup("--stream tcp: every user of this machine can connect to a TCP port"));
+        return warn_whole(o);
+    }
     if (o->json && !o->dry_run) {
         sm_error_set(error, SM_ERROR_INVALID, "--json: shows a dry run: add --dry-run, or leave it out");
         return false;
@@ -699,6 +822,11 @@ bool sm_run_options_counts(const struct sm_run_options *o)
     return o->network == SM_NETWORK_USER && (o->caps.bps || o->caps.total);
 }
 
+const char *sm_run_options_mac(const struct sm_run_options *o)
+{
+    return o->mac ? o->mac : SM_NET_GUEST_MAC;
+}
+
 int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GError **error)
 {
     sm_cleanup(parse_clear) struct parse p = {.o = {.name_generated = true,
@@ -710,6 +838,9 @@ int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GErr
     int i;
 
     p.o.is_vm = argc > 0 && strcmp(argv[0], "vm") == 0;
+    p.o.is_attach = argc > 0 && strcmp(argv[0], "attach") == 0;
+    p.o.attach.fd = p.o.attach.ready_fd = -1;
+    enum sm_command command = command_of(&p.o);
     p.o.vm.memory_mib = SM_OPTIONS_MEMORY_DEFAULT_MIB;
     p.o.vm.cpus = 1;
     p.o.name = sm_state_name_new();
@@ -735,6 +866,16 @@ int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GErr
             break;
         }
         if (arg[0] != '-' || arg[1] == '\0') {
+            if (p.o.is_attach) { /* NAME */
+                if (!p.o.name_generated) {
+                    sm_error_set(error, SM_ERROR_INVALID, "%.80s: one NAME is enough, and '%s' was it", arg, p.o.name);
+                    return -1;
+                }
+                const struct flag *name_flag = find_flag("name", command, error);
+                if (!name_flag || !name_flag->take(&p, name_flag, arg, error))
+                    return -1;
+                continue;
+            }
             if (!p.o.is_vm)
                 break;
             sm_error_set(error, SM_ERROR_INVALID, "%.200s: not a flag: QEMU's own arguments go behind --", arg);
@@ -747,13 +888,13 @@ int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GErr
             return 0;
         }
         if (arg[1] != '-') {
-            sm_error_set(error, SM_ERROR_INVALID, "%s: unknown flag ('slirp-med %s --help' lists all; flags of %s)",
-                         arg, p.o.is_vm ? "vm" : "run", p.o.is_vm ? "QEMU go behind --" : "CMD go behind it");
+            sm_error_set(error, SM_ERROR_INVALID, "%s: unknown flag ('slirp-med %s --help' lists all%s)", arg,
+                         command_names[command], command_hint(command));
             return -1;
         }
         const char *equals = strchr(arg, '=');
         g_autofree char *name = equals ? g_strndup(arg + 2, (gsize)(equals - arg - 2)) : g_strdup(arg + 2);
-        const struct flag *flag = find_flag(name, p.o.is_vm, error);
+        const struct flag *flag = find_flag(name, command, error);
         if (!flag)
             return -1;
         if (!flag->take) {
@@ -775,6 +916,8 @@ int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GErr
             }
             value = argv[++i];
         }
+        if (p.o.is_attach && flag->take == take_name && !p.o.name_generated)
+            seen[flag - flags] = true; /* as an argument */
         if (seen[flag - flags] && !flag->repeatable) {
             sm_error_set(error, SM_ERROR_INVALID, "--%s%s%.200s: given twice: give it once", flag->name,
                          value ? "=" : "", value ? value : "");
@@ -819,6 +962,8 @@ void sm_run_options_clear(struct sm_run_options *o)
     g_clear_pointer(&o->vm.initrd, g_free);
     g_clear_pointer(&o->vm.append, g_free);
     g_clear_pointer(&o->vm.qemu, g_free);
+    g_clear_pointer(&o->mac, g_free);
+    sm_attach_clear(&o->attach);
     o->argv = NULL;
 }
 
@@ -843,13 +988,13 @@ static void append_wrapped(GString *out, const char *text, size_t indent, size_t
     g_string_append_c(out, '\n');
 }
 
-char *sm_run_options_help(bool vm)
+char *sm_run_options_help(enum sm_command command)
 {
     enum { INDENT = 32, WIDTH = 100 };
     GString *out = g_string_new(NULL);
 
     for (size_t i = 0; i < SM_ARRAY_LEN(flags); i++) {
-        if (!flags[i].take || !belongs(&flags[i], vm))
+        if (!flags[i].take || !belongs(&flags[i], command))
             continue;
         g_autofree char *left = g_strdup_printf("  --%s%s%s", flags[i].name, flags[i].metavar ? " " : "",
                                                 flags[i].metavar ? flags[i].metavar : "");

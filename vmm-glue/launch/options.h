@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The command line of `slirp-med run` and `slirp-med vm`: one table of flags from which parsing, errors and help come.
+ * The command line of `slirp-med run`, `vm` and `attach`: one table of flags from which parsing, errors and help come.
  *
  * "--flag value" and "--flag=value" are the same; "--" ends the flags, as does the first argument that is none; the rest is CMD, or
- * with vm (where "--" must be written) QEMU's own. A flag that
+ * with vm (where "--" must be written) QEMU's own. `attach` has no command: the one argument that is no flag is the workspace's
+ * name. A flag that
  * holds one value may be given once: two values for one question are a mistake, and in a policy a dangerous one. Everything is validated here,
  * before anything is made on disk or started. Errors begin with the flag and the value and say what to write instead.
  *
@@ -17,6 +18,7 @@
 #include "base/addr.h"
 #include "core/caps.h"
 #include "cred/swap.h"
+#include "launch/attach.h"
 #include "launch/qemu.h"
 #include "policy/decide.h"
 #include "policy/list.h"
@@ -27,6 +29,10 @@
 #define SM_OPTIONS_DNS_MAX 8
 #define SM_OPTIONS_DNS_QPS_DEFAULT 100
 #define SM_OPTIONS_DNS_QPS_MAX 1000000
+
+/** The subcommands that start a workspace. */
+enum sm_command { SM_COMMAND_RUN, SM_COMMAND_VM, SM_COMMAND_ATTACH, SM_COMMANDS };
+const char *sm_command_name(enum sm_command command);
 
 enum sm_network_mode { SM_NETWORK_USER, SM_NETWORK_ISOLATED, SM_NETWORK_MODES };
 const char *sm_network_mode_name(enum sm_network_mode mode);
@@ -50,8 +56,11 @@ struct sm_vm_options {
 };
 
 struct sm_run_options {
-    bool is_vm; /* `vm`: the guest is QEMU */
+    bool is_vm;     /* `vm`: the guest is QEMU */
+    bool is_attach; /* `attach`: the guest is a VMM that somebody else starts */
     struct sm_vm_options vm;
+    struct sm_attach_options attach;
+    char *mac;  /* of the guest's card; NULL: the default */
     char *name; /* generated when --name was absent */
     bool name_generated;
     char *state_dir; /* NULL: the default */
@@ -82,11 +91,11 @@ struct sm_run_options {
     char **argv;         /* CMD, or QEMU's own arguments (or NULL); NULL-terminated; points into the caller's argv */
     bool help;           /* --help was given: nothing else was looked at */
     bool dry_run;        /* show what would be done (dryrun.h); argv may be NULL then */
-    bool json;           /* with dry_run */
+    bool json;           /* with dry_run; of `attach` also what a VMM is started with */
     GPtrArray *warnings; /* char *: what was given and will do nothing */
 };
 
-/** sm_run_options_parse() - argv[0] is "run" or "vm". Returns 0 and *ret, or -1 with error set and *ret untouched. Reads policy and swap
+/** sm_run_options_parse() - argv[0] is "run", "vm" or "attach". Returns 0 and *ret, or -1 with error set and *ret untouched. Reads policy and swap
  * files, and the variables that the latter's claims name. */
 int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GError **error);
 void sm_run_options_clear(struct sm_run_options *o);
@@ -97,8 +106,11 @@ bool sm_run_options_intercepts(const struct sm_run_options *o);
 /** sm_run_options_counts() - is there a byte cap, so that the workspace has counters.json? As the core concludes. */
 bool sm_run_options_counts(const struct sm_run_options *o);
 
-/** sm_run_options_help() - the table of flags of `run` or `vm` as text, for --help; g_free(). */
-char *sm_run_options_help(bool vm);
+/** sm_run_options_mac() - the guest's MAC address. */
+const char *sm_run_options_mac(const struct sm_run_options *o);
+
+/** sm_run_options_help() - the table of flags of a command as text, for --help; g_free(). */
+char *sm_run_options_help(enum sm_command command);
 
 /** sm_option_suggest() - the word of the list that text is most likely a misspelling of, or NULL. */
 const char *sm_option_suggest(const char *text, const char *const *words, size_t n_words);

@@ -146,6 +146,7 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     sm_autofd audit_fd = -1;
     sm_autofd counters_fd = -1;
     bool networked = o->network == SM_NETWORK_USER;
+    int given_port = o->is_attach ? o->attach.fd : vm->front_fd;
 
     if (networked) {
         audit_fd = sm_audit_open(ws->dirfd, &ground->seq_floor, &error);
@@ -169,7 +170,7 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     ground->resolv_conf = resolv_conf ? resolv_conf : "";
     ground->hidden = hidden;
     const char *bare = sm_hidden_open(files, hidden);
-    if (bare && !o->is_vm) {
+    if (bare && !o->is_vm && !o->is_attach) {
         g_autofree char *shown = g_strescape(bare, NULL);
         fprintf(
             stderr,
@@ -183,7 +184,8 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     ground->vmm_argv = vm->argv;
     ground->n_more = (int)vm->n_guest_fds;
     if (!(settings = sm_message_settings(o, &error)) || !(core_config = sm_message_core(o, ground, &error)) ||
-        !(front_config = sm_message_front(o, &error)) || !(guest_config = sm_message_guest(o, ws, ground, &error)) ||
+        !(front_config = sm_message_front(o, &error)) ||
+        (!o->is_attach && !(guest_config = sm_message_guest(o, ws, ground, &error))) ||
         sm_workspace_write_settings(ws, settings, &error) < 0)
         return say(error);
 
@@ -200,6 +202,11 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     sm_cleanup(json_freep) json_t *facts = sm_message_facts(o);
     sm_cleanup(sm_reload_free) struct sm_reload *reload = sm_reload_new(o);
     const struct sm_policy_source policy = sm_reload_source(reload);
+    struct sm_listen_spec listens;
+    size_t n_listens = o->is_attach && sm_attach_listens(&o->attach, &listens) ? 1 : 0;
+    g_autofree char *ca_path =
+        sm_run_options_intercepts(o) ? g_strdup_printf("%s/%s/" SM_STATE_CA_CERT, ws->base, ws->name) : NULL;
+    struct sm_attach_tell tell = {.o = o, .ca = ca_path};
     struct sm_supervisor_spec spec = {
         .exe = SM_SPAWN_SELF,
         .name = o->name,
@@ -220,8 +227,15 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
         .n_publishes = o->publishes->len,
         .policy = &policy,
         .facts = facts,
-        .port_source = vm->front_fd >= 0 ? SM_PORT_GIVEN : SM_PORT_OF_GUEST,
-        .port_fd = vm->front_fd,
+        .port_source = n_listens > 0     ? SM_PORT_LATER
+                       : given_port >= 0 ? SM_PORT_GIVEN
+                                         : SM_PORT_OF_GUEST,
+        .port_fd = given_port,
+        .listens = &listens,
+        .n_listens = n_listens,
+        .on_running = o->is_attach ? sm_attach_running : NULL,
+        .on_stopping = o->is_attach ? sm_attach_stopping : NULL,
+        .on_data = &tell,
         .n_guest_more = vm->n_guest_fds,
         .take_signals = true,
     };
@@ -230,8 +244,8 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
         (struct sm_child_spec){networked, core_argv, service_env, core_config, strlen(core_config)};
     spec.children[SM_CHILD_FRONT] =
         (struct sm_child_spec){networked, front_argv, service_env, front_config, strlen(front_config)};
-    spec.children[SM_CHILD_GUEST] =
-        (struct sm_child_spec){true, guest_argv, guest_env, guest_config, strlen(guest_config)};
+    spec.children[SM_CHILD_GUEST] = (struct sm_child_spec){!o->is_attach, guest_argv, guest_env, guest_config,
+                                                           guest_config ? strlen(guest_config) : 0};
 
     sm_cleanup(supervisor_freep) struct sm_supervisor *supervisor = sm_supervisor_new(&spec, &error);
     if (!supervisor) {
@@ -241,6 +255,8 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     sm_workspace_ca_close(&ca); /* they are the children's */
     sm_fd_close(&counters_fd);
     sm_vm_let_go(vm);
+    if (o->is_attach && o->attach.fd >= 0)
+        (void)close(o->attach.fd); /* the VMM is to see the front's end, and not ours */
     struct sm_supervisor_result result;
     sm_supervisor_run(supervisor, &result);
     if (result.reason)

@@ -19,10 +19,41 @@
 
 static const char *const tun_path = "/dev/net/tun";
 
+static int set_vnet_hdr(int fd, const char *name, GError **error)
+{
+    int hdr_len = sizeof(struct virtio_net_hdr_v1), little_endian = 1;
+
+    if (ioctl(fd, TUNSETVNETHDRSZ, &hdr_len) < 0 || ioctl(fd, TUNSETVNETLE, &little_endian) < 0 ||
+        ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO_ECN) < 0) {
+        sm_error_set_errno(error, errno, "tap: virtio-net header on %s", name);
+        return -1;
+    }
+    return 0;
+}
+
+int sm_tap_adopt(int fd, bool *ret_vnet_hdr, GError **error)
+{
+    struct ifreq ifr = {0};
+
+    if (ioctl(fd, TUNGETIFF, &ifr) < 0) {
+        sm_error_set(error, SM_ERROR_INVALID, "not a tap device");
+        return -1;
+    }
+    if (!(ifr.ifr_flags & IFF_TAP) || !(ifr.ifr_flags & IFF_NO_PI)) {
+        sm_error_set(error, SM_ERROR_INVALID, "%.*s is no tap of frames alone: make it with IFF_TAP and IFF_NO_PI",
+                     IFNAMSIZ, ifr.ifr_name);
+        return -1;
+    }
+    bool vnet_hdr = ifr.ifr_flags & IFF_VNET_HDR;
+    if (vnet_hdr && set_vnet_hdr(fd, ifr.ifr_name, error) < 0)
+        return -1;
+    *ret_vnet_hdr = vnet_hdr;
+    return 0;
+}
+
 int sm_tap_open(const char *name, bool vnet_hdr, GError **error)
 {
     struct ifreq ifr = {.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | (vnet_hdr ? IFF_VNET_HDR : 0))};
-    int hdr_len = sizeof(struct virtio_net_hdr_v1), little_endian = 1;
 
     if (strlen(name) >= sizeof(ifr.ifr_name)) {
         sm_error_set(error, SM_ERROR_INVALID, "tap: interface name '%s' is longer than %zu characters", name,
@@ -50,11 +81,8 @@ int sm_tap_open(const char *name, bool vnet_hdr, GError **error)
         sm_error_set_errno(error, errno, "tap: make %s", name);
         return -1;
     }
-    if (vnet_hdr && (ioctl(fd, TUNSETVNETHDRSZ, &hdr_len) < 0 || ioctl(fd, TUNSETVNETLE, &little_endian) < 0 ||
-                     ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO_ECN) < 0)) {
-        sm_error_set_errno(error, errno, "tap: virtio-net header on %s", name);
+    if (vnet_hdr && set_vnet_hdr(fd, name, error) < 0)
         return -1;
-    }
     return sm_steal_fd(&fd);
 }
 

@@ -31,6 +31,10 @@ struct sm_tap_spec {
  * (CLOEXEC, non-blocking) or -1 with error set. */
 int sm_tap_open(const char *name, bool vnet_hdr, GError **error);
 
+/** sm_tap_adopt() - one that somebody else made: an IFF_TAP | IFF_NO_PI device; *ret_vnet_hdr says whether it has the header
+ * as above, which is set up as there. Returns 0, or -1 with error set (SM_ERROR_INVALID: another kind of descriptor). */
+int sm_tap_adopt(int fd, bool *ret_vnet_hdr, GError **error);
+
 /** sm_tap_configure() - MAC, MTU, address, up, default route, in this order, for a device that sm_tap_open() made. 0 or
  * -1 with error. */
 int sm_tap_configure(const struct sm_tap_spec *spec, GError **error);

@@ -909,7 +909,7 @@ static void test_warnings_and_help(void **state)
         assert_false(o.help);
         sm_run_options_clear(&o);
     }
-    g_autofree char *help = sm_run_options_help(false);
+    g_autofree char *help = sm_run_options_help(SM_COMMAND_RUN);
     g_auto(GStrv) lines = g_strsplit(help, "\n", -1);
     for (size_t i = 0; lines[i]; i++)
         assert_true(strlen(lines[i]) <= 100);

@@ -136,7 +136,7 @@ static void test_run_does_not_know_them(void **state)
 
     assert_int_equal(sm_run_options_parse(4, argv, &o, &error), -1);
     assert_non_null(strstr(error->message, "--kernel: unknown flag"));
-    g_autofree char *run = sm_run_options_help(false), *vm = sm_run_options_help(true);
+    g_autofree char *run = sm_run_options_help(SM_COMMAND_RUN), *vm = sm_run_options_help(SM_COMMAND_VM);
     assert_null(strstr(run, "--kernel"));
     assert_non_null(strstr(run, "  --rootfs"));
     assert_non_null(strstr(vm, "--kernel"));
