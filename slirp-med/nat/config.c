@@ -76,17 +76,18 @@ bool sm_nat_config_parse(const char *json, size_t len, struct sm_nat_config *ret
     struct sm_nat_config c = {0};
     json_error_t je;
     sm_cleanup(json_free) json_t *root = json_loadb(json, len, JSON_REJECT_DUPLICATES, &je);
-    const char *workspace, *mac, *gateway_mac, *guest, *gateway, *resolver, *port, *hostname = "";
+    const char *workspace, *mac, *gateway_mac, *guest, *gateway, *resolver, *port, *hostname = "", *vsock_port = "";
+    json_int_t cid = SM_VSOCK_CID_DEFAULT;
     int prefix_len, mtu, dns_any;
 
     if (!root) {
         sm_error_set(error, SM_ERROR_INVALID, "front configuration: not JSON: %s", je.text);
         return false;
     }
-    if (json_unpack_ex(root, &je, JSON_STRICT, "{s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:b,s:s,s?s}", "workspace", &workspace,
-                       "mac", &mac, "gateway_mac", &gateway_mac, "guest", &guest, "gateway", &gateway, "resolver",
-                       &resolver, "prefix_len", &prefix_len, "mtu", &mtu, "dns_any", &dns_any, "port", &port,
-                       "hostname", &hostname) < 0) {
+    if (json_unpack_ex(root, &je, JSON_STRICT, "{s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:b,s:s,s?s,s?{s:s,s:I!}}",
+                       "workspace", &workspace, "mac", &mac, "gateway_mac", &gateway_mac, "guest", &guest, "gateway",
+                       &gateway, "resolver", &resolver, "prefix_len", &prefix_len, "mtu", &mtu, "dns_any", &dns_any,
+                       "port", &port, "hostname", &hostname, "vsock", "port", &vsock_port, "cid", &cid) < 0) {
         sm_error_set(error, SM_ERROR_INVALID, "front configuration: %s", je.text);
         return false;
     }
@@ -100,10 +101,17 @@ bool sm_nat_config_parse(const char *json, size_t len, struct sm_nat_config *ret
         return false;
     }
     if (strlen(workspace) > SM_NAT_WORKSPACE_MAX || strlen(hostname) > SM_DHCP_HOSTNAME_MAX ||
-        strlen(port) > SM_NAT_PORT_MAX) {
+        strlen(port) > SM_NAT_PORT_MAX || strlen(vsock_port) > SM_NAT_PORT_MAX) {
         sm_error_set(error, SM_ERROR_LIMIT, "front configuration: workspace, hostname or port is too long");
         return false;
     }
+    if (cid < SM_VSOCK_CID_MIN || cid > (json_int_t)SM_VSOCK_CID_MAX) {
+        sm_error_set(error, SM_ERROR_INVALID, "front configuration: vsock: cid is not in %d..%u", SM_VSOCK_CID_MIN,
+                     SM_VSOCK_CID_MAX);
+        return false;
+    }
+    c.vsock_cid = (uint32_t)cid;
+    g_strlcpy(c.vsock_port, vsock_port, sizeof(c.vsock_port));
     c.link.prefix_len = (uint8_t)prefix_len;
     c.link.mtu = (uint16_t)mtu;
     c.dns_any = dns_any != 0;

@@ -14,6 +14,7 @@
  *   port         string   what carries the frames: the name of a struct sm_port_kind
  *   dns_any      boolean  true: every UDP datagram to port 53 goes to the core as DNS; false: only the resolver's
  *   hostname     string   optional; offered by DHCP
+ *   vsock        object   optional, when the guest has a vsock device: port (string, a kind again), cid (integer, the guest's)
  *
  * Unknown keys are errors, as is anything out of range: the writer is our own program, and a misunderstanding must not
  * be guessed at.
@@ -24,6 +25,7 @@
 #include <glib.h>
 
 #include "nat/dhcp.h"
+#include "nat/vsock.h"
 #include "nat/wire.h"
 
 /** Largest configuration message: a dozen short fields. */
@@ -35,6 +37,8 @@ struct sm_nat_config {
     struct sm_link link;
     bool dns_any;
     char port[SM_NAT_PORT_MAX + 1];
+    char vsock_port[SM_NAT_PORT_MAX + 1]; /* "": no vsock device */
+    uint32_t vsock_cid;
     char workspace[SM_NAT_WORKSPACE_MAX + 1];
     char hostname[SM_DHCP_HOSTNAME_MAX + 1];
 };

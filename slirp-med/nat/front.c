@@ -66,11 +66,16 @@ bool sm_front_ask(struct sm_front *front, struct sm_front_flow *flow)
 {
     const struct sm_hold_key *k = &flow->key;
     struct sm_flow_msg m = {.type = SM_FLOW_OPEN,
-                            .id = front->next_id,
                             .proto = (enum sm_flow_proto)k->proto,
                             .src = {.addr = sm_addr_from_u32(front->cfg.net.link.guest), .port = k->src_port},
                             .dst = {.addr = sm_addr_from_u32(k->dst), .port = k->dst_port}};
-    if (!sm_channel_send(front->channel, &m, -1)) {
+    return sm_front_ask_with(front, flow, &m);
+}
+
+bool sm_front_ask_with(struct sm_front *front, struct sm_front_flow *flow, struct sm_flow_msg *open)
+{
+    open->id = front->next_id;
+    if (!sm_channel_send(front->channel, open, -1)) {
         front->stats.opens_dropped++;
         return false;
     }
@@ -175,6 +180,9 @@ static void run_flow(struct sm_front_flow *flow)
     case SM_FRONT_UDP:
         sm_front_udp_run(flow);
         break;
+    case SM_FRONT_VSOCK:
+        sm_front_vsock_run(flow);
+        break;
     }
 }
 
@@ -222,6 +230,19 @@ void sm_front_tick(struct sm_front *front)
     (void)slirp_flow_timer(front->slirp);
 }
 
+static bool is_undelivered(const struct sm_front_flow *flow)
+{
+    switch (flow->proto) {
+    case SM_FRONT_TCP:
+        return sm_front_tcp_undelivered(flow);
+    case SM_FRONT_UDP:
+        return flow->state == SM_FRONT_ASKED;
+    case SM_FRONT_VSOCK:
+        return sm_front_vsock_undelivered(flow);
+    }
+    return false;
+}
+
 /* Guest bytes that were taken over and are not upstream yet, or datagrams that wait for a verdict. */
 static bool undelivered(struct sm_front *front)
 {
@@ -230,8 +251,7 @@ static bool undelivered(struct sm_front *front)
 
     g_hash_table_iter_init(&it, front->ids);
     while (g_hash_table_iter_next(&it, NULL, &value)) {
-        const struct sm_front_flow *flow = value;
-        if (flow->proto == SM_FRONT_TCP ? sm_front_tcp_undelivered(flow) : flow->state == SM_FRONT_ASKED)
+        if (is_undelivered(value))
             return true;
     }
     return false;
@@ -452,7 +472,7 @@ static void on_flow_message(struct sm_front *front, const struct sm_flow_msg *ms
     struct sm_front_flow *flow = g_hash_table_lookup(front->ids, &msg->id);
 
     if (flow) {
-        if (msg->type == SM_FLOW_REFUSE) {
+        if (msg->type == SM_FLOW_REFUSE && flow->proto != SM_FRONT_VSOCK) {
             sm_holds_add(&front->holds, &flow->key, msg->scope, msg->how, msg->hold_ms, sm_front_now(front),
                          report_repeated, front);
         }
@@ -462,6 +482,9 @@ static void on_flow_message(struct sm_front *front, const struct sm_flow_msg *ms
             break;
         case SM_FRONT_UDP:
             sm_front_udp_message(flow, msg, fd);
+            break;
+        case SM_FRONT_VSOCK:
+            sm_front_vsock_message(flow, msg, fd);
             break;
         }
     }
@@ -549,6 +572,9 @@ static void free_dead_flows(struct sm_front *front)
         case SM_FRONT_UDP:
             sm_front_udp_free(flow);
             break;
+        case SM_FRONT_VSOCK:
+            sm_front_vsock_free_flow(flow);
+            break;
         }
     }
 }
@@ -571,12 +597,14 @@ static bool on_turn_end(void *data)
     if (sm_channel_congested(front->channel))
         front->reading = false; /* until on_channel_drained */
     watch_port(front);
+    bool more = sm_front_vsock_turn(front);
+    free_dead_flows(front);
     int ms = slirp_flow_timeout(front->slirp);
     if (ms >= 0)
         sm_loop_arm(front->loop, &front->stack_timer, sm_loop_now(front->loop) + (int64_t)ms * 1000);
     else
         sm_loop_disarm(front->loop, &front->stack_timer);
-    return front->ready.length > 0;
+    return more || front->ready.length > 0;
 }
 
 /* ---- life ---- */
@@ -673,6 +701,7 @@ void sm_front_free(struct sm_front *front)
     sm_loop_disarm(front->loop, &front->tick_timer);
     sm_loop_disarm(front->loop, &front->retry_timer);
     sm_loop_disarm(front->loop, &front->finish_timer);
+    sm_front_vsock_free(front);
     sm_channel_free(front->channel);
     sm_port_free(front->port);
     g_hash_table_destroy(front->ids);

@@ -13,7 +13,7 @@
  * (docs/ARCHITECTURE.md has the whole table):
  *
  *   state     entered by          bytes from the guest                       leaves by
- *   ASKED     OPEN sent           TCP: none yet; UDP: held, bounded          REFUSE, ACCEPT (TCP), ATTACH, ABORT; GONE
+ *   ASKED     OPEN sent           TCP, vsock: none yet; UDP: held, bounded   REFUSE, ACCEPT (TCP), ATTACH, ABORT; GONE
  *   HELD      ACCEPT (TCP only)   kept, bounded; copied to the core (BYTES)  ATTACH, ABORT; GONE
  *   ATTACHED  ATTACH or INBOUND   written to the descriptor                  REFUSE (UDP), ABORT; GONE
  *   CLOSING   the id is dead      -                                          libslirp lets go of the connection
@@ -24,6 +24,8 @@
  * Back-pressure: upstream full -> libslirp keeps the bytes and closes the guest's window; guest full -> libslirp has no
  * room and upstream is not read; port full -> no upstream is read; channel full -> no frames are read. Memory is
  * bounded by the maxima below.
+ *
+ * A second port may carry the guest's vsock: its packets go through vsock.c and vsock_flow.c to the same channel.
  *
  * One thread, one loop; nothing blocks. After start the only calls on descriptors are read, readv, recvmsg, write,
  * writev, epoll_*, close and shutdown. SIGPIPE must be ignored.
@@ -36,6 +38,7 @@
 #include "base/loop.h"
 #include "nat/config.h"
 #include "nat/port.h"
+#include "nat/vsock.h"
 
 /** TCP connections at once, libslirp's TIME-WAIT included; a SYN above it is dropped. Design goal: 10,000 open ones. */
 #define SM_FRONT_TCP_MAX 16384
@@ -82,7 +85,7 @@ struct sm_front_stats {
     uint64_t udp_dropped; /* datagrams: held too many, or the pair was full */
     uint64_t others;      /* frames refused by the guard or by libslirp and reported */
     uint64_t channel_dropped;
-    size_t tcp_now, udp_now, asked_now;
+    size_t tcp_now, udp_now, vsock_now, asked_now;
     size_t held_now, queued_now; /* bytes, TCP */
 };
 
@@ -96,9 +99,13 @@ struct sm_front;
  */
 struct sm_front *sm_front_new(struct sm_loop *loop, const struct sm_front_config *cfg, struct sm_port *port,
                               int channel_fd, void (*failed)(const char *text, void *data), void *data, GError **error);
+/** sm_front_add_vsock() - the guest has a vsock device too; its packets go over port, which is taken. Once. */
+void sm_front_add_vsock(struct sm_front *front, struct sm_port *port, uint32_t guest_cid);
 void sm_front_free(struct sm_front *front);
 
 void sm_front_stats(const struct sm_front *front, struct sm_front_stats *ret);
+/** sm_front_vsock_stats() - all zero without a vsock device. */
+void sm_front_vsock_stats(const struct sm_front *front, struct sm_vsock_stats *ret);
 
 /** sm_front_input() - judge and handle a batch of frames as if the port had read them (for harnesses; the loop does it
  * by itself). */

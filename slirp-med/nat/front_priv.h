@@ -23,11 +23,11 @@
 
 enum sm_front_state { SM_FRONT_ASKED, SM_FRONT_HELD, SM_FRONT_ATTACHED, SM_FRONT_CLOSING, SM_FRONT_STATES };
 
-/** What TCP and UDP flows have in common. First member of both. */
+/** What TCP, UDP and vsock flows have in common. First member of each. */
 struct sm_front_flow {
     uint64_t id;
     struct sm_front *front;
-    enum sm_front_proto { SM_FRONT_TCP, SM_FRONT_UDP } proto;
+    enum sm_front_proto { SM_FRONT_TCP, SM_FRONT_UDP, SM_FRONT_VSOCK } proto;
     enum sm_front_state state;
     bool dead;    /* in the graveyard */
     bool waiting; /* in one of the two lists below */
@@ -44,6 +44,7 @@ struct sm_front {
     struct sm_loop *loop;
     struct sm_front_config cfg;
     struct sm_port *port;
+    struct sm_front_vsock *vsock; /* NULL: the guest has no vsock device */
     struct sm_channel *channel;
     Slirp *slirp;
     void (*failed)(const char *text, void *data);
@@ -98,6 +99,8 @@ void sm_front_tell(struct sm_front *front, enum sm_flow_type type, uint64_t id, 
 /** Ask the core about a new flow: false when a bound or the channel says no, and then nothing has changed. On true the
  * id is set and live. */
 bool sm_front_ask(struct sm_front *front, struct sm_front_flow *flow);
+/** The same with an OPEN whose addresses are filled in (its id is not). */
+bool sm_front_ask_with(struct sm_front *front, struct sm_front_flow *flow, struct sm_flow_msg *open);
 /** Whether a hold refuses this attempt; counts it. */
 bool sm_front_held(struct sm_front *front, const struct sm_hold_key *key, enum sm_flow_how *ret_how);
 /** Room for one more live flow? A UDP flow that was quiet for long may make it. */
@@ -153,5 +156,14 @@ void sm_front_udp_free(struct sm_front_flow *flow);
 void sm_front_tcp_free(struct sm_front_flow *flow);
 /** Are there bytes of the guest, or its FIN, that upstream has not got? */
 bool sm_front_tcp_undelivered(const struct sm_front_flow *flow);
+
+/* vsock_flow.c */
+void sm_front_vsock_message(struct sm_front_flow *flow, const struct sm_flow_msg *msg, int *fd);
+void sm_front_vsock_run(struct sm_front_flow *flow);
+void sm_front_vsock_free_flow(struct sm_front_flow *flow);
+bool sm_front_vsock_undelivered(const struct sm_front_flow *flow);
+/** The end of a turn: what is wanted of the port, and whether it has another guest. True when there may be more to read at once. */
+bool sm_front_vsock_turn(struct sm_front *front);
+void sm_front_vsock_free(struct sm_front *front);
 
 #endif

@@ -20,24 +20,42 @@
 #include "nat/front.h"
 #include "sandbox/sandbox.h"
 
+/** What a VMM connects to. */
+enum device_name { DEVICE_NET, DEVICE_VSOCK, DEVICES };
+static const char *const device_names[] = {[DEVICE_NET] = "net", [DEVICE_VSOCK] = "vsock"};
+SM_NAME_TABLE_COVERS(device_names, DEVICES);
+
+struct process;
+
+struct device {
+    struct process *p;
+    enum device_name name;
+    struct sm_port *port; /* the front's; NULL: there is none */
+    bool left_untold;     /* its VMM has gone, and the link was full */
+};
+
 struct process {
     struct sm_loop *loop;
     const struct sm_port_kind *kinds;
     size_t n_kinds;
-    struct sm_port *port; /* the front's */
+    struct device devices[DEVICES];
     struct sm_front *front;
     struct sm_watch link;
     bool stopping;
-    bool left_untold; /* the VMM has gone, and the link was full */
 };
 
 /** The supervisor lets the next VMM in when it knows: so this must not get lost. */
-static void tell_left(struct process *p)
+static void tell_left(struct device *d)
 {
-    static const char line[] = "PORT net";
+    char line[32];
+    int n = g_snprintf(line, sizeof(line), "%s %s", sm_link_verb_name(SM_LINK_PORT), device_names[d->name]);
+    uint32_t events = EPOLLIN;
 
-    p->left_untold = write(p->link.fd, line, sizeof(line) - 1) < 0 && (errno == EAGAIN || errno == ENOBUFS);
-    if (sm_loop_watch(p->loop, &p->link, EPOLLIN | (p->left_untold ? EPOLLOUT : 0u)) < 0)
+    d->left_untold = write(d->p->link.fd, line, (size_t)n) < 0 && (errno == EAGAIN || errno == ENOBUFS);
+    for (size_t i = 0; i < DEVICES; i++)
+        if (d->p->devices[i].left_untold)
+            events |= EPOLLOUT;
+    if (sm_loop_watch(d->p->loop, &d->p->link, events) < 0)
         sm_log_warning("epoll_ctl: %s", strerror(errno));
 }
 
@@ -65,6 +83,7 @@ static void on_front_failed(const char *text, void *data)
 
 static void send_status(struct process *p)
 {
+    const struct sm_port *net = p->devices[DEVICE_NET].port, *vsock = p->devices[DEVICE_VSOCK].port;
     struct sm_front_stats s;
     sm_front_stats(p->front, &s);
     json_t *j = json_pack(
@@ -73,9 +92,19 @@ static void send_status(struct process *p)
         (json_int_t)s.attached, "gone", (json_int_t)s.gone, "dns", (json_int_t)s.dns_in, "udp_dropped",
         (json_int_t)s.udp_dropped, "others", (json_int_t)s.others, "channel_dropped", (json_int_t)s.channel_dropped,
         "tcp_now", (json_int_t)s.tcp_now, "udp_now", (json_int_t)s.udp_now, "asked_now", (json_int_t)s.asked_now,
-        "held_now", (json_int_t)s.held_now, "queued_now", (json_int_t)s.queued_now, "connected", p->port->connected,
-        "connections", (json_int_t)p->port->connections, "rx_frames", (json_int_t)p->port->rx_frames, "tx_frames",
-        (json_int_t)p->port->tx_frames, "tx_dropped", (json_int_t)p->port->tx_dropped);
+        "held_now", (json_int_t)s.held_now, "queued_now", (json_int_t)s.queued_now, "connected", net->connected,
+        "connections", (json_int_t)net->connections, "rx_frames", (json_int_t)net->rx_frames, "tx_frames",
+        (json_int_t)net->tx_frames, "tx_dropped", (json_int_t)net->tx_dropped);
+    if (vsock) {
+        struct sm_vsock_stats v;
+        sm_front_vsock_stats(p->front, &v);
+        uint64_t wrong = v.malformed + v.cheated + v.foreign;
+        json_t *o = json_pack("{s:b,s:I,s:I,s:I,s:I,s:I,s:I}", "connected", vsock->connected, "connections",
+                              (json_int_t)vsock->connections, "now", (json_int_t)s.vsock_now, "requests",
+                              (json_int_t)v.requests, "refused", (json_int_t)v.refused, "wrong", (json_int_t)wrong,
+                              "dropped", (json_int_t)vsock->tx_dropped);
+        (void)json_object_set_new(j, "vsock", o);
+    }
     char *text = json_dumps(j, JSON_COMPACT);
     if (text) {
         g_autofree char *line = g_strdup_printf("%s %s", sm_link_verb_name(SM_LINK_STATUS), text);
@@ -85,12 +114,29 @@ static void send_status(struct process *p)
     json_decref(j);
 }
 
+/** PORT: a VMM has come to one of our devices. Takes fd. */
+static void connect_device(struct process *p, const char *name, int fd)
+{
+    for (size_t i = 0; i < DEVICES; i++) {
+        struct device *d = &p->devices[i];
+        if (!d->port || strcmp(device_names[i], name) != 0)
+            continue;
+        if (sm_port_connect(d->port, fd) < 0) {
+            sm_log_warning("the VMM's connection cannot be served: %s", strerror(errno));
+            tell_left(d);
+        }
+        return;
+    }
+    (void)close(fd);
+}
+
 static void on_link(struct sm_watch *watch, uint32_t events)
 {
     struct process *p = sm_container_of(watch, struct process, link);
     struct sm_link_msg msg;
-    if (p->left_untold && (events & EPOLLOUT))
-        tell_left(p);
+    for (size_t i = 0; i < DEVICES && (events & EPOLLOUT); i++)
+        if (p->devices[i].left_untold)
+            tell_left(&p->devices[i]);
     int got = sm_link_recv(watch->fd, &msg);
 
     if (got < 0 && errno == EAGAIN)
@@ -100,12 +146,8 @@ static void on_link(struct sm_watch *watch, uint32_t events)
         sm_loop_quit(p->loop, 1);
         return;
     }
-    if (msg.verb == SM_LINK_PORT && msg.fd >= 0 && strcmp(msg.text, "net") == 0) {
-        if (sm_port_connect(p->port, sm_steal_fd(&msg.fd)) < 0) {
-            sm_log_warning("the VMM's connection cannot be served: %s", strerror(errno));
-            tell_left(p);
-        }
-    }
+    if (msg.verb == SM_LINK_PORT && msg.fd >= 0)
+        connect_device(p, msg.text, sm_steal_fd(&msg.fd));
     sm_fd_close(&msg.fd);
     if (msg.verb == SM_LINK_STATUS)
         send_status(p);
@@ -136,6 +178,25 @@ static const struct sm_port_kind *find_kind(const struct process *p, const char 
     return NULL;
 }
 
+/** A port of a kind over one of our descriptors; the VMM may also connect later, and then there is none yet. */
+static struct sm_port *new_port(const struct process *p, const char *name, int fd, unsigned mtu,
+                                struct sm_sandbox_spec *spec, GError **error)
+{
+    const struct sm_port_kind *kind = find_kind(p, name);
+
+    if (!kind) {
+        sm_error_set(error, SM_ERROR_INVALID, "front configuration: port: there is no kind '%s'", name);
+        return NULL;
+    }
+    spec->guest_memory |= kind->guest_memory;
+    bool later = kind->later && fcntl(fd, F_GETFD) < 0;
+    if (!later && sm_fd_set_nonblock(fd) < 0) {
+        sm_error_set_errno(error, errno, "front: a descriptor of the supervisor is missing");
+        return NULL;
+    }
+    return kind->new (later ? -1 : fd, mtu, error);
+}
+
 static bool start(struct process *p, struct sm_sandbox_spec *spec, GError **error)
 {
     struct sm_front_config cfg = {0};
@@ -150,40 +211,44 @@ static bool start(struct process *p, struct sm_sandbox_spec *spec, GError **erro
     }
     cfg.max_live =
         (unsigned)SM_MIN(nofile.rlim_cur, (rlim_t)SM_FRONT_TCP_MAX + SM_FRONT_UDP_MAX) - SM_FRONT_FDS_RESERVED;
-    const struct sm_port_kind *kind = find_kind(p, cfg.net.port);
-    if (!kind) {
-        sm_error_set(error, SM_ERROR_INVALID, "front configuration: port: there is no kind '%s'", cfg.net.port);
-        return false;
-    }
-    spec->guest_memory = kind->guest_memory;
-    /* A VMM may connect later: then there is no descriptor yet. */
-    bool later = kind->later && fcntl(SM_ROLE_FD, F_GETFD) < 0;
-    if (sm_fd_set_nonblock(SM_LINK_FD) < 0 || sm_fd_set_nonblock(SM_CHANNEL_FD) < 0 ||
-        (!later && sm_fd_set_nonblock(SM_ROLE_FD) < 0)) {
+    if (sm_fd_set_nonblock(SM_LINK_FD) < 0 || sm_fd_set_nonblock(SM_CHANNEL_FD) < 0) {
         sm_error_set_errno(error, errno, "front: a descriptor of the supervisor is missing");
         return false;
     }
     p->loop = sm_loop_new(error);
     if (!p->loop)
         return false;
-    p->port = kind->new (later ? -1 : SM_ROLE_FD, cfg.net.link.mtu, error);
-    if (!p->port)
+    for (size_t i = 0; i < DEVICES; i++)
+        p->devices[i] = (struct device){.p = p, .name = (enum device_name)i};
+    struct device *net = &p->devices[DEVICE_NET], *vsock = &p->devices[DEVICE_VSOCK];
+    net->port = new_port(p, cfg.net.port, SM_ROLE_FD, cfg.net.link.mtu, spec, error);
+    if (!net->port)
         return false;
-    p->front = sm_front_new(p->loop, &cfg, p->port, SM_CHANNEL_FD, on_front_failed, p, error);
+    if (cfg.net.vsock_port[0]) {
+        /* What is read at once is a link's frame to the kind: as long as the longest packet. */
+        vsock->port = new_port(p, cfg.net.vsock_port, SM_VSOCK_FD, SM_VSOCK_PACKET_MAX - SM_ETH_HLEN, spec, error);
+        if (!vsock->port)
+            return false;
+    }
+    p->front = sm_front_new(p->loop, &cfg, net->port, SM_CHANNEL_FD, on_front_failed, p, error);
     if (!p->front)
         return false;
+    if (vsock->port)
+        sm_front_add_vsock(p->front, vsock->port, cfg.net.vsock_cid);
     sm_watch_init(&p->link, SM_LINK_FD, on_link);
     if (sm_loop_watch(p->loop, &p->link, EPOLLIN) < 0) {
         sm_error_set_errno(error, errno, "front: epoll_ctl");
         return false;
     }
-    sm_port_on_leave(p->port, on_port_left, p);
+    for (size_t i = 0; i < DEVICES; i++)
+        if (p->devices[i].port)
+            sm_port_on_leave(p->devices[i].port, on_port_left, &p->devices[i]);
     return sm_sandbox_enter(SM_ROLE_FRONT, spec, error) == 0;
 }
 
 int sm_nat_main(const struct sm_port_kind *kinds, size_t n_kinds)
 {
-    static const int keep[] = {SM_LINK_FD, SM_CONFIG_FD, SM_CHANNEL_FD, SM_ROLE_FD};
+    static const int keep[] = {SM_LINK_FD, SM_CONFIG_FD, SM_CHANNEL_FD, SM_ROLE_FD, SM_VSOCK_FD};
     struct sm_sandbox_spec spec = {.keep_fds = keep, .n_keep_fds = SM_ARRAY_LEN(keep), .parent_fd = SM_LINK_FD};
     struct process p = {.kinds = kinds, .n_kinds = n_kinds};
     g_autoptr(GError) error = NULL;

@@ -132,6 +132,9 @@ struct sm_port {
     bool
         pending; /* the implementation holds the rest of a frame that it took: write() is to be called, be it with none */
 
+    uint32_t
+        guest_cid; /* of a port whose frames are vsock packets: for the device's configuration; set before sm_port_start() */
+
     uint64_t rx_frames, tx_frames;
     uint64_t tx_dropped; /* the queue was full, the port refused this frame, or there was no guest */
     uint64_t connections;

@@ -287,6 +287,12 @@ static void test_config(void **state)
     assert_int_equal(c.link.mtu, 1500);
     assert_true(c.dns_any);
     assert_string_equal(c.workspace, "ws");
+    assert_string_equal(c.vsock_port, "");
+    g_autofree char *vsock =
+        g_strdup_printf("%.*s,\"vsock\":{\"port\":\"stream\",\"cid\":77}}", (int)strlen(GOOD) - 1, GOOD);
+    assert_true(sm_nat_config_parse(vsock, strlen(vsock), &c, &error));
+    assert_string_equal(c.vsock_port, "stream");
+    assert_int_equal(c.vsock_cid, 77);
 }
 
 /* One replacement in a good configuration; each must be refused and say which key. */
@@ -314,6 +320,11 @@ static void test_config_bad(void **state)
         {"\"tap\"}", "\"tap\"", "JSON"},
         {"\"tap\"", "\"a name far longer than any kind of port\"", "port"},
         {"\"port\"", "\"prot\"", ""},
+        {"\"tap\"}", "\"tap\",\"vsock\":{\"port\":\"stream\",\"cid\":2}}", "cid"},
+        {"\"tap\"}", "\"tap\",\"vsock\":{\"port\":\"stream\",\"cid\":4294967295}}", "cid"},
+        {"\"tap\"}", "\"tap\",\"vsock\":{\"port\":\"stream\",\"cid\":-1}}", "cid"},
+        {"\"tap\"}", "\"tap\",\"vsock\":{\"port\":\"stream\"}}", ""},
+        {"\"tap\"}", "\"tap\",\"vsock\":{\"port\":\"stream\",\"cid\":3,\"x\":1}}", ""},
     };
 
     for (size_t i = 0; i < SM_ARRAY_LEN(rows); i++) {
