@@ -55,6 +55,10 @@ enum sm_audit_event {
     SM_AUDIT_EGRESS_OTHER_DENY,
     SM_AUDIT_INGRESS_ACCEPT,
     SM_AUDIT_INGRESS_CLOSE,
+    SM_AUDIT_MEDIATION_OPEN, /* written before the target of a vsock port is dialled */
+    SM_AUDIT_MEDIATION_CLOSE,
+    SM_AUDIT_MEDIATION_ERROR,
+    SM_AUDIT_CA_DELIVERED,
     SM_AUDIT_EGRESS_LOG_REPAIR, /* the writer's: a torn tail was ended with a newline (torn_bytes) */
     SM_AUDIT_EGRESS_LOG_ROTATE, /* the writer's: first line of a new file (why: size, removed; previous_bytes) */
     SM_AUDIT_EGRESS_LOG_RESUME, /* the writer's: writing works again (error, failures, lost) */

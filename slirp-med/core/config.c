@@ -129,6 +129,69 @@ static bool load_caps(json_t *caps, struct sm_core_config *c, GError **error)
     return true;
 }
 
+static bool load_target(json_t *item, struct sm_core_config *c, GError **error)
+{
+    struct sm_mediation_target *t = &c->mediation[c->n_mediation];
+    json_error_t at;
+    json_int_t port;
+    const char *text;
+    json_t *addrs, *addr;
+    size_t i;
+    int required;
+
+    if (json_unpack_ex(item, &at, JSON_STRICT, "{s:I, s:s, s:b, s:o}", "port", &port, "target", &text, "required",
+                       &required, "addrs", &addrs) < 0) {
+        sm_error_set(error, SM_ERROR_INVALID, "core configuration: vsock.mediation: %s", at.text);
+        return false;
+    }
+    if (port < 1 || port > (json_int_t)SM_VSOCK_PORT_MAX || port == (json_int_t)c->ca_port)
+        return bad_key("vsock.mediation.port", "a port of its own", error);
+    for (i = 0; i < c->n_mediation; i++)
+        if (c->mediation[i].port == (uint32_t)port)
+            return bad_key("vsock.mediation.port", "a port of its own", error);
+    if (!json_is_array(addrs) || json_array_size(addrs) > SM_MEDIATION_ADDRS_MAX)
+        return bad_key("vsock.mediation.addrs", "an array of a few endpoints", error);
+    json_array_foreach(addrs, i, addr)
+    {
+        if (!json_is_string(addr) || !sm_endpoint_parse(json_string_value(addr), 0, &t->addrs[i]) ||
+            t->addrs[i].port == 0)
+            return bad_key("vsock.mediation.addrs", "endpoints", error);
+    }
+    t->n_addrs = json_array_size(addrs);
+    t->port = (uint32_t)port;
+    t->required = required;
+    t->text = g_strdup(text);
+    c->n_mediation++;
+    return true;
+}
+
+static bool load_vsock(json_t *vsock, struct sm_core_config *c, GError **error)
+{
+    json_error_t at;
+    json_int_t ca_port;
+    json_t *mediation, *item;
+    size_t i;
+
+    c->ca_port = SM_VSOCK_CA_PORT;
+    if (!vsock)
+        return true;
+    if (json_unpack_ex(vsock, &at, JSON_STRICT, "{s:I, s:o}", "ca_port", &ca_port, "mediation", &mediation) < 0) {
+        sm_error_set(error, SM_ERROR_INVALID, "core configuration: vsock: %s", at.text);
+        return false;
+    }
+    if (ca_port < 1 || ca_port > (json_int_t)SM_VSOCK_PORT_MAX)
+        return bad_key("vsock.ca_port", "a port", error);
+    c->ca_port = (uint32_t)ca_port;
+    if (!json_is_array(mediation) || json_array_size(mediation) > SM_MEDIATION_TARGETS_MAX)
+        return bad_key("vsock.mediation", "an array of targets", error);
+    json_array_foreach(mediation, i, item)
+    {
+        if (!load_target(item, c, error))
+            return false;
+    }
+    return true;
+}
+
 void sm_core_config_free(struct sm_core_config *c)
 {
     if (!c)
@@ -140,6 +203,8 @@ void sm_core_config_free(struct sm_core_config *c)
     g_free(c->vault_addr);
     g_free(c->vault_namespace);
     sm_ground_free(c->ground);
+    for (size_t i = 0; i < c->n_mediation; i++)
+        g_free(c->mediation[i].text);
     g_free(c);
 }
 
@@ -162,6 +227,8 @@ struct sm_core_config *sm_core_config_load(const char *text, size_t len, GError 
         sm_error_set(error, SM_ERROR_INVALID, "core configuration: line %d: %s", at.line, at.text);
         return NULL;
     }
+    json_auto_t *vsock = json_incref(json_object_get(root, "vsock")); /* decoded by itself */
+    (void)json_object_del(root, "vsock");
     if (json_unpack_ex(
             root, &at, JSON_STRICT,
             "{s:s, s:s, s:b, s:b, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:I, s:{s:s, s:i, s:s, s:s !}, s:{s:b, "
@@ -206,7 +273,8 @@ struct sm_core_config *sm_core_config_load(const char *text, size_t len, GError 
     }
     if (!sm_mode_parse(mode, &c->mode, error) || !load_lists(allow, passthrough, deny, c->lists, error) ||
         !load_inside(inside, c->ground, error) || !load_dns(dns, resolv_conf, c, error) ||
-        !load_network(guest, prefix_len, gateway, resolver, c, error) || !load_caps(caps, c, error))
+        !load_network(guest, prefix_len, gateway, resolver, c, error) || !load_caps(caps, c, error) ||
+        !load_vsock(vsock, c, error))
         return NULL;
     return sm_steal_ptr(&c);
 }

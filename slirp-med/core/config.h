@@ -20,7 +20,10 @@
  *   caps           {max_bps, max_total_bytes, max_conns: integer, 0: unlimited; counters: {seq, bytes_up, bytes_down: integer}}
  *                  counters: of counters.json as it was at start
  *
- * All keys but vault are required, an unknown one is an error.
+ *   vsock          {ca_port: integer, mediation: array of {port, target, required: bool, addrs: array of "ADDR:PORT"}}  the host's vsock
+ *                  ports (core/vsock.h); target is the operator's text, addrs what its name meant at the start
+ *
+ * All keys but vault and vsock are required, an unknown one is an error.
  */
 #ifndef SM_CORE_CONFIG_H
 #define SM_CORE_CONFIG_H
@@ -34,6 +37,23 @@
 
 /** Largest configuration: 100k list entries of 300 bytes. */
 #define SM_CORE_CONFIG_MAX (64u << 20)
+
+/** Where the guest finds its CA certificate when nothing else is said: as slirp-med-guest looks for it. */
+#define SM_VSOCK_CA_PORT 1027
+/** Largest vsock port: the one above means any. */
+#define SM_VSOCK_PORT_MAX 0xfffffffeu
+/** Targets of a workspace, and addresses of one that are tried. */
+#define SM_MEDIATION_TARGETS_MAX 64
+#define SM_MEDIATION_ADDRS_MAX 4
+
+/** A vsock port that leads to a TCP target of the operator's. */
+struct sm_mediation_target {
+    uint32_t port;
+    char *text; /* HOST:PORT as it was given */
+    bool required;
+    struct sm_endpoint addrs[SM_MEDIATION_ADDRS_MAX];
+    size_t n_addrs;
+};
 
 struct sm_core_config {
     char *workspace;
@@ -57,6 +77,9 @@ struct sm_core_config {
     uint64_t audit_seq_floor;
     struct sm_caps_limits caps;
     struct sm_counters counters;
+    uint32_t ca_port;
+    struct sm_mediation_target mediation[SM_MEDIATION_TARGETS_MAX];
+    size_t n_mediation;
 };
 
 /** sm_core_config_load() - decode JSON text. Returns NULL with error naming the key. */

@@ -16,6 +16,7 @@
  *   ownaddr.c  the host's own addresses, followed by netlink
  *   ingress.c  clients of published ports
  *   reload.c   new lists while the workspace runs
+ *   vsock.c    the host's vsock ports: the CA certificate and the mediation channel; no session, no policy (vsock.h)
  *
  * Effects (spec section 8: "a decision that cannot be recorded is not carried out"). Code that decides appends its audit line and then
  * schedules what the decision releases (dial, accept, write, attach, reply) with sm_core_effect(). turn.c commits the batch at the end of the
@@ -186,8 +187,9 @@ struct sm_core {
     struct sm_pins *pins;
     struct sm_resolver *resolver;
     struct sm_dnsserve *dns;
-    struct sm_limits *limits; /* NULL: no cap is set */
-    struct sm_tls_ca *ca;     /* NULL: nothing is intercepted */
+    struct sm_limits *limits;    /* NULL: no cap is set */
+    struct sm_core_vsock *vsock; /* NULL: every vsock port is refused */
+    struct sm_tls_ca *ca;        /* NULL: nothing is intercepted */
     struct sm_tls_guest *tls_guest;
     struct sm_tls_upstream *tls_upstream;
     bool roots_asked, roots_loaded;

@@ -19,6 +19,7 @@
 #include "core/creds.h"
 #include "core/fetch.h"
 #include "core/limits.h"
+#include "core/vsock.h"
 #include "sandbox/sandbox.h"
 
 static void record_start(struct sm_core *core, struct sm_audit_record *r)
@@ -59,6 +60,7 @@ void sm_core_stop(struct sm_core *core, const char *reason, int status)
         sm_tcp_count(s);
         sm_session_close(s, "workspace_stop");
     }
+    sm_core_vsock_stop(core, "workspace_stop");
     sm_limits_stop(core);
     if (core->config->mode != SM_MODE_OFF) {
         if (core->dns)
@@ -140,6 +142,7 @@ static void report(struct sm_core *core)
     json_t *caps = sm_limits_report(core);
     if (caps)
         (void)json_object_set_new(j, "caps", caps);
+    sm_core_vsock_report(core, j);
     char *text = json_dumps(j, JSON_COMPACT);
     (void)sm_link_send(core->link.fd, SM_LINK_STATUS, text, -1);
     free(text);
@@ -183,6 +186,10 @@ static bool take_link(struct sm_core *core)
         sm_ingress_take(core, m.text, &m.fd);
     } else if (m.verb == SM_LINK_POLICY) {
         sm_reload_take(core, m.fd);
+    } else if (m.verb == SM_LINK_VSOCK) {
+        sm_core_vsock_take(core, m.text, &m.fd);
+    } else if (m.verb == SM_LINK_SERIAL) {
+        sm_core_vsock_serial(core, &m.fd);
     }
     sm_fd_close(&m.fd);
     return true;
@@ -218,9 +225,9 @@ static bool core_init(struct sm_core *core, GError **error)
     core->pins = sm_pins_new(SM_PINS_MAX);
     core->sessions = g_hash_table_new(g_int64_hash, g_int64_equal);
     core->sessions_max = SM_CORE_SESSIONS_MAX;
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < SM_CORE_SESSIONS_MAX * 3 + SM_CORE_FD_RESERVE)
-        core->sessions_max =
-            files.rlim_cur > 2 * SM_CORE_FD_RESERVE ? (unsigned)((files.rlim_cur - SM_CORE_FD_RESERVE) / 3) : 64;
+    rlim_t reserve = SM_CORE_FD_RESERVE + (core->config->n_mediation > 0 ? SM_CORE_MEDIATION_FDS : 0);
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < SM_CORE_SESSIONS_MAX * 3 + reserve)
+        core->sessions_max = files.rlim_cur > 2 * reserve ? (unsigned)((files.rlim_cur - reserve) / 3) : 64;
     /* Where nothing is intercepted there is no CA, and the launcher gave no files for one. */
     if (core->config->mode != SM_MODE_OFF && !core->config->opaque &&
         !sm_pki_init(core, SM_CA_KEY_FD, SM_CA_CERT_FD, error))
@@ -235,6 +242,17 @@ static int fail(const GError *error)
 {
     (void)sm_link_send(SM_LINK_FD, SM_LINK_FAIL, error ? error->message : "out of resources", -1);
     return 1;
+}
+
+/* All that must be there is there, or the start ends here. */
+static void ready(struct sm_core *core, const GError *error)
+{
+    if (error) {
+        (void)fail(error);
+        sm_core_stop(core, "mediation_unreachable", 1);
+    } else if (sm_link_send(SM_LINK_FD, SM_LINK_READY, NULL, -1) < 0) {
+        sm_core_stop(core, "supervisor_ended", 1);
+    }
 }
 
 int sm_core_main(int argc, char **argv)
@@ -276,11 +294,13 @@ int sm_core_main(int argc, char **argv)
     sm_timer_init(&core.second, sm_core_every_second);
     sm_loop_arm(core.loop, &core.second, sm_loop_now(core.loop) + 1000000);
     sm_loop_set_turn_end(core.loop, sm_core_turn_end, &core);
-    if (sm_loop_watch(core.loop, &core.link, EPOLLIN) < 0 || sm_link_send(SM_LINK_FD, SM_LINK_READY, NULL, -1) < 0)
+    if (sm_loop_watch(core.loop, &core.link, EPOLLIN) < 0)
         return fail(NULL);
+    sm_core_vsock_new(&core, ready);
     int status = sm_loop_run(core.loop);
 
     sm_channel_free(core.channel); /* the front sees the end of the channel and ends too */
+    sm_core_vsock_free(&core);
     sm_creds_free(core.creds);
     sm_fetch_free_all(&core);
     sm_limits_free(&core);

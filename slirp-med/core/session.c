@@ -24,6 +24,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "core/limits.h"
+#include "core/vsock.h"
 
 static const char *const state_names[] = {
 #define X(name) [SM_SESSION_##name] = #name,
@@ -635,8 +636,12 @@ static void on_open(struct sm_core *core, const struct sm_flow_msg *msg)
         return; /* the front is broken or taken: it gets nothing for it */
     }
     core->last_id = msg->id;
-    if (msg->proto == SM_FLOW_VSOCK || msg->src.addr.family != SM_FAMILY_V4 ||
-        !sm_addr_equal(&msg->src.addr, &core->config->guest) || core->stopping) {
+    if (msg->proto == SM_FLOW_VSOCK) {
+        sm_core_vsock_open(core, msg);
+        return;
+    }
+    if (msg->src.addr.family != SM_FAMILY_V4 || !sm_addr_equal(&msg->src.addr, &core->config->guest) ||
+        core->stopping) {
         (void)sm_channel_send(core->channel, &no, -1);
         return;
     }
@@ -724,10 +729,13 @@ void sm_core_message(const struct sm_flow_msg *msg, const int *fds, size_t n_fds
         if (s && s->state == SM_SESSION_ATTACHED)
             s->attach_acked = true;
         sm_session_attached(core);
+        sm_core_vsock_attached(core);
         break;
     case SM_FLOW_GONE:
         if (s)
             on_gone(s, msg->why);
+        else
+            sm_core_vsock_gone(core, msg->id, msg->why);
         break;
     case SM_FLOW_DATAGRAM:
         sm_names_datagram(core, msg);

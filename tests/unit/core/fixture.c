@@ -21,17 +21,8 @@ struct fixture *fixture_new(const char *mode, const char *allow)
     return fixture_new_capped(mode, allow, (struct sm_caps_limits){0});
 }
 
-struct fixture *fixture_new_capped(const char *mode, const char *allow, struct sm_caps_limits caps)
+static struct fixture *start(const struct harness_options *o)
 {
-    static const struct sm_channel_ops ops = {.message = sm_core_message, .failed = channel_failed};
-    struct harness_options o = {.mode = mode,
-                                .allow = allow,
-                                .dns_port = 9,
-                                .dns_qps = 100,
-                                .pins = 64,
-                                .sessions = 100,
-                                .caps = caps,
-                                .ops = &ops};
     struct fixture *f = g_new0(struct fixture, 1);
     struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof(in);
@@ -39,13 +30,40 @@ struct fixture *fixture_new_capped(const char *mode, const char *allow, struct s
     f->attached = -1;
     strcpy(f->dir, "/tmp/sm-core-test-XXXXXX");
     assert_non_null(mkdtemp(f->dir));
-    harness_start(&f->core, f->dir, &o, &f->audit_fd, &f->front);
+    harness_start(&f->core, f->dir, o, &f->audit_fd, &f->front);
     f->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(bind(f->listener, (struct sockaddr *)&in, sizeof(in)), 0);
     assert_int_equal(listen(f->listener, 16), 0);
     assert_int_equal(getsockname(f->listener, (struct sockaddr *)&in, &len), 0);
     f->port = ntohs(in.sin_port);
     return f;
+}
+
+static const struct harness_options usual = {
+    .dns_port = 9,
+    .dns_qps = 100,
+    .pins = 64,
+    .sessions = 100,
+    .ops = &(const struct sm_channel_ops){.message = sm_core_message, .failed = channel_failed},
+};
+
+struct fixture *fixture_new_capped(const char *mode, const char *allow, struct sm_caps_limits caps)
+{
+    struct harness_options o = usual;
+
+    o.mode = mode;
+    o.allow = allow;
+    o.caps = caps;
+    return start(&o);
+}
+
+struct fixture *fixture_new_vsock(const char *mode, const char *vsock)
+{
+    struct harness_options o = usual;
+
+    o.mode = mode;
+    o.vsock = vsock;
+    return start(&o);
 }
 
 void fixture_free(struct fixture *f)

@@ -23,6 +23,8 @@ struct fixture {
 extern const struct sm_addr loopback;
 
 struct fixture *fixture_new(const char *mode, const char *allow);
+/** fixture_new_vsock() - vsock is the key of the configuration; the caller calls sm_core_vsock_new(). */
+struct fixture *fixture_new_vsock(const char *mode, const char *vsock);
 struct fixture *fixture_new_capped(const char *mode, const char *allow, struct sm_caps_limits caps);
 /** fixture_free() - what flows are left are closed. */
 void fixture_free(struct fixture *f);

@@ -9,6 +9,7 @@
 
 #include "base/fd.h"
 #include "core/limits.h"
+#include "core/vsock.h"
 
 void harness_start(struct sm_core *core, const char *dir, const struct harness_options *o, int *ret_audit_fd,
                    int *ret_front)
@@ -24,9 +25,9 @@ void harness_start(struct sm_core *core, const char *dir, const struct harness_o
         "\"gateway\":\"10.0.2.2\",\"resolver\":\"10.0.2.3\"},"
         "\"audit\":{\"sync\":false,\"max_bytes\":0,\"seq_floor\":0},"
         "\"caps\":{\"max_bps\":%" PRIu64 ",\"max_total_bytes\":%" PRIu64 ",\"max_conns\":%" PRIu64
-        ",\"counters\":{\"seq\":0,\"bytes_up\":0,\"bytes_down\":0}}}",
+        ",\"counters\":{\"seq\":0,\"bytes_up\":0,\"bytes_down\":0}}%s%s}",
         o->mode, o->allow ? o->allow : "", o->deny ? o->deny : "", o->dns_port, o->dns_qps, o->caps.bps, o->caps.total,
-        o->caps.conns);
+        o->caps.conns, o->vsock ? ",\"vsock\":" : "", o->vsock ? o->vsock : "");
     int pair[2];
 
     signal(SIGPIPE, SIG_IGN);
@@ -58,6 +59,7 @@ void harness_start(struct sm_core *core, const char *dir, const struct harness_o
 void harness_end(struct sm_core *core)
 {
     assert_int_equal(g_hash_table_size(core->sessions), 0);
+    sm_core_vsock_free(core);
     sm_limits_free(core);
     sm_channel_free(core->channel);
     sm_pki_free(core);
