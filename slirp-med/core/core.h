@@ -161,7 +161,7 @@ struct sm_session {
     int64_t last_us; /* UDP: last datagram */
     bool replied;
     uint64_t bytes_up, bytes_down;
-    const char *end_reason;
+    const char *end_reason; /* the core ends it: ABORT was sent, and the front's GONE is waited for */
 
     sm_effect_fn effect;
     GList effect_link; /* its place in effect_in; data is the session */
@@ -304,6 +304,8 @@ void sm_session_allow(struct sm_session *s, sm_effect_fn fn);
 void sm_tcp_bytes(struct sm_session *s, const uint8_t *data, size_t len);
 void sm_tcp_guest_eof(struct sm_session *s);
 void sm_tcp_gone(struct sm_session *s);
+/** sm_tcp_end() - of a flow that was handed over: the front closes first, so that both sides get a reset; one that does not is cut off. */
+void sm_tcp_end(struct sm_session *s, const char *reason);
 void sm_tcp_resolve(struct sm_session *s);
 /** sm_tcp_ghost() - what core->ghost calls. */
 void sm_tcp_ghost(struct sm_watch *ghost, uint32_t events);

@@ -1068,6 +1068,10 @@ void sm_mediate_gone(struct sm_session *s)
 {
     struct sm_mediation *m = s->mediation;
 
+    if (m->aborted) { /* by us: the front has closed its end, which is all that was waited for */
+        sm_session_close(s, m->why);
+        return;
+    }
     if (s->gone_why != SM_WHY_CLOSED) {
         if (!m->why)
             m->why = sm_flow_why_name(s->gone_why);

@@ -18,7 +18,6 @@
  */
 #include "core/mediate.h"
 
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -576,7 +575,7 @@ static bool may_go_on(const struct sm_session *s, const struct sm_verdict *now)
 static bool is_exempt(const struct sm_session *s)
 {
     return s->inbound || s->state == SM_SESSION_SERVED || s->effect == sm_names_serve || s->effect == refuse_effect ||
-           s->effect == sm_mediate_page || s->kernel_end ||
+           s->effect == sm_mediate_page || s->kernel_end || s->end_reason ||
            (s->mediation && (s->mediation->phase == SM_MEDIATE_CLOSING || s->mediation->aborted));
 }
 
@@ -615,11 +614,12 @@ void sm_session_rejudge(struct sm_session *s)
     }
     if (!s->allowed)
         record_denial(s->core, s, "policy_changed", 1);
+    if (s->state == SM_SESSION_ATTACHED) {
+        sm_tcp_end(s, "policy_changed");
+        return;
+    }
     if (!s->mediation) {
         sm_tcp_count(s);
-        /* The front may be the other holder, and is not waited for. */
-        if (s->upstream.fd >= 0)
-            (void)shutdown(s->upstream.fd, SHUT_RDWR);
         sm_tcp_drop_upstream(s, true);
     }
     sm_mediate_tear_down(s, "policy_changed");

@@ -588,7 +588,28 @@ void sm_tcp_gone(struct sm_session *s)
         sm_loop_unwatch(s->core->loop, &s->upstream);
         seal(s, reset && s->attach_acked);
     }
-    finish(s, sm_flow_why_name(s->gone_why), reset);
+    finish(s, s->end_reason ? s->end_reason : sm_flow_why_name(s->gone_why), reset);
+}
+
+/* It was asked to let go and does not, or cannot now: both directions end for whoever holds the socket. */
+static void on_kept(struct sm_timer *timer, int64_t now_us)
+{
+    struct sm_session *s = sm_container_of(timer, struct sm_session, timer);
+
+    (void)now_us;
+    sm_tcp_count(s);
+    (void)shutdown(s->upstream.fd, SHUT_RDWR);
+    finish(s, s->end_reason, true);
+}
+
+void sm_tcp_end(struct sm_session *s, const char *reason)
+{
+    struct sm_flow_msg m = {.type = SM_FLOW_ABORT, .id = s->id};
+
+    s->end_reason = reason;
+    (void)sm_channel_send(s->core->channel, &m, -1);
+    sm_timer_init(&s->timer, on_kept);
+    sm_loop_arm(s->core->loop, &s->timer, sm_loop_now(s->core->loop) + SM_CORE_END_WAIT_US);
 }
 
 static void on_attached(struct sm_watch *watch, uint32_t events)
@@ -600,6 +621,7 @@ static void on_attached(struct sm_watch *watch, uint32_t events)
     s->kernel_end = true;
     s->kernel_reset = events & EPOLLERR;
     sm_loop_unwatch(s->core->loop, watch);
+    sm_loop_disarm(s->core->loop, &s->timer); /* of sm_tcp_end() */
     sm_timer_init(&s->timer, on_end_timer);
     sm_loop_arm(s->core->loop, &s->timer, sm_loop_now(s->core->loop) + SM_CORE_END_WAIT_US);
 }
@@ -614,5 +636,5 @@ static void on_end_timer(struct sm_timer *timer, int64_t now_us)
         struct sm_flow_msg m = {.type = SM_FLOW_ABORT, .id = s->id};
         (void)sm_channel_send(s->core->channel, &m, -1);
     }
-    finish(s, sm_flow_why_name(SM_WHY_CLOSED), false);
+    finish(s, s->end_reason ? s->end_reason : sm_flow_why_name(SM_WHY_CLOSED), false);
 }

@@ -14,7 +14,7 @@
  *   BYTES      front  data                                               0
  *   ATTACH     core   consumed u32                                       1
  *   ATTACHED   front  -        (acknowledges ATTACH: its fd is out of flight)
- *   ABORT      core   -
+ *   ABORT      core   -        (a TCP flow that is attached: answered by GONE once the descriptor is closed)
  *   GONE       front  why u8
  *   INBOUND    core   guest port u16, src endpoint                       1
  *   DATAGRAM   both   src endpoint, dst endpoint, data                   0   (src is always the guest's side; id is 0)

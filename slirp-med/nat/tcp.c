@@ -461,6 +461,10 @@ void sm_front_tcp_message(struct sm_front_flow *flow, const struct sm_flow_msg *
             attach(t, msg->consumed, fd);
         break;
     case SM_FLOW_ABORT:
+        if (flow->state == SM_FRONT_ATTACHED) { /* the core has a duplicate, and resets upstream when ours is closed */
+            abort_flow(t, SM_WHY_UPSTREAM_RST);
+            break;
+        }
         end_id(t);
         slirp_flow_abort(t->conn);
         break;

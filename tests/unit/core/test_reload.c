@@ -113,12 +113,13 @@ static void test_attached_flow_ends(void **state)
 
     (void)state;
     assert_string_equal(load(f, LISTS("\"other.test\"", "")), "");
-    /* A front that holds on to it cannot use it. */
-    assert_int_equal(send(f->attached, "x", 1, MSG_NOSIGNAL), -1);
     expect_last(f, SM_FLOW_ABORT, SM_FLOW_RELEASE);
-    sm_fd_close(&f->attached);
-    ssize_t n = recv_turning(f, peer, buf, sizeof(buf));
-    assert_true(n == 0 || (n < 0 && errno == ECONNRESET));
+    assert_int_equal(recv(peer, buf, sizeof(buf), MSG_DONTWAIT), -1); /* nothing that would look like an end in order */
+    assert_int_equal(errno, EAGAIN);
+    sm_fd_close(&f->attached); /* the front closes first */
+    gone(f, 1, SM_WHY_UPSTREAM_RST);
+    assert_int_equal(recv_turning(f, peer, buf, sizeof(buf)), -1);
+    assert_int_equal(errno, ECONNRESET);
     g_autofree char *line = audit_line(f, "egress_close", 0);
     assert_non_null(strstr(line, "\"reason\":\"policy_changed\""));
     assert_non_null(strstr(line, "\"bytes_down\":11"));
@@ -127,6 +128,30 @@ static void test_attached_flow_ends(void **state)
     assert_int_equal(g_hash_table_size(f->core.sessions), 0);
     open_tcp(f, 2, loopback, f->port);
     assert_int_equal(hear(f), SM_FLOW_REFUSE);
+    close(peer);
+    end(f);
+}
+
+/** A front that does not let go is cut off. */
+static void test_front_keeps_it(void **state)
+{
+    struct fixture *f = begin("guarded", RULE);
+    int peer = attached(f, 1);
+    char buf[64];
+
+    (void)state;
+    assert_string_equal(load(f, LISTS("", "")), "");
+    assert_string_equal(load(f, LISTS("", "")), ""); /* once more, in between: it is ending already */
+    assert_int_equal(hear(f), SM_FLOW_ABORT);
+    assert_int_equal(hear(f), SM_FLOW_RELEASE);
+    assert_int_equal(hear(f), SM_FLOW_RELEASE);
+    ssize_t n = recv_turning(f, peer, buf, sizeof(buf));
+    assert_true(n == 0 || (n < 0 && errno == ECONNRESET));
+    assert_int_equal(send(f->attached, "x", 1, MSG_NOSIGNAL), -1);
+    assert_true(says_nothing(f));
+    g_autofree char *line = audit_line(f, "egress_close", 0);
+    assert_non_null(strstr(line, "\"reason\":\"policy_changed\""));
+    assert_int_equal(g_hash_table_size(f->core.sessions), 0);
     close(peer);
     end(f);
 }
@@ -243,6 +268,9 @@ static void test_passthrough_is_taken_away(void **state)
     assert_int_equal(hear(f), SM_FLOW_ABORT);
     assert_int_equal(f->last.id, 1);
     assert_int_equal(hear(f), SM_FLOW_RELEASE);
+    assert_true(says_nothing(f));
+    assert_int_equal(g_hash_table_size(f->core.sessions), 2); /* its GONE has not come */
+    gone(f, 1, SM_WHY_UPSTREAM_RST);
     assert_true(says_nothing(f));
     assert_int_equal(g_hash_table_size(f->core.sessions), 1);
     close(peer);
@@ -452,6 +480,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lines_and_lists),
         cmocka_unit_test(test_attached_flow_ends),
+        cmocka_unit_test(test_front_keeps_it),
         cmocka_unit_test(test_what_is_still_allowed_goes_on),
         cmocka_unit_test(test_before_the_dial),
         cmocka_unit_test(test_held),

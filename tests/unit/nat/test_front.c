@@ -89,6 +89,7 @@ static void test_consumed(void **state)
         upstream_expect(h, up, "abcdefghi" + consumed, 9 - consumed);
         core_send(h, &(struct sm_flow_msg){.type = SM_FLOW_ABORT, .id = c.id});
         conn_expect_flag(&c, TCP_RST);
+        gone_expect(h, c.id, SM_WHY_UPSTREAM_RST);
         (void)close(up);
     }
     /* More than was shown: never happens, and must not lose or repeat bytes if it does. */
@@ -179,6 +180,8 @@ static void test_batch(void **state)
         if (with == 1)
             assert_int_equal(upstream_end(h, up), 0);
         core_send(h, &(struct sm_flow_msg){.type = SM_FLOW_ABORT, .id = c.id});
+        if (with != 2)
+            gone_expect(h, c.id, SM_WHY_UPSTREAM_RST);
         (void)close(up);
     }
     core_expect_nothing(h);
@@ -222,7 +225,7 @@ static void test_resets(void **state)
     assert_int_equal(upstream_end(h, up), 0);
     (void)close(up);
 
-    /* By the core: while asked (as ABORT), held, attached. The core is not told what it did itself. */
+    /* By the core: while asked (as ABORT), held, attached. Only of the last it has to know that the descriptor is closed. */
     c = conn_ask(h, WORLD, 40003, 80);
     core_send(h, &(struct sm_flow_msg){.type = SM_FLOW_ABORT, .id = c.id});
     c = conn_open(h, WORLD, 40004, 80);
@@ -234,6 +237,7 @@ static void test_resets(void **state)
     conn_expect_flag(&c, TCP_RST);
     assert_int_equal(upstream_end(h, up), 0);
     (void)close(up);
+    gone_expect(h, c.id, SM_WHY_UPSTREAM_RST);
     core_expect_nothing(h);
     assert_int_equal(h_stats(h).tcp_now, 0);
     assert_int_equal(h_stats(h).asked_now, 0);
