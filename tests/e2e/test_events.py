@@ -24,6 +24,8 @@ CASES = [  # event, flags and guest code that produce it, flags and code that do
     ("egress_udp_deny", S, f'udp("{PROTO}", 7)', G, f'udp("{PROTO}", 7)'),
     ("egress_udp_close", G, f'udp("{PROTO}", 7)', S, f'udp("{PROTO}", 7)'),
     ("egress_udp_internal_deny", G, 'udp("10.0.0.5", 7)', (*G, "--egress-allow", "10.0.0.0/24"), 'udp("10.0.0.5", 7)'),
+    ("egress_loop_guard", (*G, "--publish", f"{w.CORE}:8443:80/tcp", "--egress-allow", w.CORE), f'attempt("{w.CORE}", 8443)',
+     (*G, "--publish", f"{w.CORE}:8443:80/tcp", "--egress-allow", w.CORE), f'attempt("{w.CORE}", 443, b"x", n=0)'),
     ("egress_cap_exceeded", (*G, "--egress-max-conns", "1"), f'a = dial("{PROTO}", 7); a.sendall(b"x"); a.recv(1); attempt("{PROTO}", 7)',
      (*G, "--egress-max-conns", "2"), f'a = dial("{PROTO}", 7); a.sendall(b"x"); a.recv(1); attempt("{PROTO}", 7, b"x", n=1)'),
     ("egress_other_deny", G, f'socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 136).sendto(b"x", ("{PROTO}", 7))', G, f'udp("{PROTO}", 7)'),

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The core against a front, servers, resolver and disk that do anything at any time, seeded: it never falls over, nothing is handed over or
- * reaches a server without its line in the file, what is refused is not heard of again, tables stay within their bounds, and in the end all
- * is given back. SM_MODEL_SEED and SM_MODEL_SEEDS: the first seed, and how many.
+ * The core against a front, servers, resolver, disk, clients of published ports and reloads that do anything at any
+ * time, seeded: it never falls over, nothing is handed over or reaches a server without its line in the file, what is
+ * refused is not heard of again, tables stay within their bounds, and in the end all is given back.
+ * SM_MODEL_SEED and SM_MODEL_SEEDS: the first seed, and how many.
  */
 #include "harness.h"
 
@@ -21,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/link.h"
 #include "base/log.h"
 #include "core/limits.h"
 
@@ -28,6 +30,7 @@
 #define IDS 24
 #define SESSIONS_MAX 12
 #define PEERS 16
+#define CLIENTS 6
 
 struct flow {
     bool udp, dns, open; /* open: the core owes us an answer, or has accepted */
@@ -40,13 +43,19 @@ struct world {
     uint64_t rng;
     const char *mode;
     struct sm_caps_limits caps;
-    int front, audit_fd, tcp, dead_port, udp, dns;
-    uint16_t tcp_port, udp_port, closed_port;
+    int front, audit_fd, tcp, dead_port, udp, dns, published, link[2];
+    uint16_t tcp_port, udp_port, closed_port, published_port;
     uint64_t next_id;
     struct flow flows[IDS]; /* by id modulo IDS */
     uint64_t ids[IDS];
     int peers[PEERS];
     unsigned n_accepted;
+    int clients[CLIENTS];
+    struct {
+        uint64_t id;
+        int fd;
+    } inbound[CLIENTS];   /* as the front has them */
+    unsigned sent, words; /* INGRESS and the core's answers */
     bool disk_full;
 };
 
@@ -113,6 +122,8 @@ static void make_core(struct world *w, const char *dir)
     w->udp = bound(SOCK_DGRAM, &w->udp_port);
     w->dns = bound(SOCK_DGRAM, &dns_port);
     w->dead_port = bound(SOCK_STREAM, &w->closed_port);
+    w->published = bound(SOCK_STREAM, &w->published_port);
+    assert_int_equal(listen(w->published, 64), 0);
     struct harness_options o = {.mode = w->mode,
                                 .allow = "\"127.0.0.1\",\".listed.test\"",
                                 .deny = "\"denied.test\"",
@@ -123,6 +134,8 @@ static void make_core(struct world *w, const char *dir)
                                 .caps = w->caps,
                                 .ops = &ops};
     harness_start(core, dir, &o, &w->audit_fd, &w->front);
+    assert_int_equal(sm_fd_seqpair(w->link, true), 0);
+    core->link.fd = w->link[0];
     if (!off(w)) {
         assert_true(sm_pki_init(core, -1, -1, &error));
         core->roots_asked = true;
@@ -132,6 +145,8 @@ static void make_core(struct world *w, const char *dir)
         w->flows[i].fd = -1;
     for (size_t i = 0; i < PEERS; i++)
         w->peers[i] = -1;
+    for (size_t i = 0; i < CLIENTS; i++)
+        w->clients[i] = w->inbound[i].fd = -1;
 }
 
 /* No connection is counted any more, and no byte too many ever was. */
@@ -165,6 +180,13 @@ static void free_core(struct world *w, const char *dir)
         sm_fd_close(&w->flows[i].fd);
     for (size_t i = 0; i < PEERS; i++)
         sm_fd_close(&w->peers[i]);
+    for (size_t i = 0; i < CLIENTS; i++) {
+        sm_fd_close(&w->clients[i]);
+        sm_fd_close(&w->inbound[i].fd);
+    }
+    close(w->published);
+    close(w->link[0]);
+    close(w->link[1]);
     close(w->front);
     close(w->audit_fd);
     close(w->tcp);
@@ -205,6 +227,14 @@ static bool is_page(int fd)
     return (n == sizeof(got) && memcmp(got, "HTTP/1.1 40", 11) == 0) || (n == 7 && memcmp(got, "\x15\x03\x03", 3) == 0);
 }
 
+static void acknowledge(struct world *w, uint64_t id)
+{
+    struct sm_flow_msg ack = {.type = SM_FLOW_ATTACHED, .id = id};
+    uint8_t buf[64];
+
+    (void)!write(w->front, buf, sm_flow_encode(&ack, buf, sizeof(buf)));
+}
+
 static void hear_one(struct world *w, const struct sm_flow_msg *m, int fd)
 {
     struct flow *f = flow_of(w, m->id);
@@ -229,10 +259,20 @@ static void hear_one(struct world *w, const struct sm_flow_msg *m, int fd)
             f->fd = fd;
             fd = -1;
         }
-        struct sm_flow_msg ack = {.type = SM_FLOW_ATTACHED, .id = m->id};
-        uint8_t buf[64];
-        (void)!write(w->front, buf, sm_flow_encode(&ack, buf, sizeof(buf)));
+        acknowledge(w, m->id);
         break;
+    case SM_FLOW_INBOUND: {
+        size_t i = below(w, CLIENTS);
+        assert_true(fd >= 0 && (m->id & SM_FLOW_ID_CORE));
+        if (!off(w))
+            assert_int_equal(lines_of(w, "ingress_accept", m->id & ~SM_FLOW_ID_CORE), 1);
+        sm_fd_close(&w->inbound[i].fd);
+        w->inbound[i].fd = fd;
+        w->inbound[i].id = m->id;
+        fd = -1;
+        acknowledge(w, m->id);
+        break;
+    }
     case SM_FLOW_DATAGRAM:
     case SM_FLOW_RELEASE:
         break;
@@ -240,7 +280,6 @@ static void hear_one(struct world *w, const struct sm_flow_msg *m, int fd)
     case SM_FLOW_BYTES:
     case SM_FLOW_ATTACHED:
     case SM_FLOW_GONE:
-    case SM_FLOW_INBOUND:
     case SM_FLOW_OTHER:
     case SM_FLOW_REPEATED:
     case SM_FLOW_EOF:
@@ -572,6 +611,118 @@ static void resolver(struct world *w)
     (void)!sendto(w->dns, buf, end + sizeof(record) + 4, 0, (struct sockaddr *)&from, len);
 }
 
+/* --- clients of a published port, and what the front does with them */
+
+static void new_client(struct world *w, int *fd)
+{
+    struct sockaddr_in in = {
+        .sin_family = AF_INET, .sin_port = htons(w->published_port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct linger now = {.l_onoff = 1};
+
+    *fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(*fd, (struct sockaddr *)&in, sizeof(in)), 0);
+    int accepted = accept4(w->published, NULL, NULL, SOCK_CLOEXEC);
+    assert_true(accepted >= 0);
+    if (below(w, 6) == 0) { /* gone before the core looks at it */
+        (void)setsockopt(*fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+        sm_fd_close(fd);
+    } else if (below(w, 8) == 0) {
+        (void)dup2(w->udp, accepted); /* not what it should be */
+    }
+    w->sent++;
+    sm_ingress_take(&w->core, below(w, 10) ? "8080" : "0", &accepted);
+    sm_fd_close(&accepted);
+}
+
+static void client(struct world *w)
+{
+    int *fd = &w->clients[below(w, CLIENTS)];
+    char buf[256];
+
+    if (*fd < 0) {
+        new_client(w, fd);
+        return;
+    }
+    switch (below(w, 5)) {
+    case 0:
+        sm_fd_close(fd);
+        break;
+    case 1:
+        (void)shutdown(*fd, SHUT_WR);
+        break;
+    case 2:
+        (void)!send(*fd, "hello", 5, MSG_NOSIGNAL | MSG_DONTWAIT);
+        break;
+    default:
+        (void)!recv(*fd, buf, sizeof(buf), MSG_DONTWAIT);
+        break;
+    }
+}
+
+static void inbound(struct world *w)
+{
+    size_t i = below(w, CLIENTS);
+    struct sm_flow_msg m = {.type = SM_FLOW_GONE, .id = w->inbound[i].id, .why = (enum sm_flow_why)below(w, SM_WHYS)};
+
+    if (m.id == 0)
+        return;
+    switch (below(w, 6)) {
+    case 0:
+        (void)!send(w->inbound[i].fd, "answer", 6, MSG_NOSIGNAL | MSG_DONTWAIT);
+        break;
+    case 1:
+        (void)shutdown(w->inbound[i].fd, SHUT_WR);
+        break;
+    case 2: /* in any order, and also what only the guest's own flows have */
+        m.type = below(w, 2) ? SM_FLOW_EOF : SM_FLOW_ATTACHED;
+        tell(w, &m);
+        break;
+    case 3:
+        if (below(w, 30) == 0) { /* says that it has closed what it keeps: the workspace ends, or it is cut off */
+            tell(w, &m);
+            break;
+        }
+        sm_fd_close(&w->inbound[i].fd);
+        tell(w, &m);
+        w->inbound[i].id = 0;
+        break;
+    default:
+        break;
+    }
+}
+
+static void reload(struct world *w)
+{
+    static const char *const lists[] = {
+        "{\"allow\":[\"127.0.0.1\",\".listed.test\"],\"passthrough\":[],\"deny\":[\"denied.test\"]}",
+        "{\"allow\":[\".listed.test\"],\"passthrough\":[\"127.0.0.1\"],\"deny\":[]}",
+        "{\"allow\":[],\"passthrough\":[\".listed.test\"],\"deny\":[\"127.0.0.1\"]}",
+        "{\"allow\":[\"127.0.0.0/24\"],\"passthrough\":[],\"deny\":[\".listed.test\"]}",
+        "{\"allow\":[\".com\"],\"passthrough\":[],\"deny\":[]}", /* wrong: nothing changes */
+    };
+    const char *text = lists[below(w, SM_ARRAY_LEN(lists))];
+    unsigned before = off(w) ? 0 : lines_of(w, "egress_policy", 0);
+
+    if (w->disk_full)
+        return; /* not even a memfd can be written then */
+    sm_autofd fd = sm_fd_memfd("lists", text, strlen(text), NULL);
+    sm_reload_take(&w->core, fd);
+    if (!off(w) && text != lists[4] && sm_audit_healthy(w->core.audit))
+        assert_int_equal(lines_of(w, "egress_policy", 0), before + 1);
+}
+
+/* The supervisor reads. */
+static void words(struct world *w)
+{
+    static struct sm_link_msg m;
+
+    while (sm_link_recv(w->link[1], &m) == 1) {
+        assert_true(m.verb == SM_LINK_INGRESS || m.verb == SM_LINK_POLICY || m.verb == SM_LINK_WANT);
+        w->words += m.verb == SM_LINK_INGRESS;
+    }
+    assert_true(w->words <= w->sent); /* each is answered once */
+}
+
 static void disk(struct world *w)
 {
     w->disk_full = !w->disk_full;
@@ -580,9 +731,21 @@ static void disk(struct world *w)
 
 static void step(struct world *w)
 {
-    switch (below(w, 20)) {
+    switch (below(w, 24)) {
     default:
         tell_something(w);
+        break;
+    case 20:
+        if (below(w, 8) == 0)
+            reload(w);
+        words(w);
+        break;
+    case 21:
+    case 22:
+        client(w);
+        break;
+    case 23:
+        inbound(w);
         break;
     case 8:
     case 9:
@@ -636,6 +799,17 @@ static void check_ends(struct world *w)
     }
 }
 
+/* Each client is answered for, and each that was let in has an end. */
+static void check_clients(struct world *w)
+{
+    sm_ingress_every_second(&w->core);
+    words(w);
+    assert_int_equal(w->words, w->sent);
+    assert_int_equal(sm_ingress_count(&w->core), 0);
+    if (!off(w))
+        assert_int_equal(lines_of(w, "ingress_accept", 0), lines_of(w, "ingress_close", 0));
+}
+
 /* Every other seed of a mode runs under caps that bind at once. */
 static void set_caps(struct world *w, uint64_t seed)
 {
@@ -670,6 +844,7 @@ static void run(uint64_t seed, const char *mode, const char *dir)
     sm_core_stop(&w.core, "test_end", 0);
     if (!off(&w))
         check_ends(&w);
+    check_clients(&w);
     free_core(&w, dir);
     assert_int_equal(count_fds(), fds);
 }
