@@ -580,10 +580,10 @@ static const struct flag flags[] = {
      "N TCP connections and UDP flows at the same time (default: no limit)"},
     {"dns", "ADDR[:PORT]", true, take_dns, "ask this DNS server instead of those in /etc/resolv.conf; repeatable"},
     {"network", "MODE", false, take_network, "user (default), or isolated: no network device at all"},
-    {"publish", "HOST:PORT:GUESTPORT/tcp", true, take_publish,
-     "connections to HOST:PORT of this machine (127.0.0.1 where HOST is left out; PORT 0: any free one, which is "
-     "printed) "
-     "go to GUESTPORT of the guest; repeatable"},
+    {"publish", "SPEC", true, take_publish,
+     "HOST:PORT:GUESTPORT/tcp: connections to that address of this machine go to GUESTPORT of the guest (HOST left "
+     "out: "
+     "127.0.0.1; PORT 0: any free one, which is printed); repeatable"},
     {"datapath", "PATH", false, take_datapath, "slirp (default) or tproxy"},
     {"mtu", "N", false, take_mtu, "MTU of the guest's device, 576 to 65520 (default 1500)"},
     {"name", "NAME", false, take_name, "name of the workspace (default: generated, and printed)"},
