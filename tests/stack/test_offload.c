@@ -268,7 +268,7 @@ static void super_out(void **state)
             assert_true(st->card.largest > 14 + 65535u - rows[i].want);
             assert_int_equal(st->card.pieces, 3); /* the end of the ring came by */
         } else {
-            assert_int_equal(st->card.super, 0); /* two of them are too long for a packet */
+            assert_in_range(st->card.super, 0, 1); /* two whole ones are too long: only the end may be */
         }
         st_free(st);
         g_byte_array_unref(got);

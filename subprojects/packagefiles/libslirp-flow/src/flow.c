@@ -578,16 +578,13 @@ bool flow_hold(struct mbuf *m)
     return true;
 }
 
-/* The most bytes of a flow in one packet: with TSO as many whole segments of
- * the guest's MSS as an IPv4 packet holds. Window and congestion go on counting
- * in segments (t_maxseg). */
+/* The most bytes of a flow in one packet: with TSO what an IPv4 packet holds.
+ * Window and congestion go on counting in segments (t_maxseg). */
 int flow_send_max(const struct tcpcb *tp)
 {
-    const int most = 65535 - sizeof(struct ip) - sizeof(struct tcphdr);
-
     if (!(tp->t_socket->slirp->fl.offload & SLIRP_FLOW_OFFLOAD_TSO))
         return tp->t_maxseg;
-    return MAX(most / tp->t_maxseg, 1) * tp->t_maxseg;
+    return 65535 - sizeof(struct ip) - sizeof(struct tcphdr);
 }
 
 /* Data for a packet, len bytes at off in the send buffer, without a copy: m has
