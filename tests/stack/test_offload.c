@@ -210,6 +210,7 @@ static void others_out(void **state)
 {
     struct st_stack *st = stack_with(1500, TSO);
     SlirpFlowAddr addr = {.guest = {htonl(FR_GUEST)}, .peer = {htonl(FR_PEER)}, .guest_port = 9, .peer_port = 53};
+    static const uint8_t data[1400];
     uint8_t buf[FR_MAX];
     struct st_peer peer;
     struct fr_packet p;
@@ -217,7 +218,7 @@ static void others_out(void **state)
 
     (void)state;
     st_input(st, buf, fr_arp(buf, fr_guest_mac, FR_GUEST, FR_GATEWAY));
-    st_input(st, buf, fr_echo(buf, FR_GUEST, FR_GATEWAY, 1, buf, 1400));
+    st_input(st, buf, fr_echo(buf, FR_GUEST, FR_GATEWAY, 1, data, sizeof(data)));
     slirp_flow_udp_unreach(st->slirp, &addr, 3);
     st_peer_init(&peer, st, 1000, ISN);
     st_peer_send(&peer, FR_SYN, NULL, 0);
