@@ -203,3 +203,21 @@ def test_a_wire_behind_the_guest_decodes_cleanly(box, world, tmp_path, mss):
         assert (more, offset) in (("0", "0"), ("False", "0"))
     assert sum(x[8] == str(w.ECHO) for x in rows) == 4, "the datagrams that came back"
     assert tshark(path, "-Y", "_ws.malformed || tcp.analysis.lost_segment || tcp.analysis.out_of_order || ip.bogus_ip_length") == []
+
+
+@pytest.mark.parametrize("mtu", [576, 9000, 65520])
+def test_bytes_are_the_same_at_every_mtu(sm, mtu):
+    n = 8 << 20
+    r = sm.guest(f"""
+import hashlib
+s = dial("{w.PROTO}", {w.SOURCE}, 30); s.sendall(b"{n}\\n"); got, how = read(s, None, 60)
+out["down"] = [len(got), hashlib.sha256(got).hexdigest(), how]; s.close()
+s = dial("{w.PROTO}", {w.UPLOAD}, 30); s.sendall(b"PUT / HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: {n}\\r\\n\\r\\n" + got)
+out["up"] = json.loads(read(s, None, 60)[0].split(b"\\r\\n\\r\\n")[1])
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(20); out["udp"] = []
+for size in (1, {mtu} - 28, {mtu} - 27, 8000): # the last ones in fragments where they do not fit
+    u.sendto(b"u" * size, ("{w.PROTO}", {w.ECHO})); out["udp"].append(len(u.recv(65536)) == size)
+""", "--mtu", str(mtu), "--egress", "off", timeout=150)
+    want = hashlib.sha256(w.pattern(n)).hexdigest()
+    assert r.out["down"] == [n, want, "fin"] and r.out["up"] == {"bytes": n, "sha256": want}, r.out
+    assert all(r.out["udp"]), r.out
