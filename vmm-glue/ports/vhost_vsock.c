@@ -87,6 +87,10 @@ static enum put put_piece(struct vsock *s, const struct sm_frame_out *f, struct 
     case SM_VHOST_POP_BROKEN:
         return PUT_BROKEN;
     }
+    if (c.n_out > 0) {
+        rx->fault = SM_VHOST_FAULT_DIRECTION;
+        return PUT_BROKEN;
+    }
     size_t left = payload - s->done;
     if (c.in_len < HDR_LEN || (left > 0 && c.in_len == HDR_LEN)) {
         rx->fault = SM_VHOST_FAULT_BUFFER;
@@ -97,7 +101,7 @@ static enum put put_piece(struct vsock *s, const struct sm_frame_out *f, struct 
         sm_vhost_ring_unpop(rx, 1);
         return PUT_NEVER;
     }
-    struct sm_vhost_fill fill = {.part = c.parts + c.n_out, .left = c.n_in};
+    struct sm_vhost_fill fill = {.part = c.parts, .left = c.n_in};
     size_t skip = HDR_LEN + s->done, rest = piece;
     h->len = htole32((uint32_t)piece);
     (void)sm_vhost_fill(&fill, h, HDR_LEN);
