@@ -68,7 +68,7 @@ static const struct sm_vhost_device device = {
     .protocol_features =
         BIT(SM_VHOST_PROTOCOL_MQ) | BIT(SM_VHOST_PROTOCOL_REPLY_ACK) | BIT(SM_VHOST_PROTOCOL_CONFIGURE_MEM_SLOTS),
     .n_rings = 2,
-    .queue_num = 1, /* in pairs */
+    .queue_num = 2, /* QEMU counts pairs and asks for one at least, cloud-hypervisor counts rings and asks for two */
     .kick = sm_vhost_port_kick,
     .changed = changed,
 };

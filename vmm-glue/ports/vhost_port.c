@@ -252,7 +252,6 @@ void sm_vhost_port_init(struct sm_vhost_port *p, const struct sm_port_ops *ops, 
     sm_timer_init(&p->again, on_again);
     p->again_ready = 0;
     p->call_due = false;
-    p->discarded = 0;
 }
 
 /* ---- frames of the guest ---- */
@@ -264,9 +263,9 @@ int sm_vhost_port_read(struct sm_vhost_port *p, struct sm_frame *frames, unsigne
     struct sm_vhost_ring *tx = &p->vhost.rings[SM_VHOST_TX];
     unsigned got = 0;
 
-    for (unsigned popped = 0;;) {
+    for (;;) {
         struct sm_vhost_chain chain;
-        if (popped == n) {
+        if (got == n) {
             sm_vhost_ring_kicks_off(tx);
             if (sm_vhost_ring_waiting(tx) || sm_vhost_ring_kicks_on(tx))
                 ready_again(p, SM_PORT_READABLE);
@@ -277,11 +276,7 @@ int sm_vhost_port_read(struct sm_vhost_port *p, struct sm_frame *frames, unsigne
             tx->fault = SM_VHOST_FAULT_DIRECTION;
             break;
         } else if (rc == SM_VHOST_POP_CHAIN) {
-            popped++;
-            if (tx->enabled)
-                take(p, &chain, &frames[got++]);
-            else
-                p->discarded++;
+            take(p, &chain, &frames[got++]);
             sm_vhost_ring_push(tx, chain.head, 0);
         } else if (rc != SM_VHOST_POP_NONE || !sm_vhost_ring_kicks_on(tx)) {
             break; /* broken, or dry */

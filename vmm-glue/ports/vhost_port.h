@@ -50,10 +50,10 @@ void sm_vhost_port_changed(struct sm_vhost *vhost);
 int sm_vhost_port_read(struct sm_vhost_port *p, struct sm_frame *frames, unsigned n,
                        void (*take)(struct sm_vhost_port *p, const struct sm_vhost_chain *chain,
                                     struct sm_frame *frame));
-/** sm_vhost_port_running() - the guest receives: ring 0 runs and is enabled. */
+/** sm_vhost_port_running() - the guest receives. */
 static inline bool sm_vhost_port_running(const struct sm_vhost_port *p)
 {
-    return sm_vhost_ring_live(&p->vhost.rings[SM_VHOST_RX]) && p->vhost.rings[SM_VHOST_RX].enabled;
+    return sm_vhost_ring_live(&p->vhost.rings[SM_VHOST_RX]);
 }
 /** sm_vhost_port_written() - at the end of a write(): what was put into ring 0 becomes visible, and the guest is told
  * with the next turn, once for all of this one. */

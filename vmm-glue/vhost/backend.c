@@ -105,17 +105,21 @@ static void remap_rings(struct sm_vhost *vhost)
 {
     for (unsigned i = 0; i < vhost->device->n_rings; i++) {
         struct sm_vhost_ring *ring = &vhost->rings[i];
-        if (sm_vhost_ring_live(ring) && !sm_vhost_ring_map(ring, &vhost->mem))
+        if (ring->started && ring->fault == SM_VHOST_FAULT_NONE && !sm_vhost_ring_map(ring, &vhost->mem))
             (void)sm_vhost_check(vhost, i);
     }
 }
 
-static bool any_started(const struct sm_vhost *vhost)
+/* A ring is to be set up anew. One that runs is not; one that is started but disabled is stopped by it. */
+static bool may_change(struct sm_vhost *vhost, unsigned i)
 {
-    for (unsigned i = 0; i < vhost->device->n_rings; i++)
-        if (vhost->rings[i].started)
-            return true;
-    return false;
+    const struct sm_vhost_ring *ring = &vhost->rings[i];
+
+    if (ring->started && ring->enabled)
+        return false;
+    if (ring->started)
+        stop_ring(vhost, i);
+    return true;
 }
 
 /* ---- messages. Each returns NULL, or what is wrong with it. ---- */
@@ -145,8 +149,11 @@ static const char *set_features(struct sm_vhost *vhost, struct sm_rd *r)
 
     if (features & ~offered(vhost))
         return "features that were not offered";
-    if (features != vhost->features && any_started(vhost))
-        return is_running;
+    if (features == vhost->features)
+        return NULL;
+    for (unsigned i = 0; i < vhost->device->n_rings; i++)
+        if (!may_change(vhost, i))
+            return is_running;
     vhost->features = features;
     return NULL;
 }
@@ -221,14 +228,14 @@ static struct sm_vhost_ring *ring_of(struct sm_vhost *vhost, uint32_t index)
 
 static const char *set_vring_num(struct sm_vhost *vhost, struct sm_rd *r)
 {
-    struct sm_vhost_ring *ring = ring_of(vhost, sm_vhost_u32(r));
-    uint32_t num = sm_vhost_u32(r);
+    uint32_t index = sm_vhost_u32(r), num = sm_vhost_u32(r);
+    struct sm_vhost_ring *ring = ring_of(vhost, index);
 
     if (!ring)
         return no_ring;
     if (num == 0 || num > SM_VHOST_RING_SIZE_MAX || (num & (num - 1)) != 0)
         return "a ring size that is no power of two, or too large";
-    if (ring->started && num != ring->num)
+    if (!may_change(vhost, index))
         return is_running;
     ring->num = num;
     return NULL;
@@ -236,15 +243,15 @@ static const char *set_vring_num(struct sm_vhost *vhost, struct sm_rd *r)
 
 static const char *set_vring_addr(struct sm_vhost *vhost, struct sm_rd *r)
 {
-    struct sm_vhost_ring *ring = ring_of(vhost, sm_vhost_u32(r));
-    uint32_t flags = sm_vhost_u32(r);
+    uint32_t index = sm_vhost_u32(r), flags = sm_vhost_u32(r);
+    struct sm_vhost_ring *ring = ring_of(vhost, index);
     uint64_t desc = sm_vhost_u64(r), used = sm_vhost_u64(r), avail = sm_vhost_u64(r);
 
     if (!ring)
         return no_ring;
     if (flags != 0)
         return "a ring whose writes are to be logged, which was not offered";
-    if (ring->started && (desc != ring->desc_uva || used != ring->used_uva || avail != ring->avail_uva))
+    if (!may_change(vhost, index))
         return is_running;
     ring->desc_uva = desc;
     ring->used_uva = used;
@@ -255,14 +262,14 @@ static const char *set_vring_addr(struct sm_vhost *vhost, struct sm_rd *r)
 
 static const char *set_vring_base(struct sm_vhost *vhost, struct sm_rd *r)
 {
-    struct sm_vhost_ring *ring = ring_of(vhost, sm_vhost_u32(r));
-    uint32_t base = sm_vhost_u32(r);
+    uint32_t index = sm_vhost_u32(r), base = sm_vhost_u32(r);
+    struct sm_vhost_ring *ring = ring_of(vhost, index);
 
     if (!ring)
         return no_ring;
     if (base > UINT16_MAX)
         return "a ring index that a split ring does not have";
-    if (ring->started && base != ring->last_avail)
+    if (!may_change(vhost, index))
         return is_running;
     ring->last_avail = (uint16_t)base;
     return NULL;

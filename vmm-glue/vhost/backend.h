@@ -8,10 +8,12 @@
  * has a size, addresses, a kick descriptor, and there is memory. `started` (until GET_VRING_BASE) and `enabled`
  * (SET_VRING_ENABLE; without PROTOCOL_FEATURES always) are apart, as the protocol has them:
  *
- *   started, enabled     chains are served
- *   started, not enabled the device takes what the guest sends and drops it, and gives it nothing
- *   not started          the rings are not looked at
- *   broken               started, but a rule was broken (ring.h): as not started, until it is stopped
+ *   started, enabled      chains are served
+ *   started, not enabled  the ring is not looked at. (The protocol would have a network device take and drop what the guest
+ *                         sends; but cloud-hypervisor disables a ring when its guest has reset the device, and then its
+ *                         memory may be anything.) It may be set up anew, which stops it.
+ *   not started           the ring is not looked at
+ *   broken                started, but a rule was broken (ring.h): as not started, until it is stopped
  *
  * Refusals. A message that is a lie (an index without a ring, a size that is no power of two, memory that is not there,
  * features that were not offered, a descriptor too many) has no effect; but a refused SET_MEM_TABLE leaves no memory at
@@ -47,7 +49,7 @@ struct sm_vhost_device {
     uint64_t features;          /* virtio's bits; PROTOCOL_FEATURES is added */
     uint64_t protocol_features; /* 1 << enum sm_vhost_protocol_feature */
     unsigned n_rings;
-    uint64_t queue_num; /* the answer to GET_QUEUE_NUM: pairs for a network device, rings for others */
+    uint64_t queue_num; /* the answer to GET_QUEUE_NUM */
     /** the kick descriptor of a ring is now fd (-1: none). Called before the old one is closed. */
     void (*kick)(struct sm_vhost *vhost, unsigned index, int fd);
     /** features, memory or rings have changed: look at what may be done now. Once a message at most. */

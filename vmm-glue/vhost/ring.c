@@ -70,13 +70,17 @@ bool sm_vhost_ring_map(struct sm_vhost_ring *ring, struct sm_vhost_mem *mem)
 
 void sm_vhost_ring_start(struct sm_vhost_ring *ring, bool event_idx, bool indirect)
 {
+    uint16_t used = load16(&ring->used->idx);
+
     ring->event_idx = event_idx;
     ring->indirect = indirect;
+    if ((uint16_t)(load16(&ring->avail->idx) - used) <= ring->num)
+        ring->last_avail = used;
     ring->avail_seen = ring->last_avail;
-    ring->used_idx = ring->published = load16(&ring->used->idx);
+    ring->used_idx = ring->published = used;
     ring->signalled_ever = false;
-    /* Whatever an earlier back-end left there: nobody waits yet. */
-    store16(&ring->used->flags, VRING_USED_F_NO_NOTIFY);
+    /* Whatever an earlier back-end left there: nobody waits yet. With EVENT_IDX the flags are 0 (2.6.10.1). */
+    store16(&ring->used->flags, event_idx ? 0 : VRING_USED_F_NO_NOTIFY);
     ring->quiet = true;
     ring->fault = SM_VHOST_FAULT_NONE;
     ring->fault_said = false;

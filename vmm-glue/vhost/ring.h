@@ -113,15 +113,19 @@ void sm_vhost_ring_init(struct sm_vhost_ring *ring);
 /** sm_vhost_ring_map() - find the ring's three parts in mem (kept). Returns false, with `fault` MEMORY, when they are not
  * there or not aligned. Does not touch where it stands. */
 bool sm_vhost_ring_map(struct sm_vhost_ring *ring, struct sm_vhost_mem *mem);
-/** sm_vhost_ring_start() - a mapped ring begins at last_avail; the used index is the one in guest memory. */
+/**
+ * sm_vhost_ring_start() - a mapped ring begins behind what guest memory has as used: whoever served it before, chains were used
+ * in order, so the rest is still to be done. What the VMM says (last_avail) counts only where that cannot be: cloud-hypervisor
+ * gives the guest's own index after a back-end has gone, which would leave out all that the guest had posted.
+ */
 void sm_vhost_ring_start(struct sm_vhost_ring *ring, bool event_idx, bool indirect);
 /** sm_vhost_ring_stop() - forgets the mapping and the fault; last_avail stays. */
 void sm_vhost_ring_stop(struct sm_vhost_ring *ring);
 
-/** sm_vhost_ring_live() - started and not broken. */
+/** sm_vhost_ring_live() - started, enabled, and not broken: nothing else is read or written. */
 static inline bool sm_vhost_ring_live(const struct sm_vhost_ring *ring)
 {
-    return ring->started && ring->fault == SM_VHOST_FAULT_NONE;
+    return ring->started && ring->enabled && ring->fault == SM_VHOST_FAULT_NONE;
 }
 
 /**
