@@ -212,7 +212,7 @@ static void rules_guest_memory(scmp_filter_ctx ctx, int *rc)
 {
     const struct scmp_arg_cmp map[] = {
         SCMP_A2(SCMP_CMP_MASKED_EQ, ~(scmp_datum_t)(PROT_READ | PROT_WRITE), 0),
-        SCMP_A3(SCMP_CMP_MASKED_EQ, ~(scmp_datum_t)MAP_NORESERVE, MAP_SHARED),
+        SCMP_A3(SCMP_CMP_EQ, MAP_SHARED),
     };
     const struct scmp_arg_cmp seals[] = {SCMP_A1(SCMP_CMP_MASKED_EQ, INT_MASK, F_GET_SEALS)};
     const struct scmp_arg_cmp empty[] = {SCMP_A3(SCMP_CMP_MASKED_EQ, INT_MASK, AT_EMPTY_PATH)};

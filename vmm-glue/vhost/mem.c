@@ -59,7 +59,7 @@ int sm_vhost_mem_add(struct sm_vhost_mem *mem, const struct sm_vhost_region_spec
     uint64_t end = spec->offset + spec->size;
     if (end % page != 0)
         end += page - end % page;
-    void *map = mmap(NULL, (size_t)(end - start), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, (off_t)start);
+    void *map = mmap(NULL, (size_t)(end - start), PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)start);
     if (map == MAP_FAILED) {
         *ret_why = "a memory region that cannot be mapped for reading and writing";
         return -1;
