@@ -8,6 +8,10 @@
 #include "base/fd.h"
 #include "base/log.h"
 
+/** Bytes of one read(), beyond a frame: what is copied out of the guest's memory is still in the processor's cache when it is judged and
+ * taken apart. */
+#define READ_BYTES (256u << 10)
+
 static void update(struct sm_vhost_port *p);
 
 struct sm_vhost_port *sm_vhost_port_of(struct sm_port *port)
@@ -262,10 +266,11 @@ int sm_vhost_port_read(struct sm_vhost_port *p, struct sm_frame *frames, unsigne
 {
     struct sm_vhost_ring *tx = &p->vhost.rings[SM_VHOST_TX];
     unsigned got = 0;
+    size_t bytes = 0;
 
     for (;;) {
         struct sm_vhost_chain chain;
-        if (got == n) {
+        if (got == n || bytes >= READ_BYTES) {
             sm_vhost_ring_kicks_off(tx);
             if (sm_vhost_ring_waiting(tx) || sm_vhost_ring_kicks_on(tx))
                 ready_again(p, SM_PORT_READABLE);
@@ -276,7 +281,8 @@ int sm_vhost_port_read(struct sm_vhost_port *p, struct sm_frame *frames, unsigne
             tx->fault = SM_VHOST_FAULT_DIRECTION;
             break;
         } else if (rc == SM_VHOST_POP_CHAIN) {
-            take(p, &chain, &frames[got++]);
+            take(p, &chain, &frames[got]);
+            bytes += frames[got++].len;
             sm_vhost_ring_push(tx, chain.head, 0);
         } else if (rc != SM_VHOST_POP_NONE || !sm_vhost_ring_kicks_on(tx)) {
             break; /* broken, or dry */
