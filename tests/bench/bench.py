@@ -5,6 +5,7 @@
 bench.py [--bin FILE] [--rounds N] [--seconds S] [--only PEER,...] [--json FILE] [--markdown FILE]
 bench.py mitm ...: TLS interception, see mitm.py
 bench.py cred ...: credential swap, see cred.py
+bench.py vhost ...: frames over vhost-user and over a stream, see vhost.py
 
 Every peer is a way to run a command in a guest network whose traffic reaches the origin 203.0.113.20 in the internet
 namespace: kernel forwarding over veth (the limit a user would name), slirp4netns, pasta, and slirp-med with --egress off
@@ -233,7 +234,7 @@ def inner(a):
 
 
 def main():
-    if sys.argv[1:2] in (["mitm"], ["cred"]):
+    if sys.argv[1:2] in (["mitm"], ["cred"], ["vhost"]):
         sys.path.insert(0, HERE)
         sys.dont_write_bytecode = True
         import importlib
