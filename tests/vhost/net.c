@@ -208,14 +208,16 @@ ssize_t sim_net_receive(struct sim *sim, struct sim_net_hdr *ret_hdr, uint8_t *f
         return -1;
     }
     size_t at = len - NET_HDR;
-    SIM_MUST(at <= cap);
+    if (at > cap)
+        return -1;
     gather(sim, c->pieces, c->n, NET_HDR, frame, at);
     for (unsigned i = 1; i < ret_hdr->num_buffers; i++) {
         c = sim_queue_pop(q, &len);
         if (!c)
             return -1;
         check_tail(sim, c, len);
-        SIM_MUST(at + len <= cap);
+        if (len > cap - at)
+            return -1;
         gather(sim, c->pieces, c->n, 0, frame + at, len);
         at += len;
     }

@@ -47,7 +47,7 @@ unsigned sim_net_reap(struct sim *sim);
 
 /** sim_net_supply() - n buffers of len bytes for frames to come (header included), published. Returns how many fitted. */
 unsigned sim_net_supply(struct sim *sim, unsigned n, uint32_t len, const struct sim_shape *shape);
-/** sim_net_receive() - the next frame. Returns its length, or -1 when there is none. */
+/** sim_net_receive() - the next frame. Returns its length, or -1 when there is none, or none that is right or fits. */
 ssize_t sim_net_receive(struct sim *sim, struct sim_net_hdr *ret_hdr, uint8_t *frame, size_t cap);
 
 #endif

@@ -209,8 +209,11 @@ const struct sim_chain *sim_queue_pop(struct sim_queue *q, uint32_t *ret_len)
         sim_wrong(q->sim, "ring %u: chain %u was used and is not in flight", q->index, id);
         return NULL;
     }
-    if (len > writable(c))
-        sim_wrong(q->sim, "ring %u: %u bytes were written to %llu", q->index, len, (unsigned long long)writable(c));
+    uint64_t most = writable(c);
+    if (len > most) {
+        sim_wrong(q->sim, "ring %u: %u bytes were written to %llu", q->index, len, (unsigned long long)most);
+        len = (uint32_t)most;
+    }
     uint16_t at = (uint16_t)id;
     for (unsigned i = 0; i < c->descs; i++) {
         q->free[q->n_free++] = at;

@@ -99,6 +99,27 @@ static int64_t now_ms(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
+/* How long to wait for the back-end. */
+struct patience {
+    int64_t end_ms;
+    unsigned turns;
+};
+
+static struct patience patience(const struct sim *sim)
+{
+    return (struct patience){.end_ms = sim->cfg.max_turns ? 0 : now_ms() + sim->cfg.timeout_ms};
+}
+
+/* Let it work once more, the first time without waiting. False: that was long enough. */
+static bool wait_more(struct sim *sim, struct patience *p)
+{
+    if (sim->cfg.max_turns ? p->turns >= sim->cfg.max_turns : now_ms() > p->end_ms)
+        return false;
+    sim->cfg.turn(sim->cfg.data, p->turns == 0 || sim->cfg.max_turns ? 0 : 1);
+    p->turns++;
+    return true;
+}
+
 static void gone(struct sim *sim)
 {
     sim->dropped = true;
@@ -110,7 +131,7 @@ static void gone(struct sim *sim)
 bool sim_send_bytes(struct sim *sim, const void *bytes, size_t len, const int *fds, unsigned n_fds)
 {
     const uint8_t *p = bytes;
-    int64_t end = now_ms() + sim->cfg.timeout_ms;
+    struct patience left = patience(sim);
 
     SIM_MUST(n_fds <= SIM_FDS_MAX);
     while (len > 0) {
@@ -140,9 +161,8 @@ bool sim_send_bytes(struct sim *sim, const void *bytes, size_t len, const int *f
         }
         ssize_t n = sendmsg(sim->sock, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
-            if (now_ms() > end)
+            if (!wait_more(sim, &left))
                 return false;
-            sim->cfg.turn(sim->cfg.data, 1);
             continue;
         }
         if (n < 0) {
@@ -199,8 +219,7 @@ static bool whole(struct sim *sim, struct sim_msg *ret)
 
 bool sim_recv(struct sim *sim, struct sim_msg *ret)
 {
-    int64_t end = now_ms() + sim->cfg.timeout_ms;
-    int wait = 0;
+    struct patience left = patience(sim);
 
     for (;;) {
         if (sim->sock < 0)
@@ -214,10 +233,8 @@ bool sim_recv(struct sim *sim, struct sim_msg *ret)
             return true;
         if (n > 0)
             continue;
-        if (sim->sock < 0 || now_ms() > end)
+        if (sim->sock < 0 || !wait_more(sim, &left))
             return false;
-        sim->cfg.turn(sim->cfg.data, wait);
-        wait = 1;
     }
 }
 

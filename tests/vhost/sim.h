@@ -97,8 +97,9 @@ struct sim_config {
     uint64_t protocol;
     unsigned n_queues;
     uint16_t queue_size;
-    uint64_t region_size;                     /* of each region; 0: 1 MiB */
-    int timeout_ms;                           /* for a reply; 0: 5 s */
+    uint64_t region_size; /* of each region; 0: 1 MiB */
+    int timeout_ms;       /* for a reply; 0: 5 s */
+    unsigned max_turns; /* for a reply, in place of a time: for fuzzing, where the clock must not matter; 0: no bound */
     void (*turn)(void *data, int timeout_ms); /* let the back-end work; waits at most so long */
     void *data;
 };

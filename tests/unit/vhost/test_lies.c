@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "harness.h"
 #include "lies.h"
 
@@ -187,5 +188,6 @@ int main(void)
     };
 
     (void)signal(SIGPIPE, SIG_IGN);
+    sm_log_set_level(SM_LOG_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
