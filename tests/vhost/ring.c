@@ -167,6 +167,8 @@ bool sim_queue_publish(struct sim_queue *q)
     q->pending = 0;
     store(q->avail_mem + 2, idx);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (event_idx(q) && load(q->used_mem) != 0)
+        sim_wrong(q->sim, "ring %u: flags %x in the used ring, with EVENT_IDX", q->index, load(q->used_mem));
     bool want = event_idx(q) ? (uint16_t)(idx - load(avail_event(q)) - 1) < (uint16_t)(idx - old)
                              : !(load(q->used_mem) & USED_NO_NOTIFY);
     if (want)
@@ -230,7 +232,7 @@ const struct sim_chain *sim_queue_pop(struct sim_queue *q, uint32_t *ret_len)
 void sim_queue_quiet(struct sim_queue *q, bool quiet)
 {
     q->quiet = quiet;
-    store(q->avail_mem, quiet ? AVAIL_NO_INTERRUPT : 0);
+    store(q->avail_mem, quiet && !event_idx(q) ? AVAIL_NO_INTERRUPT : 0);
     store(used_event(q), (uint16_t)(quiet ? q->last_used - 1 : q->last_used));
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }

@@ -30,6 +30,7 @@ struct env {
     bool reading; /* as the front's: false while the channel to the core is full */
     bool dead;    /* the port said so */
     int max_batch;
+    uint64_t calls; /* by the port */
     GQueue got;
     struct sm_frame frames[SM_PORT_BATCH];
 };
