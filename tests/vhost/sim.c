@@ -258,10 +258,14 @@ static int tell(struct sim *sim, bool ack, uint32_t request, const void *payload
     return sim_get64(m.payload) == 0 ? 0 : 1;
 }
 
+static bool of_qemu(const struct sim *sim)
+{
+    return sim->order == SIM_QEMU || sim->order == SIM_QEMU_SLOTS;
+}
+
 static bool wants_acks(const struct sim *sim)
 {
-    return sim->protocol & VU_P_REPLY_ACK &&
-           (sim->order == SIM_CLOUD_HYPERVISOR || sim->order == SIM_CLOUD_HYPERVISOR_SLOTS);
+    return sim->protocol & VU_P_REPLY_ACK && !of_qemu(sim);
 }
 
 int sim_tell(struct sim *sim, uint32_t request, const void *payload, uint32_t size, const int *fds, unsigned n_fds)
@@ -638,9 +642,10 @@ int sim_restart(struct sim *sim)
     return r != 0 ? r : sim_sync(sim);
 }
 
+/* cloud-hypervisor disables and stops ring by ring; until 2022 it only disabled them, with or without RESET_OWNER. */
 int sim_stop(struct sim *sim)
 {
-    bool qemu = sim->order == SIM_QEMU || sim->order == SIM_QEMU_SLOTS;
+    bool qemu = of_qemu(sim);
 
     for (unsigned i = 0; i < sim->cfg.n_queues; i++) {
         int r = qemu ? 0 : sim_vring_state(sim, VU_SET_VRING_ENABLE, i, 0);
@@ -649,14 +654,22 @@ int sim_stop(struct sim *sim)
         if (r != 0)
             return r;
     }
-    if (!qemu)
-        return sim_tell(sim, VU_RESET_OWNER, NULL, 0, NULL, 0);
-    for (unsigned i = 0; i < sim->cfg.n_queues; i++) {
+    for (unsigned i = 0; qemu && i < sim->cfg.n_queues; i++) {
         int r = step_enable(sim, i);
         if (r != 0)
             return r;
     }
     return 0;
+}
+
+int sim_stop_old(struct sim *sim, bool reset_owner)
+{
+    for (unsigned i = 0; i < sim->cfg.n_queues; i++) {
+        int r = sim_vring_state(sim, VU_SET_VRING_ENABLE, i, 0);
+        if (r != 0)
+            return r;
+    }
+    return reset_owner ? sim_tell(sim, VU_RESET_OWNER, NULL, 0, NULL, 0) : 0;
 }
 
 void sim_rings_new(struct sim *sim)
@@ -665,8 +678,25 @@ void sim_rings_new(struct sim *sim)
         sim_queue_reset(&sim->queues[i]);
 }
 
+void sim_rings_move(struct sim *sim)
+{
+    struct sim_queue *q = sim->queues, first = q[0];
+    unsigned last = sim->cfg.n_queues - 1;
+
+    for (unsigned i = 0; i <= last; i++) {
+        const struct sim_queue *from = i < last ? &q[i + 1] : &first;
+        q[i].desc = from->desc;
+        q[i].avail = from->avail;
+        q[i].used = from->used;
+        q[i].desc_mem = from->desc_mem;
+        q[i].avail_mem = from->avail_mem;
+        q[i].used_mem = from->used_mem;
+    }
+    sim_rings_new(sim);
+}
+
 void sim_rings_again(struct sim *sim)
 {
     for (unsigned i = 0; i < sim->cfg.n_queues; i++)
-        sim->queues[i].base = sim_get16(sim->queues[i].used_mem + 2);
+        sim->queues[i].base = of_qemu(sim) ? sim_get16(sim->queues[i].used_mem + 2) : sim->queues[i].avail_idx;
 }

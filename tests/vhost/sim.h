@@ -157,9 +157,14 @@ int sim_start(struct sim *sim);
 int sim_restart(struct sim *sim);
 /** sim_stop() - as the order's VMM stops a device; the bases that come back are kept for the next start. */
 int sim_stop(struct sim *sim);
+/** sim_stop_old() - as a cloud-hypervisor of 2022 and before: rings are disabled, and set up anew without having been stopped. */
+int sim_stop_old(struct sim *sim, bool reset_owner);
 /** sim_rings_new() - the guest's driver starts over: empty rings, nothing in flight. */
 void sim_rings_new(struct sim *sim);
-/** sim_rings_again() - the VMM connects again while the driver keeps its rings: base is what the used ring says. */
+/** sim_rings_move() - the same, and they lie elsewhere: ring 0 where ring 1 was, and so on. */
+void sim_rings_move(struct sim *sim);
+/** sim_rings_again() - the VMM will connect again while the driver keeps its rings. QEMU's base is the used index, cloud-hypervisor's the
+ * available one: what was in flight is lost there. By the order of the connection before. */
 void sim_rings_again(struct sim *sim);
 
 /* ---- messages ---- */

@@ -81,6 +81,22 @@ static void test_orders(void **state)
     }
 }
 
+/* Older cloud-hypervisors disable the rings when the guest reboots, and set them up anew: elsewhere, and from 0. */
+static void test_old_reset(void **state)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        struct env *env = start(&usual, i < 2 ? SIM_CLOUD_HYPERVISOR : SIM_CLOUD_HYPERVISOR_SLOTS);
+        for (unsigned round = 0; round < 3; round++) {
+            assert_true(env_up(env) && env_down(env));
+            assert_int_equal(sim_stop_old(env->sim, i % 2), 0);
+            sim_rings_move(env->sim);
+            assert_int_equal(sim_restart(env->sim), 0);
+        }
+        assert_true(env_up(env) && env_down(env));
+        end(env);
+    }
+}
+
 /* Each message in pieces of any length. */
 static void test_pieces(void **state)
 {
@@ -542,6 +558,36 @@ static void test_notifications(void **state)
     }
 }
 
+/* What an earlier VMM's driver was told says nothing to the next one's: it gets a call for its first frame, and for each that it waits for. */
+static void test_first_call(void **state)
+{
+    static uint8_t back[2048];
+    uint8_t frame[100];
+    struct sim_net_hdr hdr;
+    struct env *env = env_new(&usual);
+
+    env_frame(frame, sizeof(frame), 1);
+    for (unsigned n = 1; n < 20; n++) {
+        sim_rings_new(env->sim);
+        env_connect(env, n % SIM_ORDER_COUNT);
+        assert_int_equal(sim_start(env->sim), 0);
+        struct sim_queue *tx = &env->sim->queues[NET_TX], *rx = &env->sim->queues[NET_RX];
+        assert_int_equal(sim_net_supply(env->sim, 20, 1526, &sim_shapes[0]), 20);
+        (void)sim_queue_calls(tx);
+        (void)sim_queue_calls(rx);
+        for (unsigned i = 0; i < n % 5 + 1; i++) {
+            assert_int_equal(sim_net_send(env->sim, NULL, frame, sizeof(frame), &sim_shapes[0]), 0);
+            env_send(env, frame, sizeof(frame), NULL);
+            assert_true(env_settle(env));
+            assert_int_equal(sim_queue_calls(tx), 1);
+            assert_int_equal(sim_queue_calls(rx), 1);
+            assert_int_equal(sim_net_reap(env->sim), 1);
+            assert_int_equal(sim_net_receive(env->sim, &hdr, back, sizeof(back)), sizeof(frame));
+        }
+    }
+    end(env);
+}
+
 /* Frames come and go without a kick or call too many being needed, from the guest's side as fast as it can: nothing stalls. */
 static void test_no_lost_wakeup(void **state)
 {
@@ -736,7 +782,8 @@ static void test_sizes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_orders),          cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_orders),          cmocka_unit_test(test_old_reset),
+        cmocka_unit_test(test_first_call),      cmocka_unit_test(test_pieces),
         cmocka_unit_test(test_disconnect),      cmocka_unit_test(test_reconnect),
         cmocka_unit_test(test_shapes_up),       cmocka_unit_test(test_large_up),
         cmocka_unit_test(test_batch),           cmocka_unit_test(test_paused),
