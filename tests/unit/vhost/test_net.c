@@ -692,23 +692,28 @@ static void test_memory_slots(void **state)
     end(env);
 }
 
-/* A ring that is not enabled: the guest's frames are taken and dropped, and none goes to it (vhost-user, "ring states"). */
+/* A ring that is not enabled is not looked at (backend.h says why): what the guest sends comes when it is, nothing goes to it meanwhile. */
 static void test_disabled(void **state)
 {
     struct env *env = start(&usual, SIM_CLOUD_HYPERVISOR);
-    uint8_t frame[100] = {0};
+    uint8_t frame[100], back[2048];
     struct sim_net_hdr hdr;
 
     for (unsigned round = 0; round < 5; round++) {
+        env_frame(frame, sizeof(frame), round);
         assert_int_equal(sim_vring_state(env->sim, VU_SET_VRING_ENABLE, NET_TX, 0), 0);
         assert_int_equal(sim_vring_state(env->sim, VU_SET_VRING_ENABLE, NET_RX, 0), 0);
-        assert_false(env_up(env));
+        assert_int_equal(sim_net_send(env->sim, NULL, frame, sizeof(frame), &sim_shapes[0]), 0);
         (void)sim_net_supply(env->sim, 4, 2048, &sim_shapes[0]);
         env_send(env, frame, sizeof(frame), NULL);
         assert_true(env_settle(env));
-        assert_int_equal(sim_net_receive(env->sim, &hdr, frame, sizeof(frame)), -1);
+        assert_null(env_take(env));
+        assert_int_equal(sim_net_receive(env->sim, &hdr, back, sizeof(back)), -1);
         assert_int_equal(sim_vring_state(env->sim, VU_SET_VRING_ENABLE, NET_TX, 1), 0);
         assert_int_equal(sim_vring_state(env->sim, VU_SET_VRING_ENABLE, NET_RX, 1), 0);
+        assert_true(env_settle(env));
+        check_got(env, frame, sizeof(frame));
+        assert_int_equal(sim_net_reap(env->sim), 1);
         assert_true(env_up(env) && env_down(env));
     }
     end(env);
