@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What a frame costs in a port, and in a port with the NAT behind it, on one processor, without a VM and without a core.
+ * What a frame costs in a port, and in a port with the NAT behind it, on one processor, without a VM and without a
+ * core.
  *
  *   vhost PORT LAYER DIRECTION SIZE SECONDS
  *     PORT       vhost-user: the front-end simulator is the VMM; stream: QEMU's -netdev stream, over a socket pair
  *     LAYER      port: frames are read and dropped, or written; nat: one TCP connection through the whole front
  *     DIRECTION  up: from the guest; down: to it
- *     SIZE       1500: MTU-sized frames; tso: 64 KiB ones, which vhost-user sends as segments to be cut (TSO, partial checksums) and the
- *                stream, which has no header for that, as frames of an MTU of 65520
+ *     SIZE       1500: MTU-sized frames; tso: 64 KiB ones, which vhost-user sends as segments to be cut (TSO, partial
+ *                checksums), and the stream, which has no header for that, as frames of an MTU of 65520
  *
- * One thread takes turns: the guest works (puts frames, takes frames, acknowledges), the far end of the connection works, and the loop turns.
- * Only the loop's processor time counts as `busy`: it is the port, and with nat the front with libslirp and its system calls. `all` is that
- * of the whole thread.
- * Prints one line of JSON.
+ * One thread takes turns: the guest works (puts frames, takes frames, acknowledges), the far end of the connection
+ * works, and the loop turns. Only the loop's processor time counts as `busy`: it is the port, and with nat the front
+ * with libslirp and its system calls. `all` is that of the whole thread. Prints one line of JSON.
  */
 #include <errno.h>
 #include <signal.h>
@@ -84,7 +84,8 @@ static void die(const char *what)
 
 /* ---- the loop, and its clock ---- */
 
-/* Processor time of this thread, so that a machine with other work to do does not count; asking for it is a system call. */
+/* Processor time of this thread, so that a machine with other work to do does not count; asking for it is a system
+ * call. */
 static int64_t cpu_ns(void)
 {
     struct timespec t;

@@ -2,8 +2,8 @@
 /*
  * What a hostile VMM or guest does over vhost-user: one row a lie, with what has to come of it.
  *
- * Two things hold for all of them and are the caller's to check: the back-end lives and does not spin, and an honest VMM that connects
- * afterwards is served. The table says what else.
+ * Two things hold for all of them and are the caller's to check: the back-end lives and does not spin, and an honest
+ * VMM that connects afterwards is served. The table says what else.
  */
 #ifndef TESTS_VHOST_LIES_H
 #define TESTS_VHOST_LIES_H

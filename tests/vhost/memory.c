@@ -9,7 +9,8 @@
 #include "internal.h"
 #include "sim.h"
 
-/* The middle of a buffer that begins in region 0 and ends in region 1: sixteen of them in turn, each at most this long. */
+/* The middle of a buffer that begins in region 0 and ends in region 1: sixteen of them in turn, each at most this long.
+ */
 #define ACROSS_MAX (2 * SIM_PAGE)
 #define UVA UINT64_C(0x7f5a00000000)
 
@@ -61,8 +62,9 @@ static void map(struct sim_region *r)
 }
 
 /*
- * Region 0 is low memory and region 2 what is above 4 GiB, both in one file as with QEMU; region 1 lies right behind region 0 for the
- * guest, but in another file, at an offset, and below it for the VMM. Region 3 holds no ring, so that it can be plugged and unplugged.
+ * Region 0 is low memory and region 2 what is above 4 GiB, both in one file as with QEMU; region 1 lies right behind
+ * region 0 for the guest, but in another file, at an offset, and below it for the VMM. Region 3 holds no ring, so that
+ * it can be plugged and unplugged.
  */
 static void files(struct sim *sim)
 {

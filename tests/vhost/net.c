@@ -50,7 +50,8 @@ void sim_net_hdr_get(const uint8_t p[NET_HDR], struct sim_net_hdr *ret)
     };
 }
 
-/* Cuts len bytes as the shape says. Pieces lie in all regions in turn, or side by side in one buffer when it crosses. */
+/* Cuts len bytes as the shape says. Pieces lie in all regions in turn, or side by side in one buffer when it crosses.
+ */
 static unsigned cut(struct sim *sim, const struct sim_shape *shape, uint32_t len, bool write,
                     struct sim_piece pieces[PIECES_MAX])
 {

@@ -527,8 +527,9 @@ static void add_memory(struct sim *sim, bool slots)
         add(sim, "ADD_MEM_REG", step_add_region, i);
 }
 
-/* As a proxy between QEMU 7.2.22 and a back-end saw it, with the cloud kernel's virtio_net as the driver: up to the second enable when QEMU
- * connects, the third when the firmware resets the device, the rest when the driver is ready. */
+/* As a proxy between QEMU 7.2.22 and a back-end saw it, with the cloud kernel's virtio_net as the driver: up to the
+ * second enable when QEMU connects, the third when the firmware resets the device, the rest when the driver is ready.
+ */
 static void plan_qemu(struct sim *sim, bool slots)
 {
     add(sim, "GET_FEATURES", step_get_features, 0);

@@ -2,16 +2,18 @@
 /*
  * The front-end of vhost-user: what a VMM and the driver in its guest do, without a VM.
  *
- * It speaks over one stream socket, owns guest memory in memfds (several regions, one file behind two of them, offsets in the files), has
- * kick, call and error eventfds, and writes split rings as a driver does. Written from the vhost-user specification and virtio 1.1, apart
- * from the back-end. net.h lets it send and receive frames, lies.h makes it misbehave.
+ * It speaks over one stream socket, owns guest memory in memfds (several regions, one file behind two of them, offsets
+ * in the files), has kick, call and error eventfds, and writes split rings as a driver does. Written from the
+ * vhost-user specification and virtio 1.1, apart from the back-end. net.h lets it send and receive frames, lies.h makes
+ * it misbehave.
  *
- * It shows robustness, order and speed. That a capability works with a real VMM is shown by a real QEMU guest only; cloud-hypervisor is not
- * packaged, so its order is shown by this alone.
+ * It shows robustness, order and speed. That a capability works with a real VMM is shown by a real QEMU guest only;
+ * cloud-hypervisor is not packaged, so its order is shown by this alone.
  *
- * The back-end may live in the same thread: whenever the simulator waits it calls config.turn(), which lets the back-end work. What the
- * back-end does against the specification (a used entry that was never available, a reply that nobody asked for) is kept in `wrong`, the
- * first one; an empty string means that none was seen. What fails on the simulator's own side (memory, descriptors) ends the program.
+ * The back-end may live in the same thread: whenever the simulator waits it calls config.turn(), which lets the
+ * back-end work. What the back-end does against the specification (a used entry that was never available, a reply that
+ * nobody asked for) is kept in `wrong`, the first one; an empty string means that none was seen. What fails on the
+ * simulator's own side (memory, descriptors) ends the program.
  */
 #ifndef TESTS_VHOST_SIM_H
 #define TESTS_VHOST_SIM_H
@@ -40,7 +42,8 @@ void sim_die(const char *file, int line, const char *what) __attribute__((noretu
 enum sim_order {
     SIM_QEMU, /* as recorded from QEMU 7.2: the table in one message, SET_VRING_ENABLE before rings and memory exist */
     SIM_QEMU_SLOTS,       /* the same with CONFIGURE_MEM_SLOTS: ADD_MEM_REG for each region */
-    SIM_CLOUD_HYPERVISOR, /* owner first, sizes of all rings, enable last, an acknowledgement wanted for every message */
+    SIM_CLOUD_HYPERVISOR, /* owner first, sizes of all rings, enable last, an acknowledgement wanted for every message
+                           */
     SIM_CLOUD_HYPERVISOR_SLOTS, /* the same with ADD_MEM_REG for each region */
     SIM_ORDER_COUNT
 };
@@ -111,7 +114,8 @@ struct sim_msg {
 
 struct sim;
 
-/** A message of an order. Returns 0, 1 (refused by its acknowledgement) or -1 (the connection is gone, or no reply came). */
+/** A message of an order. Returns 0, 1 (refused by its acknowledgement) or -1 (the connection is gone, or no reply
+ * came). */
 struct sim_step {
     const char *name;
     int (*fn)(struct sim *sim, unsigned arg);
@@ -146,7 +150,8 @@ void sim_turns(struct sim *sim, unsigned n);
 
 /* ---- the connection ---- */
 
-/** sim_connect() - takes a connected stream socket and makes the plan for the order. Rings and memory stay as they are. */
+/** sim_connect() - takes a connected stream socket and makes the plan for the order. Rings and memory stay as they are.
+ */
 void sim_connect(struct sim *sim, int sock, enum sim_order order);
 void sim_disconnect(struct sim *sim);
 /** sim_run() - the steps first..end-1 of the plan. Returns 0 or what the step that failed returned. */
@@ -157,14 +162,15 @@ int sim_start(struct sim *sim);
 int sim_restart(struct sim *sim);
 /** sim_stop() - as the order's VMM stops a device; the bases that come back are kept for the next start. */
 int sim_stop(struct sim *sim);
-/** sim_stop_old() - as a cloud-hypervisor of 2022 and before: rings are disabled, and set up anew without having been stopped. */
+/** sim_stop_old() - as a cloud-hypervisor of 2022 and before: rings are disabled, and set up anew without having been
+ * stopped. */
 int sim_stop_old(struct sim *sim, bool reset_owner);
 /** sim_rings_new() - the guest's driver starts over: empty rings, nothing in flight. */
 void sim_rings_new(struct sim *sim);
 /** sim_rings_move() - the same, and they lie elsewhere: ring 0 where ring 1 was, and so on. */
 void sim_rings_move(struct sim *sim);
-/** sim_rings_again() - the VMM will connect again while the driver keeps its rings. QEMU's base is the used index, cloud-hypervisor's the
- * available one: what was in flight is lost there. By the order of the connection before. */
+/** sim_rings_again() - the VMM will connect again while the driver keeps its rings. QEMU's base is the used index,
+ * cloud-hypervisor's the available one: what was in flight is lost there. By the order of the connection before. */
 void sim_rings_again(struct sim *sim);
 
 /* ---- messages ---- */
@@ -175,7 +181,8 @@ bool sim_send(struct sim *sim, uint32_t request, uint32_t flags, const void *pay
               unsigned n_fds);
 /** sim_recv() - the next reply; false: none came in time, or the connection is gone (then `dropped`). */
 bool sim_recv(struct sim *sim, struct sim_msg *ret);
-/** sim_tell() - a message without an answer of its own; an acknowledgement is asked for if the order does. Returns as a step. */
+/** sim_tell() - a message without an answer of its own; an acknowledgement is asked for if the order does. Returns as a
+ * step. */
 int sim_tell(struct sim *sim, uint32_t request, const void *payload, uint32_t size, const int *fds, unsigned n_fds);
 /** sim_ask() - the same, and an acknowledgement is asked for whenever it was negotiated. */
 int sim_ask(struct sim *sim, uint32_t request, const void *payload, uint32_t size, const int *fds, unsigned n_fds);
@@ -204,7 +211,8 @@ void sim_fill(struct sim *sim, uint64_t gpa, uint8_t c, size_t len);
 uint64_t sim_alloc(struct sim *sim, unsigned region, uint64_t len);
 /** sim_buffer() - a place for len bytes, given out in a circle: what is in flight must be less than the region. */
 uint64_t sim_buffer(struct sim *sim, unsigned region, uint32_t len);
-/** sim_buffer_across() - a place that begins in region 0 and ends in region 1, which lie side by side for the guest only. */
+/** sim_buffer_across() - a place that begins in region 0 and ends in region 1, which lie side by side for the guest
+ * only. */
 uint64_t sim_buffer_across(struct sim *sim, uint32_t len);
 /** sim_uva() - what the VMM calls that guest address. */
 uint64_t sim_uva(struct sim *sim, uint64_t gpa);
@@ -228,7 +236,8 @@ void sim_desc(struct sim *sim, uint64_t gpa, uint64_t addr, uint32_t len, uint16
 int sim_queue_add(struct sim_queue *q, const struct sim_piece *pieces, unsigned n, bool indirect);
 /** sim_queue_push() - put a head into the available ring, whatever it is; not yet published. */
 void sim_queue_push(struct sim_queue *q, uint16_t head);
-/** sim_queue_publish() - show what was added and kick if the device wants to hear of it. Returns whether it was kicked. */
+/** sim_queue_publish() - show what was added and kick if the device wants to hear of it. Returns whether it was kicked.
+ */
 bool sim_queue_publish(struct sim_queue *q);
 void sim_queue_kick(struct sim_queue *q);
 /** sim_queue_pop() - the next used chain, valid until its head is added again; NULL: none. */

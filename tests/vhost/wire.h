@@ -2,8 +2,8 @@
 /*
  * The numbers of the vhost-user protocol and of virtio 1.1 as the front-end's side needs them.
  *
- * Written from the vhost-user specification (QEMU's docs/interop/vhost-user) and from virtio 1.1 (2.6 split rings, 5.1 network device),
- * apart from the back-end's own header: a number that is wrong there must not be wrong here too.
+ * Written from the vhost-user specification (QEMU's docs/interop/vhost-user) and from virtio 1.1 (2.6 split rings, 5.1
+ * network device), apart from the back-end's own header: a number that is wrong there must not be wrong here too.
  */
 #ifndef TESTS_VHOST_WIRE_H
 #define TESTS_VHOST_WIRE_H
@@ -65,7 +65,8 @@ enum vu_request {
 #define VU_VRING_INDEX 0xffu
 #define VU_VRING_NOFD (1u << 8)
 
-/** SET_MEM_TABLE: u32 count, u32 padding, then per region: guest address, size, the VMM's address, offset in the file. */
+/** SET_MEM_TABLE: u32 count, u32 padding, then per region: guest address, size, the VMM's address, offset in the file.
+ */
 #define VU_REGION 32
 #define VU_TABLE_REGIONS 8
 
@@ -94,7 +95,8 @@ enum vu_request {
 #define AVAIL_NO_INTERRUPT 1
 #define USED_NO_NOTIFY 1
 
-/** virtio_net_hdr with VERSION_1: u8 flags, u8 gso_type, then u16 hdr_len, gso_size, csum_start, csum_offset, num_buffers. */
+/** virtio_net_hdr with VERSION_1: u8 flags, u8 gso_type, then u16 hdr_len, gso_size, csum_start, csum_offset,
+ * num_buffers. */
 #define NET_HDR 12
 #define NET_HDR_NEEDS_CSUM 1
 #define NET_HDR_DATA_VALID 2

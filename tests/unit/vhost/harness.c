@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "harness.h"
 
+#include <dirent.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -85,7 +87,8 @@ void env_connect(struct env *env, enum sim_order order)
     sim_connect(env->sim, pair[0], order);
 }
 
-/* A turn that only waited: nothing was told, and no message read. That it took its time is not enough, since the machine may be busy. */
+/* A turn that only waited: nothing was told, and no message read. That it took its time is not enough, since the
+ * machine may be busy. */
 bool env_settle(struct env *env)
 {
     const struct sm_vhost_stats *stats = &sm_vhost_port_of(env->port)->vhost.stats;
@@ -171,4 +174,29 @@ bool env_down(struct env *env)
             found = found || (n == sizeof(frame) && memcmp(back, frame, sizeof(frame)) == 0);
     }
     return found;
+}
+
+unsigned env_count_fds(void)
+{
+    DIR *d = opendir("/proc/self/fd");
+    unsigned n = 0;
+
+    SIM_MUST(d);
+    while (readdir(d))
+        n++;
+    (void)closedir(d);
+    return n;
+}
+
+unsigned env_count_maps(void)
+{
+    FILE *f = fopen("/proc/self/maps", "re");
+    unsigned n = 0;
+    int c;
+
+    SIM_MUST(f);
+    while ((c = getc(f)) != EOF)
+        n += c == '\n';
+    (void)fclose(f);
+    return n;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A port over vhost-user on a loop, served as the front serves it, with the simulator on the other end of its socket. What the port reads
- * is kept; what is sent through it goes by sm_port_send(), with its queue.
+ * A port over vhost-user on a loop, served as the front serves it, with the simulator on the other end of its socket.
+ * What the port reads is kept; what is sent through it goes by sm_port_send(), with its queue.
  */
 #ifndef TESTS_VHOST_HARNESS_H
 #define TESTS_VHOST_HARNESS_H
@@ -55,5 +55,9 @@ void env_send(struct env *env, const void *frame, size_t len, const struct sm_of
 /** env_up() - a frame from the guest arrives; env_down() - one to it does. Others are thrown away. */
 bool env_up(struct env *env);
 bool env_down(struct env *env);
+
+/** What a connection may leave behind nothing of: descriptors and mappings of this process. */
+unsigned env_count_fds(void);
+unsigned env_count_maps(void);
 
 #endif

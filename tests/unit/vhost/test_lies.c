@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Every lie of tests/vhost, told to the port: it lives, comes to rest, does what the table says, and serves an honest VMM afterwards. */
+/* Every lie of tests/vhost, told to the port: it lives, comes to rest, does what the table says, and serves an honest
+ * VMM afterwards. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -113,11 +114,15 @@ static void tell_all(const struct sim_lie *lies, unsigned n)
     struct env *env = env_new(&cfg);
 
     failed = 0;
+    unsigned fds = env_count_fds();
     for (unsigned i = 0; i < n; i++) {
         if (g_getenv("SM_TEST_LIES"))
             (void)fprintf(stderr, "%s\n", lies[i].name);
         (void)alarm(HANG_SECONDS);
         tell(env, &lies[i], i % SIM_ORDER_COUNT);
+        if (env_count_fds() != fds)
+            fail_lie(&lies[i], "leaves descriptors behind");
+        fds = env_count_fds();
     }
     (void)alarm(0);
     env_free(env);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The simulator itself, against a peer of a few lines: QEMU's order is what was recorded from QEMU, what it writes into rings is what
- * virtio 1.1 says, and a device that breaks the rules is noticed.
+ * The simulator itself, against a peer of a few lines: QEMU's order is what was recorded from QEMU, what it writes into
+ * rings is what virtio 1.1 says, and a device that breaks the rules is noticed.
  */
 #include <setjmp.h>
 #include <stdarg.h>
