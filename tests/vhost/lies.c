@@ -190,6 +190,19 @@ static int addr_moved(struct sim *sim, uint64_t arg)
     return restart_tx(sim, uva);
 }
 
+/* With a log of what is written, which was not offered. */
+static int addr_logged(struct sim *sim, uint64_t flags)
+{
+    const struct sim_queue *q = &sim->queues[0];
+    uint8_t p[40] = {0};
+
+    sim_put32(p + 4, (uint32_t)flags);
+    sim_put64(p + 8, sim_uva(sim, q->desc));
+    sim_put64(p + 16, sim_uva(sim, q->used));
+    sim_put64(p + 24, sim_uva(sim, q->avail));
+    return ask(sim, VU_SET_VRING_ADDR, p, sizeof(p), NULL, 0);
+}
+
 /* Every part at the same place. */
 static int addr_one(struct sim *sim, uint64_t unused)
 {
@@ -499,6 +512,11 @@ static int no_fd(struct sim *sim, uint64_t request)
     return fd_of_ring(sim, (uint32_t)request, NET_TX, -1);
 }
 
+static int none(struct sim *sim, uint64_t request)
+{
+    return fd_of_ring(sim, (uint32_t)request, NET_TX | VU_VRING_NOFD, -1);
+}
+
 static int fd_and_none(struct sim *sim, uint64_t request)
 {
     return fd_of_ring(sim, (uint32_t)request, NET_TX | VU_VRING_NOFD, sim->queues[0].call);
@@ -735,6 +753,7 @@ const struct sim_lie sim_lies_message[] = {
     {"used ring at the top", SIM_AT_STARTED, SIM_END_TX_BROKEN, addr_moved, MOVED(PART_USED, TO_TOP)},
     {"used ring ends behind memory", SIM_AT_STARTED, SIM_END_TX_BROKEN, addr_moved, MOVED(PART_USED, TO_END)},
     {"used ring at an odd address", SIM_AT_STARTED, SIM_END_TX_BROKEN, addr_moved, MOVED(PART_USED, TO_ODD)},
+    {"a ring that is logged", SIM_AT_NEGOTIATED, SIM_END_REFUSED, addr_logged, 1},
     {"all of a ring at one place", SIM_AT_STARTED, SIM_END_ANY, addr_one, 0},
 
     {"a table of no regions", SIM_AT_NEGOTIATED, SIM_END_ANY, table_counts, COUNTS(0, 0, 0)},
@@ -841,6 +860,8 @@ const struct sim_lie sim_lies_message[] = {
     {"SET_VRING_ERR without its descriptor", SIM_AT_NEGOTIATED, SIM_END_REFUSED, no_fd, VU_SET_VRING_ERR},
     {"a kick that says none", SIM_AT_NEGOTIATED, SIM_END_REFUSED, fd_and_none, VU_SET_VRING_KICK},
     {"a call that says none", SIM_AT_NEGOTIATED, SIM_END_REFUSED, fd_and_none, VU_SET_VRING_CALL},
+    {"a kick by polling, which nobody does", SIM_AT_NEGOTIATED, SIM_END_REFUSED, none, VU_SET_VRING_KICK},
+    {"no call at all", SIM_AT_STARTED, SIM_END_HARMLESS, none, VU_SET_VRING_CALL},
     {"a descriptor with the last byte", SIM_AT_NEGOTIATED, SIM_END_ANY, fds_late, 0},
     {"the kick is a socket without its peer", SIM_AT_STARTED, SIM_END_ANY, strange_kick, MAP_SOCKET},
     {"the kick is a pipe without its writer", SIM_AT_STARTED, SIM_END_ANY, strange_kick, MAP_PIPE},

@@ -8,8 +8,11 @@
 
 #include <cmocka.h>
 
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "harness.h"
@@ -181,6 +184,55 @@ static void test_reconnect(void **state)
     assert_int_equal(sim_start(env->sim), 0);
     assert_true(env_up(env) && env_down(env));
     (void)close(old);
+    end(env);
+}
+
+/* A VMM that asks and does not listen: nothing more of it is read until it has, nothing spins, and no answer is lost.
+ */
+static void test_unread_answers(void **state)
+{
+    struct env *env = start(&usual, SIM_QEMU);
+    int small = 2048;
+    unsigned asked = 0, answered = 0;
+    struct sim_msg m;
+
+    assert_int_equal(setsockopt(env->port->fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
+    assert_int_equal(setsockopt(env->sim->sock, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
+    for (;;) {
+        uint8_t head[VU_HEADER] = {VU_GET_FEATURES, 0, 0, 0, VU_VERSION};
+        if (send(env->sim->sock, head, sizeof(head), MSG_DONTWAIT | MSG_NOSIGNAL) == sizeof(head)) {
+            asked++;
+            assert_in_range(asked, 1, 10000);
+        } else if (!env_settle(env) || send(env->sim->sock, head, sizeof(head), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+            break;
+        else
+            asked++;
+    }
+    assert_true(env_settle(env));
+    assert_true(env_up(env) && env_down(env)); /* frames pass all the same */
+    while (answered < asked) {
+        assert_true(sim_recv(env->sim, &m));
+        assert_int_equal(m.request, VU_GET_FEATURES);
+        answered++;
+    }
+    assert_int_equal(sim_sync(env->sim), 0);
+    assert_true(env_up(env) && env_down(env));
+    end(env);
+}
+
+/* What cannot be a VMM's connection is refused, and the next that can is served. */
+static void test_no_connection(void **state)
+{
+    struct env *env = env_new(&usual);
+    int fd = memfd_create("no socket", MFD_CLOEXEC);
+
+    assert_true(fd >= 0);
+    assert_int_equal(sm_port_connect(env->port, fd), -1);
+    assert_false(env->port->connected);
+    assert_int_equal(fcntl(fd, F_GETFD), -1); /* it was taken all the same */
+    env_connect(env, SIM_QEMU);
+    assert_int_equal(sim_start(env->sim), 0);
+    assert_true(env_up(env) && env_down(env));
     end(env);
 }
 
@@ -425,6 +477,50 @@ static void test_starved(void **state)
     end(env);
 }
 
+/* Frames wait for buffers, and the ring goes: stopped, disabled, broken. They are dropped and counted, and nothing
+ * waits for ever. */
+static void test_starved_and_gone(void **state)
+{
+    uint8_t frame[500];
+    struct env *env = start(&usual, SIM_CLOUD_HYPERVISOR);
+
+    env_frame(frame, sizeof(frame), 1);
+    for (unsigned how = 0; how < 4; how++) {
+        struct sim_queue *rx = &env->sim->queues[NET_RX];
+        uint64_t dropped = env->port->tx_dropped;
+        for (unsigned i = 0; i < 100; i++)
+            env_send(env, frame, sizeof(frame), NULL);
+        assert_true(env_settle(env));
+        assert_true(sm_port_waiting(env->port));
+        assert_int_equal(env->port->tx_dropped, dropped);
+        if (how == 0)
+            assert_int_equal(sim_stop(env->sim), 0);
+        else if (how == 1)
+            assert_int_equal(sim_stop_old(env->sim, true), 0);
+        else if (how == 2) { /* a buffer outside memory */
+            sim_desc(env->sim, rx->desc, UINT64_C(0x80000000), 1000, DESC_WRITE, 0);
+            sim_queue_push(rx, 0);
+            (void)sim_queue_publish(rx);
+        } else
+            sim_disconnect(env->sim);
+        assert_true(env_settle(env));
+        assert_false(sm_port_waiting(env->port));
+        if (how < 3)
+            assert_int_equal(env->port->tx_dropped, dropped + 100);
+        if (how == 2)
+            assert_int_equal(sim_stop(env->sim), 0);
+        sim_rings_new(env->sim);
+        if (how < 3) {
+            assert_int_equal(sim_restart(env->sim), 0);
+            assert_true(env_up(env) && env_down(env));
+            assert_int_equal(sim_stop(env->sim), 0);
+            sim_rings_new(env->sim);
+            assert_int_equal(sim_restart(env->sim), 0);
+        }
+    }
+    end(env);
+}
+
 /* One buffer at a time, where a frame needs three: nothing is written before all are there, and no wake-up is lost. */
 static void test_starved_merging(void **state)
 {
@@ -532,6 +628,28 @@ static void test_notifications(void **state)
         }
         end(env);
     }
+}
+
+/* A frame came just before the ring is stopped: the guest is told before its descriptor goes. */
+static void test_last_call(void **state)
+{
+    static uint8_t back[2048];
+    uint8_t frame[100];
+    struct sim_net_hdr hdr;
+    struct env *env = start(&usual, SIM_QEMU);
+
+    env_frame(frame, sizeof(frame), 1);
+    assert_int_equal(sim_net_supply(env->sim, 20, 1526, &sim_shapes[0]), 20);
+    for (unsigned i = 0; i < 10; i++) {
+        (void)sim_queue_calls(&env->sim->queues[NET_RX]);
+        env_send(env, frame, sizeof(frame), NULL);
+        assert_int_equal(sim_stop(env->sim), 0);
+        assert_int_equal(sim_queue_calls(&env->sim->queues[NET_RX]), 1);
+        assert_int_equal(sim_net_receive(env->sim, &hdr, back, sizeof(back)), sizeof(frame));
+        assert_int_equal(sim_restart(env->sim), 0);
+        assert_true(env_settle(env));
+    }
+    end(env);
 }
 
 /* What an earlier VMM's driver was told says nothing to the next one's: it gets a call for its first frame, and for
@@ -771,17 +889,32 @@ static void test_sizes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_orders),          cmocka_unit_test(test_old_reset),
-        cmocka_unit_test(test_first_call),      cmocka_unit_test(test_pieces),
-        cmocka_unit_test(test_disconnect),      cmocka_unit_test(test_reconnect),
-        cmocka_unit_test(test_shapes_up),       cmocka_unit_test(test_large_up),
-        cmocka_unit_test(test_batch),           cmocka_unit_test(test_paused),
-        cmocka_unit_test(test_shapes_down),     cmocka_unit_test(test_mergeable),
-        cmocka_unit_test(test_not_mergeable),   cmocka_unit_test(test_starved),
-        cmocka_unit_test(test_starved_merging), cmocka_unit_test(test_notifications),
-        cmocka_unit_test(test_no_lost_wakeup),  cmocka_unit_test(test_memory_replaced),
-        cmocka_unit_test(test_memory_slots),    cmocka_unit_test(test_disabled),
-        cmocka_unit_test(test_renegotiated),    cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_orders),
+        cmocka_unit_test(test_old_reset),
+        cmocka_unit_test(test_first_call),
+        cmocka_unit_test(test_last_call),
+        cmocka_unit_test(test_starved_and_gone),
+        cmocka_unit_test(test_unread_answers),
+        cmocka_unit_test(test_no_connection),
+        cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_disconnect),
+        cmocka_unit_test(test_reconnect),
+        cmocka_unit_test(test_shapes_up),
+        cmocka_unit_test(test_large_up),
+        cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_paused),
+        cmocka_unit_test(test_shapes_down),
+        cmocka_unit_test(test_mergeable),
+        cmocka_unit_test(test_not_mergeable),
+        cmocka_unit_test(test_starved),
+        cmocka_unit_test(test_starved_merging),
+        cmocka_unit_test(test_notifications),
+        cmocka_unit_test(test_no_lost_wakeup),
+        cmocka_unit_test(test_memory_replaced),
+        cmocka_unit_test(test_memory_slots),
+        cmocka_unit_test(test_disabled),
+        cmocka_unit_test(test_renegotiated),
+        cmocka_unit_test(test_sizes),
     };
 
     (void)signal(SIGPIPE, SIG_IGN);
