@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * virtio-net over vhost-user: any sequence of messages, memory contents and kicks, with honest ones among them so that
+ * virtio-net and virtio-vsock over vhost-user: any sequence of messages, memory contents and kicks, with honest ones among them so that
  * the input gets further in. After each input an honest VMM connects, and a frame must pass each way.
  *
  * The input is a list of operations, a byte each with its arguments behind it, so that mutation keeps meaning. Numbers
@@ -17,12 +17,16 @@
 #include "../tests/unit/vhost/harness.h"
 #include "base/log.h"
 #include "lies.h"
+#include "ports/ports.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define MAX_OPS 200
 #define QUEUE_SIZE 16
 #define REGION (64 * SIM_PAGE)
+#define VSOCK_HDR 44
+#define VSOCK_OP 30
+#define VSOCK_OP_RW 5
 
 static const uint8_t *in, *end;
 
@@ -268,6 +272,8 @@ static void frame_down(struct env *env)
     struct sm_offload o = {0};
     size_t len = 14 + (b & 0x40 ? number() % (sizeof(frame) - 14) : 50);
 
+    frame[VSOCK_OP] = b & 0x20 ? VSOCK_OP_RW : 1; /* stream data are cut to the guest's buffers, the rest is not */
+
     if (b & 0x80)
         o = (struct sm_offload){.flags = env->port->tx_offloads & SM_OFFLOAD_NEEDS_CSUM,
                                 .gso_type =
@@ -370,20 +376,51 @@ static void operation(struct env *env)
     }
 }
 
+/* A packet each way over vsock. */
+static void honest_vsock(struct env *env)
+{
+    struct sim *sim = env->sim;
+    uint8_t packet[VSOCK_HDR + 8] = {0};
+    struct sim_piece out = {.gpa = sim_buffer(sim, 0, sizeof(packet)), .len = sizeof(packet)},
+                     into = {.gpa = sim_buffer(sim, 1, 4096), .len = 4096, .write = true};
+    uint32_t len;
+
+    packet[VSOCK_OP] = VSOCK_OP_RW;
+    packet[24] = 8;
+    sim_write(sim, out.gpa, packet, sizeof(packet));
+    SIM_MUST(sim_queue_add(&sim->queues[1], &out, 1, false) >= 0 && sim_queue_publish(&sim->queues[1]));
+    SIM_MUST(sim_queue_add(&sim->queues[0], &into, 1, false) >= 0);
+    (void)sim_queue_publish(&sim->queues[0]);
+    env_turn(env, 0);
+    env_turn(env, 0);
+    struct got *g = env_take(env);
+    SIM_MUST(g && g->len == sizeof(packet) && memcmp(g->data, packet, sizeof(packet)) == 0);
+    g_free(g);
+    env_send(env, packet, sizeof(packet), NULL);
+    SIM_MUST(sim_queue_pop(&sim->queues[0], &len) && len == sizeof(packet));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    const struct sim_config cfg = {.features = FEATURES,
-                                   .protocol = PROTOCOL,
-                                   .n_queues = 2,
-                                   .queue_size = QUEUE_SIZE,
-                                   .region_size = REGION,
-                                   .max_turns = 8};
+    struct sim_config cfg = {.features = FEATURES,
+                             .protocol = PROTOCOL,
+                             .n_queues = 2,
+                             .queue_size = QUEUE_SIZE,
+                             .region_size = REGION,
+                             .max_turns = 8};
     (void)signal(SIGPIPE, SIG_IGN);
     sm_log_set_level(SM_LOG_ERROR);
     in = data;
     end = data + size;
-    struct env *env = env_new(&cfg);
-    env_connect(env, byte() % SIM_ORDER_COUNT);
+    unsigned first = byte();
+    bool vsock = first & 0x80;
+    if (vsock) {
+        cfg.n_queues = 3;
+        cfg.protocol |= VU_P_CONFIG;
+    }
+    struct env *env =
+        env_new_around(&cfg, vsock ? sm_port_vhost_vsock_new(-1, 3, NULL) : sm_port_vhost_net_new(-1, 1500, NULL));
+    env_connect(env, first % SIM_ORDER_COUNT);
     for (unsigned i = 0; i < MAX_OPS && in < end && !env->dead; i++)
         operation(env);
     drain(env);
@@ -396,8 +433,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     env->sim->wrong[0] = '\0';
     env_connect(env, SIM_QEMU);
     SIM_MUST(sim_start(env->sim) == 0);
-    SIM_MUST(env_up(env));
-    SIM_MUST(env_down(env));
+    if (vsock)
+        honest_vsock(env);
+    else
+        SIM_MUST(env_up(env) && env_down(env));
     if (env->sim->wrong[0])
         sim_die(__FILE__, __LINE__, env->sim->wrong);
     env_free(env);

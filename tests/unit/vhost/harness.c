@@ -48,11 +48,16 @@ static void turn(void *data, int timeout_ms)
 
 struct env *env_new(const struct sim_config *cfg)
 {
+    return env_new_around(cfg, sm_port_vhost_net_new(-1, 1500, NULL));
+}
+
+struct env *env_new_around(const struct sim_config *cfg, struct sm_port *port)
+{
     struct env *env = g_new0(struct env, 1);
     struct sim_config mine = *cfg;
 
     env->loop = sm_loop_new(NULL);
-    env->port = sm_port_vhost_net_new(-1, 1500, NULL);
+    env->port = port;
     SIM_MUST(env->loop && env->port);
     for (unsigned i = 0; i < SM_PORT_BATCH; i++) {
         env->frames[i].cap = env->port->max_frame + 1;

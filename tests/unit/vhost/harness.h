@@ -37,6 +37,8 @@ struct env {
 
 /** env_new() - a port without a VMM, and a simulator without a connection. */
 struct env *env_new(const struct sim_config *cfg);
+/** env_new_around() - the same with another port over vhost-user, which is taken. */
+struct env *env_new_around(const struct sim_config *cfg, struct sm_port *port);
 void env_free(struct env *env);
 /** env_connect() - a new socket pair. */
 void env_connect(struct env *env, enum sim_order order);
