@@ -366,9 +366,12 @@ try_serial() { # seconds
     [ -e "$serial_path" ] || { why="$serial_path: No such file or directory" && return 2; }
     : >"$tmp/pid"
     # shellcheck disable=SC2016 # expanded by that shell
-    sh -c 'echo $$ >"$1"; shift; exec timeout "$@"' sh "$tmp/pid" "$1" \
-        sh -c 'exec 3<>"$1" || exit 1; [ ! -t 3 ] || stty raw -echo <&3; printf "ca\n" >&3; exec dd bs=1 count="$2" <&3' \
-        sh "$serial_path" $((PEM_MAX + 1)) 2>"$tmp/err" | tee "$tmp/raw" | {
+    {
+        sh -c 'echo $$ >"$1"; shift; exec timeout "$@"' sh "$tmp/pid" "$1" \
+            sh -c 'exec 3<>"$1" || exit 1; [ ! -t 3 ] || stty raw -echo <&3; printf "ca\n" >&3; exec dd bs=1 count="$2" <&3' \
+            sh "$serial_path" $((PEM_MAX + 1))
+        : # the shell that says "Terminated" is this one
+    } 2>"$tmp/err" | tee "$tmp/raw" | {
         while IFS= read -r serial_line; do
             case ${serial_line%"$CR"} in
             "$END") break ;;

@@ -197,6 +197,7 @@ def debian(request, tmp_path):
     enter = """
         set -e
         mount --rbind /usr "$1/usr"
+        mount --rbind /proc "$1/proc"
         mount -t tmpfs none "$1/usr/local"
         for d in null urandom; do mount --bind /dev/$d "$1/dev/$d"; done
         mkdir -p "$1/usr/local/share/ca-certificates"
