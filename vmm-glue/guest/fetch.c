@@ -22,6 +22,7 @@
 #define WHY_MAX 256
 #define PATH_MAX_OURS 1024
 #define REQUEST "ca\n"
+#define NONE_TO_GIVE "error\n"
 /** Names in /sys/class/virtio-ports: a device has at most 511 ports. */
 #define PORTS_MAX 1024
 
@@ -59,6 +60,12 @@ enum outcome {
     LATER, /* not there, or it broke off */
     NEVER, /* waiting will not help */
     BAD,   /* the bytes can be no certificate */
+};
+
+/** What a round leaves behind for the next, by channel. */
+struct progress {
+    bool over; /* it will never give anything */
+    char why[WHY_MAX];
 };
 
 struct attempt {
@@ -212,7 +219,11 @@ static enum outcome try_serial(const struct sm_fetch *f, struct attempt *a, stru
     ssize_t n = write(fd, REQUEST, strlen(REQUEST));
     if (n != (ssize_t)strlen(REQUEST))
         return fail(a, LATER, "%s: %s", path, n < 0 ? strerror(errno) : "it did not take the request");
-    return read_text(a, fd, true, true, ret);
+    enum outcome o = read_text(a, fd, true, true, ret);
+    /* A workspace that intercepts nothing has no CA, and will not have one. */
+    if (o == BAD && a->len <= strlen(NONE_TO_GIVE) && memcmp(a->text, NONE_TO_GIVE, a->len) == 0)
+        return fail(a, NEVER, "the host has none to give");
+    return o;
 }
 
 static enum outcome try_fw_cfg(const struct sm_fetch *f, struct attempt *a, struct sm_guest_cert *ret)
@@ -277,15 +288,18 @@ static void describe(const struct sm_fetch *f, size_t i, char *ret, size_t size)
         (void)snprintf(ret, size, "%s", name);
 }
 
-/** One round. Returns GOT or BAD (at *ret_i), LATER, or NEVER when all say so. */
+/** One round. Returns GOT or BAD (at *ret_i), LATER, or NEVER when all are over. */
 static enum outcome one_round(const struct sm_fetch *f, int64_t deadline, bool first, struct attempt *a,
-                              char why[][WHY_MAX], struct sm_guest_cert *ret, size_t *ret_i)
+                              struct progress *progress, struct sm_guest_cert *ret, size_t *ret_i)
 {
     enum outcome all = NEVER;
 
     for (*ret_i = 0; *ret_i < f->n; (*ret_i)++) {
+        struct progress *p = &progress[*ret_i];
         const char *module = module_of(f->channels[*ret_i].kind);
         int64_t now = sm_guest_now();
+        if (p->over)
+            continue;
         /* Also where the time is over (--wait 0), a channel that is there is given a moment. */
         a->deadline = now + SM_MAX((deadline - now) / (int64_t)(f->n - *ret_i), (int64_t)SM_FETCH_PAUSE_MS);
         enum outcome o = try_channel(f, *ret_i, a, ret);
@@ -295,7 +309,8 @@ static enum outcome one_round(const struct sm_fetch *f, int64_t deadline, bool f
         }
         if (o == GOT || o == BAD)
             return o;
-        (void)snprintf(why[*ret_i], WHY_MAX, "%s", a->why);
+        (void)snprintf(p->why, sizeof(p->why), "%s", a->why);
+        p->over = o == NEVER;
         if (o == LATER)
             all = LATER;
     }
@@ -305,13 +320,13 @@ static enum outcome one_round(const struct sm_fetch *f, int64_t deadline, bool f
 enum sm_guest_status sm_guest_fetch(const struct sm_fetch *f, struct sm_guest_cert *ret, struct sm_report *r)
 {
     static struct attempt a;
-    static char why[SM_FETCH_CHANNELS][WHY_MAX];
+    static struct progress progress[SM_FETCH_CHANNELS];
     int64_t deadline = sm_guest_now() + f->wait_ms;
     char from[PATH_MAX_OURS + 64], hex[SM_SHA256_HEX];
     size_t i;
 
     for (bool first = true;; first = false) {
-        enum outcome o = one_round(f, deadline, first, &a, why, ret, &i);
+        enum outcome o = one_round(f, deadline, first, &a, progress, ret, &i);
         if (o == GOT || o == BAD) {
             describe(f, i, from, sizeof(from));
             if (o == BAD) {
@@ -330,7 +345,7 @@ enum sm_guest_status sm_guest_fetch(const struct sm_fetch *f, struct sm_guest_ce
     char all[SM_FETCH_CHANNELS * (WHY_MAX + 32)] = "";
     for (size_t used = i = 0; i < f->n && used < sizeof(all); i++)
         used += (size_t)snprintf(all + used, sizeof(all) - used, "%s%s: %s", i > 0 ? "; " : "",
-                                 name_of(f->channels[i].kind), why[i]);
+                                 name_of(f->channels[i].kind), progress[i].why);
     sm_report_error(r, "no certificate within %lld s (%s)", (long long)(f->wait_ms / 1000), all);
     return SM_GUEST_NOT_FETCHED;
 }

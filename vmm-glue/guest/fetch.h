@@ -11,8 +11,8 @@
  * The channels are tried in order, again and again, until one gives a whole certificate or the time is over: a
  * guest's devices appear while it boots. Nothing tells of all of them (a host that begins to listen makes no event in
  * the guest), so between two rounds there is a pause. A channel that is there and silent holds the later ones up for
- * its share of the time only. One that gives bytes which can be no certificate ends it: a host that is wrong about
- * this is not asked for more.
+ * its share of the time only; one that says "error" (the serial port: the host has no CA) is not asked again. One
+ * that gives bytes which can be no certificate ends it: a host that is wrong about this is not asked for more.
  */
 #ifndef SM_GUEST_FETCH_H
 #define SM_GUEST_FETCH_H

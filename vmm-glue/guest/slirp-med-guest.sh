@@ -383,6 +383,11 @@ try_serial() { # seconds
         kill "$(cat "$tmp/pid")" 2>/dev/null
         cat >/dev/null
     }
+    # A workspace that intercepts nothing has no CA, and will not have one.
+    if printf 'error\n' | cmp -s - "$tmp/raw"; then
+        why='the host has none to give'
+        return 3
+    fi
     judge "$tmp/raw" stream
     try_status=$?
     [ -s "$tmp/raw" ] || why="$serial_path: it says nothing"
@@ -442,10 +447,18 @@ fetch() {
     # shellcheck disable=SC2086 # a line each; no globbing (set -f)
     set -- ${channels:-vsock${NL}serial${NL}fw_cfg}
     unset IFS
-    fetch_deadline=$(($(now) + wait_s)) fetch_first=1
+    fetch_deadline=$(($(now) + wait_s)) fetch_first=1 fetch_over=''
     while :; do
-        fetch_left=$# fetch_again='' fetch_why=''
+        fetch_left=$# fetch_again='' fetch_why='' fetch_number=0
         for fetch_channel; do
+            fetch_number=$((fetch_number + 1))
+            case $fetch_over in *":$fetch_number "*) # why, as it was
+                fetch_rest=${fetch_over#*":$fetch_number "}
+                fetch_why="$fetch_why${fetch_why:+; }${fetch_rest%%"$NL"*}"
+                fetch_left=$((fetch_left - 1))
+                continue
+                ;;
+            esac
             fetch_share=$(((fetch_deadline - $(now)) / fetch_left))
             [ $fetch_share -ge 1 ] || fetch_share=1
             fetch_left=$((fetch_left - 1))
@@ -471,6 +484,7 @@ fetch() {
             esac
             case $fetch_channel in - | file:*) fetch_channel='file' ;; esac
             fetch_why="$fetch_why${fetch_why:+; }$fetch_channel: $why"
+            if [ $fetch_status = 3 ]; then fetch_over="$fetch_over:$fetch_number $fetch_channel: $why$NL"; fi
         done
         fetch_first=''
         if [ -z "$fetch_again" ] || [ "$(now)" -ge "$fetch_deadline" ]; then break; fi

@@ -137,6 +137,19 @@ def test_serial_silent(fetch):
     assert "says nothing" in r["error"] and set(h.got) <= set(b"ca\n")
 
 
+@pytest.mark.parametrize("answer", [[b"error\n"], [b"err", b"or\n"]], ids=["whole", "pieces"])
+def test_serial_none_to_give(fetch, tmp_path, answer):
+    """The core has no CA (--egress off, --egress-opaque): asked once, the others go on, and it is no bad certificate."""
+    with host(*answer) as h:
+        r = fetch("serial", "--serial", h.path, code=1, wait=20)
+        assert "serial: the host has none to give" in r["error"] and r["took"] < 10 and h.got == b"ca\n"
+    with host(*answer, requests=9) as h:
+        r = fetch("serial,fw_cfg", "--serial", h.path, code=1, wait=2)
+        assert "serial: the host has none to give; fw_cfg: " in r["error"] and h.got == b"ca\n"
+        write(tmp_path / FW_CFG, pem(TWO))
+        assert fetch("serial,fw_cfg", "--serial", h.path)["sha256"] == sha256(TWO)
+
+
 def test_serial_breaks_off(fetch):
     """The host goes away in the middle: what came is not used."""
     with host(TEXT[:200], close=True) as h:
