@@ -313,8 +313,11 @@ static void send_stop(struct child *c)
     if (!is_alive(c) || c->state == SM_CHILD_STOPPING)
         return;
     c->state = SM_CHILD_STOPPING;
-    if (sm_link_send(c->link, SM_LINK_STOP, NULL, -1) < 0)
-        kill_child(c); /* it does not read, or its end is closed */
+    if (sm_link_send(c->link, SM_LINK_STOP, NULL, -1) == 0)
+        return;
+    /* Its end is closed: it is ending by itself, or on_linger() will see to it. Otherwise it does not read. */
+    if (errno != EPIPE && errno != ECONNRESET)
+        kill_child(c);
 }
 
 /**
