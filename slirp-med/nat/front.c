@@ -16,6 +16,8 @@
 #define TICK_US 1000000
 /* How soon a flow that was stalled looks again; the port's own readiness usually comes first. */
 #define RETRY_US 20000
+/* How often flows are looked at whose guest has gone and whose bytes are still on their way. */
+#define ORPHANS_US 100000
 /* Batches of frames that are read at once when the end is asked for: a device's queue is 500 frames long. */
 #define FINISH_READS 64
 
@@ -255,6 +257,70 @@ static bool undelivered(struct sm_front *front)
             return true;
     }
     return false;
+}
+
+void sm_front_guest_left(struct sm_front *front)
+{
+    front->guest_left = true; /* we may be deep in the stack, which is writing to the port */
+}
+
+static void end_orphan(struct sm_front_flow *flow)
+{
+    switch (flow->proto) {
+    case SM_FRONT_TCP:
+        sm_front_tcp_end(flow, flow->state == SM_FRONT_ASKED ? SM_WHY_REFUSED : SM_WHY_TIMEOUT);
+        break;
+    case SM_FRONT_UDP:
+        sm_front_udp_end(flow, SM_WHY_TIMEOUT);
+        break;
+    case SM_FRONT_VSOCK: /* has a port of its own */
+        break;
+    }
+}
+
+/* Flows whose guest has gone end: at once, or when what it sent is upstream, or when that takes too long. */
+static void end_orphans(struct sm_front *front, int64_t now_us)
+{
+    g_autoptr(GPtrArray) over = g_ptr_array_new();
+    bool late = now_us >= front->left_until, more = false;
+    GHashTableIter it;
+    gpointer value;
+
+    g_hash_table_iter_init(&it, front->ids);
+    while (g_hash_table_iter_next(&it, NULL, &value)) {
+        struct sm_front_flow *flow = value;
+        if (!flow->orphan)
+            continue;
+        if (late || (flow->proto == SM_FRONT_TCP ? !sm_front_tcp_holds(flow) : flow->state != SM_FRONT_ASKED))
+            g_ptr_array_add(over, flow);
+        else
+            more = true;
+    }
+    for (guint i = 0; i < over->len; i++) /* nothing is freed before the end of the turn */
+        end_orphan(g_ptr_array_index(over, i));
+    if (more)
+        sm_loop_arm(front->loop, &front->left_timer, now_us + ORPHANS_US);
+}
+
+static void on_left_timer(struct sm_timer *timer, int64_t now_us)
+{
+    end_orphans(sm_container_of(timer, struct sm_front, left_timer), now_us);
+}
+
+/* Before the next VMM can be there: its flows are not meant. */
+static void mark_orphans(struct sm_front *front)
+{
+    GHashTableIter it;
+    gpointer value;
+
+    front->guest_left = false;
+    front->left_until = sm_loop_now(front->loop) + SM_FRONT_LINGER_US;
+    g_hash_table_iter_init(&it, front->ids);
+    while (g_hash_table_iter_next(&it, NULL, &value)) {
+        struct sm_front_flow *flow = value;
+        flow->orphan = flow->proto != SM_FRONT_VSOCK;
+    }
+    end_orphans(front, sm_loop_now(front->loop));
 }
 
 void sm_front_last_word(struct sm_front *front)
@@ -584,6 +650,8 @@ static bool on_turn_end(void *data)
     struct sm_front *front = data;
 
     heed_offloads(front);
+    if (front->guest_left && !front->dead)
+        mark_orphans(front);
     run_list(front, &front->ready);
     if (front->stalled.length > 0 && !sm_port_congested(front->port) &&
         front->stats.queued_now <= SM_FRONT_QUEUED_TOTAL)
@@ -629,6 +697,7 @@ struct sm_front *sm_front_new(struct sm_loop *loop, const struct sm_front_config
     sm_timer_init(&front->tick_timer, on_tick);
     sm_timer_init(&front->retry_timer, on_retry);
     sm_timer_init(&front->finish_timer, on_finish_timer);
+    sm_timer_init(&front->left_timer, on_left_timer);
     sm_port_start(port, loop, on_port, front);
     g_queue_init(&front->lru);
     g_queue_init(&front->ready);
@@ -700,6 +769,7 @@ void sm_front_free(struct sm_front *front)
     sm_loop_disarm(front->loop, &front->stack_timer);
     sm_loop_disarm(front->loop, &front->tick_timer);
     sm_loop_disarm(front->loop, &front->retry_timer);
+    sm_loop_disarm(front->loop, &front->left_timer);
     sm_loop_disarm(front->loop, &front->finish_timer);
     sm_front_vsock_free(front);
     sm_channel_free(front->channel);

@@ -118,6 +118,10 @@ void sm_front_tick(struct sm_front *front);
 /** sm_front_finish() - the guest has ended (its kernel says so by FIN or RST for each connection): what it sent is
  * delivered, for at most SM_FRONT_LINGER_US, then the last word is said. */
 void sm_front_finish(struct sm_front *front);
+/** sm_front_guest_left() - the VMM has gone, and the guest's connections with it, without a FIN: they end at the end of
+ * this turn (GONE timeout), or when what the guest sent is upstream, for at most SM_FRONT_LINGER_US. Flows that come
+ * later are the next guest's. May be called from within the port. */
+void sm_front_guest_left(struct sm_front *front);
 /** sm_front_last_word() - no frame is read any more, all counts are reported, and our side of the channel is shut. failed()
  * is called when the core closes it in its turn. */
 void sm_front_last_word(struct sm_front *front);

@@ -30,6 +30,7 @@ struct sm_front_flow {
     enum sm_front_proto { SM_FRONT_TCP, SM_FRONT_UDP, SM_FRONT_VSOCK } proto;
     enum sm_front_state state;
     bool dead;    /* in the graveyard */
+    bool orphan;  /* its guest has gone: it ends when what that sent is upstream */
     bool waiting; /* in one of the two lists below */
     bool runnable;
     GList link;    /* member of front->ready or front->stalled */
@@ -57,6 +58,9 @@ struct sm_front {
     struct sm_timer stack_timer; /* libslirp's next wish */
     struct sm_timer tick_timer;  /* once a second while there is something to tell or to expire */
     struct sm_timer finish_timer;
+    bool guest_left;            /* told, and not looked at yet */
+    struct sm_timer left_timer; /* orphans are looked at again */
+    int64_t left_until;
     struct sm_timer retry_timer; /* stalled flows look again */
 
     struct sm_guard guard;
@@ -153,7 +157,12 @@ bool sm_front_udp_evict(struct sm_front *front);
 void sm_front_udp_expire(struct sm_front *front, int64_t now_us);
 void sm_front_udp_datagram(struct sm_front *front, const struct sm_flow_msg *msg);
 void sm_front_udp_free(struct sm_front_flow *flow);
+void sm_front_udp_end(struct sm_front_flow *flow, enum sm_flow_why why);
 void sm_front_tcp_free(struct sm_front_flow *flow);
+/** Are there bytes of the guest that upstream has not got? */
+bool sm_front_tcp_holds(const struct sm_front_flow *flow);
+/** The flow ends by our hand, and the core is told. */
+void sm_front_tcp_end(struct sm_front_flow *flow, enum sm_flow_why why);
 /** Are there bytes of the guest, or its FIN, that upstream has not got? */
 bool sm_front_tcp_undelivered(const struct sm_front_flow *flow);
 

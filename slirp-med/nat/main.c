@@ -61,7 +61,11 @@ static void tell_left(struct device *d)
 
 static void on_port_left(void *data)
 {
-    tell_left(data);
+    struct device *d = data;
+
+    if (d->name == DEVICE_NET)
+        sm_front_guest_left(d->p->front);
+    tell_left(d);
 }
 
 static void on_front_failed(const char *text, void *data)

@@ -74,6 +74,11 @@ static void abort_flow(struct tcp_flow *t, enum sm_flow_why why)
         slirp_flow_abort(t->conn);
 }
 
+void sm_front_tcp_end(struct sm_front_flow *flow, enum sm_flow_why why)
+{
+    abort_flow(as_tcp(flow), why);
+}
+
 /* Both directions have ended in order: nothing is left to do for the descriptor. libslirp delivers what it still holds
  * by itself. */
 static void end_if_complete(struct tcp_flow *t)
@@ -515,6 +520,12 @@ void sm_front_tcp_inbound(struct sm_front *front, const struct sm_flow_msg *msg,
     }
     t->send_size = (uint32_t)slirp_flow_room(t->conn, NULL);
     take_fd(t, fd);
+}
+
+bool sm_front_tcp_holds(const struct sm_front_flow *flow)
+{
+    const struct tcp_flow *t = (const struct tcp_flow *)(const void *)flow;
+    return t->held > 0 || t->before.len > 0;
 }
 
 bool sm_front_tcp_undelivered(const struct sm_front_flow *flow)

@@ -80,6 +80,11 @@ static void end_and_tell(struct sm_udp_flow *u, enum sm_flow_why why)
     sm_front_tell(u->base.front, SM_FLOW_GONE, id, why);
 }
 
+void sm_front_udp_end(struct sm_front_flow *flow, enum sm_flow_why why)
+{
+    end_and_tell(as_udp(flow), why);
+}
+
 static void touch(struct sm_udp_flow *u)
 {
     struct sm_front *front = u->base.front;

@@ -376,3 +376,19 @@ def test_policy_and_ports_while_it_runs(sm):
     assert b"egress_deny" in sm.cli("egress", a.name, "--json").stdout
     assert sm.cli("stop", a.name).returncode == 0
     assert a.end().rc == 0
+
+
+def test_connections_of_a_vmm_that_was_killed_end(sm, world, mark):
+    """They hold no place, neither here nor at the server, when the VMM has gone without a word; the next one starts with none."""
+    a = attach(sm, "--stream", path_of(sm), *GUARDED, "--egress-max-conns", "2").ready()
+    for _ in range(3):
+        v = a.vmm(path_of(sm))
+        for _ in range(2):
+            c = v.tcp(w.PROTO, w.SSH)
+            assert isinstance(c, vmmlib.Tcp), "the VMM before still holds the places"
+            assert c.read(len(w.BANNER_SSH)) == w.BANNER_SSH
+        v.close()
+        waits("the connections to end", lambda: status(sm, a.name)["reports"]["core"]["flows"] == 0)
+    a.p.terminate()
+    r = a.end()
+    assert len(r.events("egress_close", dst=w.PROTO)) == 6 and not r.events("egress_deny"), r.text()

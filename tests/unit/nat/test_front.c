@@ -427,6 +427,64 @@ static void test_finish_bounded(void **state)
     (void)close(up);
 }
 
+/* The VMM is gone: flows end without the guest's word, what it sent goes first, and the next guest's are its own. */
+static void test_guest_left(void **state)
+{
+    static struct mx mx;
+    struct h *h = *state;
+    struct conn idle = conn_open(h, WORLD, 40000, 80), says = conn_open(h, WORLD, 40001, 80);
+    int up = core_attach(h, idle.id, 0, SOCK_STREAM);
+    uint64_t ended[2];
+
+    conn_send(&says, TCP_ACK, "all that it said", 16);
+    core_expect(h, SM_FLOW_BYTES, &mx);
+    struct conn asked = conn_ask(h, WORLD, 40002, 80);
+    sm_front_guest_left(h->front);
+    for (size_t i = 0; i < 2; i++) {
+        core_expect(h, SM_FLOW_GONE, &mx);
+        assert_int_equal(mx.m.why, mx.m.id == asked.id ? SM_WHY_REFUSED : SM_WHY_TIMEOUT);
+        ended[i] = mx.m.id;
+    }
+    assert_int_equal(ended[0] + ended[1], idle.id + asked.id);
+    assert_int_equal(upstream_end(h, up), 0);
+    (void)close(up);
+
+    /* A new guest, which takes a port that the old one had; its flow stays. What the old one was told is nobody's. */
+    static struct rx rx;
+    while (guest_poll(h, &rx))
+        continue;
+    struct conn next = conn_open(h, WORLD, 40000, 80);
+    up = core_attach(h, next.id, 0, SOCK_STREAM);
+    int up_says = core_attach(h, says.id, 0, SOCK_STREAM);
+    upstream_expect(h, up_says, "all that it said", 16);
+    core_expect(h, SM_FLOW_GONE, &mx);
+    assert_int_equal(mx.m.id, says.id);
+    assert_int_equal(mx.m.why, SM_WHY_TIMEOUT);
+    core_expect_nothing(h);
+    conn_send(&next, TCP_ACK, "hello", 5);
+    upstream_expect(h, up, "hello", 5);
+    assert_int_equal(h_stats(h).tcp_now, 1);
+    (void)close(up);
+    (void)close(up_says);
+}
+
+/* What the guest sent does not get upstream: its flow does not stay for ever. */
+static void test_guest_left_bounded(void **state)
+{
+    static struct mx mx;
+    struct h *h = *state;
+    struct conn c = conn_open(h, WORLD, 40000, 80);
+
+    conn_send(&c, TCP_ACK, "x", 1);
+    core_expect(h, SM_FLOW_BYTES, &mx);
+    sm_front_guest_left(h->front);
+    core_expect_nothing(h);
+    int64_t start = sm_clock_us();
+    core_expect(h, SM_FLOW_GONE, &mx);
+    assert_in_range(sm_clock_us() - start, SM_FRONT_LINGER_US / 2, 4 * SM_FRONT_LINGER_US);
+    assert_int_equal(mx.m.id, c.id);
+}
+
 /* A SYN that comes again while the core thinks is no second question. */
 static void test_pending_syn_again(void **state)
 {
@@ -763,6 +821,8 @@ int main(void)
         T(test_holds),
         T(test_finish),
         T(test_finish_bounded),
+        T(test_guest_left),
+        T(test_guest_left_bounded),
         T(test_pending_syn_again),
         T(test_syn_flood),
         T(test_dead_ids),
