@@ -545,7 +545,9 @@ static const struct flag flags[] = {
      "more for the kernel's command line, which begins with '" SM_QEMU_APPEND "'"},
     {"memory", "N[M|G]", false, take_memory, "its RAM, in MiB unless M or G is written (default 512M)"},
     {"cpus", "N", false, take_cpus, "its processors (default 1)"},
-    {"port", "PORT", false, take_port, "how frames leave QEMU: stream (default), a socket"},
+    {"port", "PORT", false, take_port,
+     "how frames leave QEMU: stream (default), over a socket; or vhost-user, out of the "
+     "guest's memory: faster, but a QEMU that was taken over can then attack the front more closely"},
     {"qemu", "PATH", false, take_qemu, "the QEMU to run (default: " SM_QEMU_PROGRAM " in PATH)"},
     {"print-command", NULL, false, take_print_command,
      "start nothing and make nothing: print QEMU's command line, in which descriptors stand for sockets and files"},

@@ -14,11 +14,12 @@
 
 static const struct port {
     const char *name;
-    const char *netdev;  /* with %d: the descriptor */
-    const char *chardev; /* the same, or NULL */
-    bool shared_memory;  /* the front reads and writes the guest's memory itself */
+    const char *netdev;
+    bool shared_memory; /* the front reads and writes the guest's memory itself */
 } ports[] = {
-    [SM_QEMU_STREAM] = {.name = "stream", .netdev = "stream,id=net0,server=off,addr.type=fd,addr.str=%d"},
+    [SM_QEMU_STREAM] = {"stream", "stream,id=net0,server=off,addr.type=fd,addr.str=" G_STRINGIFY(SM_GUEST_MORE_FD),
+                        false},
+    [SM_QEMU_VHOST_USER] = {"vhost-user", "vhost-user,id=net0,chardev=net0-socket", true},
 };
 _Static_assert(SM_ARRAY_LEN(ports) == SM_QEMU_PORTS, "a row for each port");
 
@@ -49,22 +50,22 @@ static void add(GPtrArray *argv, const char *option, const char *fmt, ...)
     va_end(ap);
 }
 
-static void add_fd(GPtrArray *argv, const char *option, const char *with_fd, int fd)
-{
-    g_auto(GStrv) parts = g_strsplit(with_fd, "%d", 2);
-    add(argv, option, "%s%d%s", parts[0], fd, parts[1] ? parts[1] : "");
-}
-
 static void add_network(GPtrArray *argv, const struct sm_qemu *q)
 {
     const struct port *port = &ports[q->port];
 
-    if (port->chardev)
-        add_fd(argv, "-chardev", port->chardev, SM_GUEST_MORE_FD);
-    add_fd(argv, "-netdev", port->netdev, SM_GUEST_MORE_FD);
+    /* QEMU passes the guest's memory only over a socket that it has connected to by a path. */
+    if (port->shared_memory)
+        add(argv, "-chardev", "socket,id=net0-socket,path=" FD_PATH, SM_GUEST_FILES_FD + 1 + q->initrd);
+    add(argv, "-netdev", "%s", port->netdev);
     /* QEMU 7.2 under TCG crashes when a vhost-user device uses MSI-X, whatever is behind it. */
     bool no_msix = port->shared_memory && !q->kvm;
     add(argv, "-device", CARD ",mac=%s,host_mtu=%u%s", q->mac, q->mtu, no_msix ? ",vectors=0" : "");
+}
+
+bool sm_qemu_port_connects(enum sm_qemu_port port)
+{
+    return ports[port].shared_memory;
 }
 
 char **sm_qemu_argv(const struct sm_qemu *q)

@@ -4,7 +4,8 @@
  * Pure.
  *
  * What QEMU reads comes as descriptors, since it sees no file of the caller's (guest_init.h, "bare"): the CA's certificate
- * SM_GUEST_CA_FD, the network's socket SM_GUEST_MORE_FD, kernel and initrd SM_GUEST_FILES_FD and the next.
+ * SM_GUEST_CA_FD, the network's socket SM_GUEST_MORE_FD, kernel, initrd and the socket to connect to SM_GUEST_FILES_FD and
+ * the next.
  *
  * The guest finds: a virtio network card with the workspace's MAC; a serial console (ttyS0), which is QEMU's stdin and
  * stdout; and, where TLS is intercepted, the workspace's CA certificate as fw_cfg file SM_QEMU_FW_CFG_CA.
@@ -23,9 +24,11 @@
 #define SM_QEMU_APPEND "console=ttyS0 panic=-1"
 
 /** How frames get from QEMU to the front. The names are those of ports.h. */
-enum sm_qemu_port { SM_QEMU_STREAM, SM_QEMU_PORTS };
+enum sm_qemu_port { SM_QEMU_STREAM, SM_QEMU_VHOST_USER, SM_QEMU_PORTS };
 const char *sm_qemu_port_name(enum sm_qemu_port port);
 bool sm_qemu_port_parse(const char *text, enum sm_qemu_port *ret) SM_WARN_UNUSED;
+/** sm_qemu_port_connects() - does QEMU connect to a socket (the file behind kernel and initrd), or has it one already? */
+bool sm_qemu_port_connects(enum sm_qemu_port port);
 
 struct sm_qemu {
     const char *program;

@@ -179,9 +179,10 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
             shown);
     }
 
-    if (o->is_vm && sm_vm_connect(o, vm, &error) < 0)
+    if (o->is_vm && sm_vm_connect(o, ws, vm, &error) < 0)
         return say(error);
     ground->vmm_argv = vm->argv;
+    ground->vmm_socket = vm->socket;
     ground->n_more = (int)vm->n_guest_fds;
     if (!(settings = sm_message_settings(o, &error)) || !(core_config = sm_message_core(o, ground, &error)) ||
         !(front_config = sm_message_front(o, &error)) ||
@@ -204,6 +205,11 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     const struct sm_policy_source policy = sm_reload_source(reload);
     struct sm_listen_spec listens;
     size_t n_listens = o->is_attach && sm_attach_listens(&o->attach, &listens) ? 1 : 0;
+    if (vm->socket) {
+        listens = (struct sm_listen_spec){
+            .kind = SM_LISTEN_UNIX, .single = true, .tag = SM_LISTEN_TAG_NET, .path = vm->socket};
+        n_listens = 1;
+    }
     g_autofree char *ca_path =
         sm_run_options_intercepts(o) ? g_strdup_printf("%s/%s/" SM_STATE_CA_CERT, ws->base, ws->name) : NULL;
     struct sm_attach_tell tell = {.o = o, .ca = ca_path};

@@ -76,12 +76,16 @@ int sm_vm_prepare(const struct sm_run_options *o, struct sm_vm *ret, GError **er
     return 0;
 }
 
-int sm_vm_connect(const struct sm_run_options *o, struct sm_vm *vm, GError **error)
+int sm_vm_connect(const struct sm_run_options *o, const struct sm_workspace *ws, struct sm_vm *vm, GError **error)
 {
     int pair[2];
 
     if (o->network != SM_NETWORK_USER)
         return 0;
+    if (sm_qemu_port_connects(o->vm.port)) {
+        vm->socket = g_build_filename(ws->base, ws->name, SM_STATE_VMM, NULL);
+        return 0;
+    }
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
         sm_error_set_errno(error, errno, "socket pair for the virtual machine's network");
         return -1;
@@ -103,4 +107,5 @@ void sm_vm_clear(struct sm_vm *vm)
     sm_vm_let_go(vm);
     g_clear_pointer(&vm->argv, g_strfreev);
     g_clear_pointer(&vm->program, g_free);
+    g_clear_pointer(&vm->socket, g_free);
 }

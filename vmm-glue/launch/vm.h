@@ -8,11 +8,13 @@
 
 #include "base/link.h"
 #include "launch/options.h"
+#include "launch/state.h"
 
 struct sm_vm {
     char **argv;   /* QEMU's */
     char *program; /* its real path */
     bool kvm;
+    char *socket;                     /* the path that QEMU connects to, or NULL */
     int front_fd;                     /* the front's end of the network; -1: there is none */
     int guest_fds[SM_GUEST_MORE_MAX]; /* what QEMU gets, from SM_GUEST_MORE_FD on */
     size_t n_guest_fds;
@@ -25,8 +27,9 @@ struct sm_vm {
 /** sm_vm_prepare() - look for QEMU and KVM, and make the command line: makes no process, no file and no socket. Returns 0, or the exit status
  * of `vm` (127: no QEMU) with error set. */
 int sm_vm_prepare(const struct sm_run_options *o, struct sm_vm *ret, GError **error);
-/** sm_vm_connect() - make the sockets that the command line speaks of. 0, or -1 with error set. */
-int sm_vm_connect(const struct sm_run_options *o, struct sm_vm *vm, GError **error);
+/** sm_vm_connect() - make the socket pairs that the command line speaks of, and name the socket in the workspace's folder that is to
+ * listen. 0, or -1 with error set. */
+int sm_vm_connect(const struct sm_run_options *o, const struct sm_workspace *ws, struct sm_vm *vm, GError **error);
 /** sm_vm_let_go() - close them: they are the children's now. */
 void sm_vm_let_go(struct sm_vm *vm);
 /** sm_vm_clear() - fit for sm_cleanup(); begin with SM_VM_INIT. */

@@ -439,7 +439,10 @@ static int watch(pid_t init, int reasons, int signals)
 static int open_files(const struct sm_guest_config *c, GError **error)
 {
     for (int i = 0; c->files[i]; i++) {
-        int fd = open(c->files[i], O_RDONLY | O_CLOEXEC | O_NOCTTY);
+        struct stat st;
+        /* A socket is no file to open: this is a name for it that connect(2) takes. */
+        bool is_socket = stat(c->files[i], &st) == 0 && S_ISSOCK(st.st_mode);
+        int fd = open(c->files[i], (is_socket ? O_PATH : O_RDONLY) | O_CLOEXEC | O_NOCTTY);
         if (fd < 0 || dup3(fd, SM_GUEST_FILES_FD + i, O_CLOEXEC) < 0) {
             sm_error_set_errno(error, errno, "%s", c->files[i]);
             return -1;

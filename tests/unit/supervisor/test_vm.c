@@ -104,7 +104,7 @@ static void test_errors(void **state)
         {"--kernel K --memory -1", {"--memory"}},
         {"--kernel K --cpus 0", {"--cpus", "1 to 255"}},
         {"--kernel K --cpus 256", {"--cpus"}},
-        {"--kernel K --port tap", {"--port", "tap", "stream"}},
+        {"--kernel K --port tap", {"--port", "tap", "stream or vhost-user"}},
         {"--kernel K --port", {"--port", "lacks its value"}},
         {"--kernel K --rootfs /", {"--rootfs", "unknown flag", "slirp-med vm --help"}},
         {"--kernel K --ro", {"--ro", "unknown flag"}},
@@ -211,6 +211,31 @@ static void test_command_line_without(void **state)
     assert_true(has(argv, "-cpu", "host"));
     assert_true(has(argv, "-chardev", "stdio,id=console,signal=off,mux=on"));
     assert_true(has(argv, "-append", "console=ttyS0 panic=-1"));
+}
+
+/** The front reads the guest's memory, so it has to be shared; and QEMU 7.2 under TCG bears no MSI-X there. */
+static void test_command_line_vhost_user(void **state)
+{
+    struct sm_qemu q = plain();
+    q.port = SM_QEMU_VHOST_USER;
+    for (int kvm = 0; kvm < 2; kvm++) {
+        q.kvm = kvm;
+        g_auto(GStrv) argv = sm_qemu_argv(&q);
+        g_autofree char *text = g_strjoinv(" ", argv);
+        assert_true(has(argv, "-chardev", "socket,id=net0-socket,path=/proc/self/fd/14"));
+        assert_true(has(argv, "-netdev", "vhost-user,id=net0,chardev=net0-socket"));
+        assert_true(has(argv, "-object", "memory-backend-memfd,id=memory0,size=256M,share=on"));
+        assert_non_null(strstr(text, ",memory-backend=memory0 "));
+        assert_int_equal(strstr(text, ",vectors=0") != NULL, !kvm);
+        assert_null(strstr(text, "addr.type"));
+    }
+    q.initrd = false;
+    g_auto(GStrv) without = sm_qemu_argv(&q);
+    assert_true(has(without, "-chardev", "socket,id=net0-socket,path=/proc/self/fd/13"));
+    q.network = false;
+    g_auto(GStrv) argv = sm_qemu_argv(&q);
+    g_autofree char *text = g_strjoinv(" ", argv);
+    assert_null(strstr(text, "memory0"));
 }
 
 /** What is shown is what a shell would run. */
@@ -362,6 +387,7 @@ int main(void)
         cmocka_unit_test(test_run_does_not_know_them),
         cmocka_unit_test(test_command_line),
         cmocka_unit_test(test_command_line_without),
+        cmocka_unit_test(test_command_line_vhost_user),
         cmocka_unit_test(test_shown),
         cmocka_unit_test(test_messages),
         cmocka_unit_test(test_no_qemu),
