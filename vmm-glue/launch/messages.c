@@ -206,7 +206,11 @@ char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace
     put(m, &ok, "ro", json_boolean(o->ro));
     if (o->rootfs)
         put(m, &ok, "rootfs", json_string(o->rootfs));
-    put(m, &ok, "binds", strings(o->binds));
+    json_t *binds = strings(o->binds);
+    /* A VMM from elsewhere: what lies below /usr is in its view anyway. */
+    if (o->is_vm && binds && !g_str_has_prefix(g->vmm_program, "/usr/"))
+        ok = json_array_append_new(binds, json_string(g->vmm_program)) == 0 && ok;
+    put(m, &ok, "binds", binds);
     return finish(m, ok, "command", error);
 }
 

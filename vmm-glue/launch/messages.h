@@ -30,6 +30,7 @@ struct sm_launch_ground {
     pid_t supervisor;
     const char *cwd;
     char *const *vmm_argv;    /* of a virtual machine: QEMU's whole command line, */
+    const char *vmm_program;  /* its own, */
     const char *vmm_socket;   /* the socket that it connects to, or NULL, */
     int n_more;               /* and its descriptors from SM_GUEST_MORE_FD on */
     const char *default_base; /* where other workspaces may be when --state-dir is given; NULL: nowhere */

@@ -146,7 +146,6 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     sm_autofd audit_fd = -1;
     sm_autofd counters_fd = -1;
     bool networked = o->network == SM_NETWORK_USER;
-    int given_port = o->is_attach ? o->attach.fd : vm->front_fd;
 
     if (networked) {
         audit_fd = sm_audit_open(ws->dirfd, &ground->seq_floor, &error);
@@ -181,7 +180,9 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
 
     if (o->is_vm && sm_vm_connect(o, ws, vm, &error) < 0)
         return say(error);
+    int given_port = o->is_attach ? o->attach.fd : vm->front_fd;
     ground->vmm_argv = vm->argv;
+    ground->vmm_program = vm->program;
     ground->vmm_socket = vm->socket;
     ground->n_more = (int)vm->n_guest_fds;
     if (!(settings = sm_message_settings(o, &error)) || !(core_config = sm_message_core(o, ground, &error)) ||

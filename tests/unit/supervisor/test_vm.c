@@ -260,6 +260,7 @@ static void test_messages(void **state)
                                       .cwd = "/somewhere",
                                       .hidden = none,
                                       .vmm_argv = command,
+                                      .vmm_program = "/opt/q",
                                       .n_more = 1,
                                       .nofile = -1,
                                       .core = -1};
@@ -282,6 +283,8 @@ static void test_messages(void **state)
     assert_string_equal(c->cwd, "/");
     assert_string_equal(c->argv[1], "-S");
     assert_string_equal(c->state_dir, "/state");
+    assert_int_equal(c->n_binds, 1);
+    assert_string_equal(c->binds[0].src, "/opt/q"); /* /usr is in the view anyway */
     sm_guest_config_free(c);
 
     g_autofree char *front = sm_message_front(&o, &error);
