@@ -665,14 +665,14 @@ static bool on_turn_end(void *data)
     if (sm_channel_congested(front->channel))
         front->reading = false; /* until on_channel_drained */
     watch_port(front);
-    bool more = sm_front_vsock_turn(front);
+    sm_front_vsock_turn(front);
     free_dead_flows(front);
     int ms = slirp_flow_timeout(front->slirp);
     if (ms >= 0)
         sm_loop_arm(front->loop, &front->stack_timer, sm_loop_now(front->loop) + (int64_t)ms * 1000);
     else
         sm_loop_disarm(front->loop, &front->stack_timer);
-    return more || front->ready.length > 0;
+    return front->ready.length > 0;
 }
 
 /* ---- life ---- */

@@ -171,8 +171,8 @@ void sm_front_vsock_message(struct sm_front_flow *flow, const struct sm_flow_msg
 void sm_front_vsock_run(struct sm_front_flow *flow);
 void sm_front_vsock_free_flow(struct sm_front_flow *flow);
 bool sm_front_vsock_undelivered(const struct sm_front_flow *flow);
-/** The end of a turn: what is wanted of the port, and whether it has another guest. True when there may be more to read at once. */
-bool sm_front_vsock_turn(struct sm_front *front);
+/** The end of a turn: what is wanted of the port, and whether it has another guest. */
+void sm_front_vsock_turn(struct sm_front *front);
 void sm_front_vsock_free(struct sm_front *front);
 
 #endif

@@ -182,16 +182,10 @@ static const struct sm_port_kind *find_kind(const struct process *p, const char 
     return NULL;
 }
 
-/** A port of a kind over one of our descriptors; the VMM may also connect later, and then there is none yet. */
-static struct sm_port *new_port(const struct process *p, const char *name, int fd, unsigned mtu,
-                                struct sm_sandbox_spec *spec, GError **error)
+/** A port over one of our descriptors; the VMM may also connect later, and then there is none yet. */
+static struct sm_port *new_port(const struct sm_port_kind *kind, int fd, unsigned mtu, struct sm_sandbox_spec *spec,
+                                GError **error)
 {
-    const struct sm_port_kind *kind = find_kind(p, name);
-
-    if (!kind) {
-        sm_error_set(error, SM_ERROR_INVALID, "front configuration: port: there is no kind '%s'", name);
-        return NULL;
-    }
     spec->guest_memory |= kind->guest_memory;
     bool later = kind->later && fcntl(fd, F_GETFD) < 0;
     if (!later && sm_fd_set_nonblock(fd) < 0) {
@@ -199,6 +193,30 @@ static struct sm_port *new_port(const struct process *p, const char *name, int f
         return NULL;
     }
     return kind->new (later ? -1 : fd, mtu, error);
+}
+
+static struct sm_port *new_net(const struct process *p, const struct sm_nat_config *c, struct sm_sandbox_spec *spec,
+                               GError **error)
+{
+    const struct sm_port_kind *kind = find_kind(p, c->port);
+
+    if (!kind || kind->vsock) {
+        sm_error_set(error, SM_ERROR_INVALID, "front configuration: port: there is no kind '%s'", c->port);
+        return NULL;
+    }
+    return new_port(kind, SM_ROLE_FD, c->link.mtu, spec, error);
+}
+
+static struct sm_port *new_vsock(const struct process *p, const struct sm_nat_config *c, struct sm_sandbox_spec *spec,
+                                 GError **error)
+{
+    const struct sm_port_kind *kind = find_kind(p, c->vsock_port);
+
+    if (!kind || !kind->vsock) {
+        sm_error_set(error, SM_ERROR_INVALID, "front configuration: vsock: there is no kind '%s'", c->vsock_port);
+        return NULL;
+    }
+    return new_port(kind, SM_VSOCK_FD, c->vsock_cid, spec, error);
 }
 
 static bool start(struct process *p, struct sm_sandbox_spec *spec, GError **error)
@@ -225,12 +243,11 @@ static bool start(struct process *p, struct sm_sandbox_spec *spec, GError **erro
     for (size_t i = 0; i < DEVICES; i++)
         p->devices[i] = (struct device){.p = p, .name = (enum device_name)i};
     struct device *net = &p->devices[DEVICE_NET], *vsock = &p->devices[DEVICE_VSOCK];
-    net->port = new_port(p, cfg.net.port, SM_ROLE_FD, cfg.net.link.mtu, spec, error);
+    net->port = new_net(p, &cfg.net, spec, error);
     if (!net->port)
         return false;
     if (cfg.net.vsock_port[0]) {
-        /* What is read at once is a link's frame to the kind: as long as the longest packet. */
-        vsock->port = new_port(p, cfg.net.vsock_port, SM_VSOCK_FD, SM_VSOCK_PACKET_MAX - SM_ETH_HLEN, spec, error);
+        vsock->port = new_vsock(p, &cfg.net, spec, error);
         if (!vsock->port)
             return false;
     }

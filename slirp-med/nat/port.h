@@ -132,12 +132,11 @@ struct sm_port {
     bool
         pending; /* the implementation holds the rest of a frame that it took: write() is to be called, be it with none */
 
-    uint32_t
-        guest_cid; /* of a port whose frames are vsock packets: for the device's configuration; set before sm_port_start() */
-
     uint64_t rx_frames, tx_frames;
     uint64_t tx_dropped; /* the queue was full, the port refused this frame, or there was no guest */
     uint64_t connections;
+    uint64_t
+        epochs; /* counted up by a kind whose guest's driver can begin anew while the VMM stays: who keeps state forgets it */
 };
 
 /** A kind of port: a row of the table that the program gives to sm_nat_main(). */
@@ -145,6 +144,7 @@ struct sm_port_kind {
     const char *name; /* in the front's configuration */
     /** fd is taken; -1 (only where `later`): it will be connected. NULL with error set, and fd closed. */
     struct sm_port *(*new)(int fd, unsigned mtu, GError **error);
+    bool vsock;        /* its frames are vsock packets, and what new() takes for mtu is the guest's CID */
     bool later;        /* may be started without a descriptor: ops->connect is there */
     bool guest_memory; /* maps memory of the VMM's: the sandbox has to let it */
 };

@@ -34,9 +34,8 @@ struct sm_front_vsock {
     struct sm_front *front;
     struct sm_port *port;
     struct sm_vsock *engine;
-    bool more;      /* the last read filled its batch: there may be packets that no readiness tells of */
     bool connected; /* as it was when we looked last */
-    uint64_t connections;
+    uint64_t connections, epochs;
     uint8_t *buf;
     struct sm_frame frames[BATCH];
 };
@@ -284,8 +283,9 @@ void sm_front_vsock_free_flow(struct sm_front_flow *flow)
 /* Has the guest's side been another one in the meantime? */
 static void look_who_is_there(struct sm_front_vsock *v)
 {
-    if (v->connected == v->port->connected && v->connections == v->port->connections)
+    if (v->connected == v->port->connected && v->connections == v->port->connections && v->epochs == v->port->epochs)
         return;
+    v->epochs = v->port->epochs;
     v->connected = v->port->connected;
     v->connections = v->port->connections;
     sm_vsock_reset(v->engine);
@@ -303,7 +303,6 @@ static void read_packets(struct sm_front_vsock *v)
     if (!may_read(v))
         return;
     int n = sm_port_read(v->port, v->frames, BATCH);
-    v->more = n == BATCH;
     if (n < 0) {
         sm_front_fail(front, "the guest's vsock device is gone");
         return;
@@ -330,19 +329,16 @@ static void on_port(void *data, unsigned ready)
         read_packets(v);
 }
 
-bool sm_front_vsock_turn(struct sm_front *front)
+void sm_front_vsock_turn(struct sm_front *front)
 {
     struct sm_front_vsock *v = front->vsock;
 
     if (!v || front->dead)
-        return false;
+        return;
     look_who_is_there(v);
-    if (v->more)
-        read_packets(v);
     unsigned want = (may_read(v) ? SM_PORT_READABLE : 0u) | (sm_port_waiting(v->port) ? SM_PORT_WRITABLE : 0u);
     if (sm_port_want(v->port, want) < 0)
         sm_front_fail(front, "the guest's vsock device cannot be watched");
-    return v->more && may_read(v);
 }
 
 void sm_front_add_vsock(struct sm_front *front, struct sm_port *port, uint32_t guest_cid)
@@ -351,18 +347,18 @@ void sm_front_add_vsock(struct sm_front *front, struct sm_port *port, uint32_t g
     size_t cap = SM_VSOCK_PACKET_MAX + 1;
 
     g_assert(!front->vsock && port->max_frame <= SM_VSOCK_PACKET_MAX);
-    port->guest_cid = guest_cid;
     v->front = front;
     v->port = port;
     v->connected = port->connected;
     v->connections = port->connections;
+    v->epochs = port->epochs;
     v->engine = sm_vsock_new(guest_cid, &engine_ops, v);
     v->buf = g_malloc(cap * BATCH);
     for (size_t i = 0; i < BATCH; i++)
         v->frames[i] = (struct sm_frame){.data = v->buf + i * cap, .cap = cap};
     front->vsock = v;
     sm_port_start(port, front->loop, on_port, v);
-    (void)sm_front_vsock_turn(front);
+    sm_front_vsock_turn(front);
 }
 
 void sm_front_vsock_stats(const struct sm_front *front, struct sm_vsock_stats *ret)

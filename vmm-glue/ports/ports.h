@@ -8,6 +8,7 @@
  *   stream   SOCK_STREAM, QEMU's -netdev stream or socket   4-byte big-endian length, then the frame  yes
  *   dgram    SOCK_DGRAM, connected, QEMU's -netdev dgram    one a datagram                            yes
  *   vhost-user  the connection of a vhost-user front-end    virtio-net rings in shared memory         yes
+ *   vhost-user-vsock  the same, for a vsock device          vsock packets in the same manner          yes
  */
 #ifndef SM_PORTS_PORTS_H
 #define SM_PORTS_PORTS_H

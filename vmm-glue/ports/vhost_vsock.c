@@ -41,8 +41,10 @@ static void changed(struct sm_vhost *v)
 {
     struct sm_vhost_port *p = sm_vhost_port_around(v);
 
-    if (!sm_vhost_port_running(p))
+    if (!sm_vhost_port_running(p)) {
         of(p)->done = 0;
+        p->port.epochs++; /* whoever drives it next knows of no stream */
+    }
     sm_vhost_port_changed(v);
 }
 

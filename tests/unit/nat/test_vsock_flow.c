@@ -429,6 +429,14 @@ static void test_vmm_comes_again(void **state)
     say_bytes(v, 5000, "old", 3);
     (void)expect(v, 5000, VS_RST);
     assert_int_equal(h_stats(v->h).vsock_now, 0);
+    /* The guest begins anew while the VMM stays. */
+    up = open_stream(v, 5000, &one);
+    v->port->epochs++;
+    h_turn(v->h, 0);
+    gone_expect(v->h, one, SM_WHY_GUEST_RST);
+    assert_int_equal(upstream_end(v->h, up), 0);
+    (void)close(up);
+    (void)open_stream(v, 5000, &one);
 }
 
 /* The workspace ends: what the guest sent before is delivered. */
