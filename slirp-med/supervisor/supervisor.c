@@ -236,7 +236,8 @@ static int start_front(struct sm_supervisor *s, int port_fd, GError **error)
 {
     struct child *front = &s->children[SM_CHILD_FRONT];
 
-    int r = spawn_child(front, (struct more_fds){{front->channel, port_fd, -1, -1, -1, -1, -1}}, error);
+    int vsock_fd = s->spec.vsock_given ? s->spec.vsock_fd : -1;
+    int r = spawn_child(front, (struct more_fds){{front->channel, port_fd, vsock_fd, -1, -1, -1, -1}}, error);
     /* From here the front alone holds the guest's network, and the two ends of the channel are the children's alone. */
     sm_fd_close(&s->tap);
     sm_fd_close(&front->channel);
@@ -251,6 +252,16 @@ static void tell_ports(const struct sm_supervisor *s)
     for (size_t i = 0; i < s->spec.n_publishes; i++)
         if (s->spec.publishes[i].host.port == 0)
             fprintf(stderr, "slirp-med: published %s\n", sm_publish_format(sm_publishes_get(s->publishes, i), text));
+}
+
+/** What does not reach it is closed: the guest sees the end of its connection. */
+static void give_core(struct sm_supervisor *s, enum sm_link_verb verb, const char *text, int fd)
+{
+    const struct child *core = &s->children[SM_CHILD_CORE];
+
+    if (core->state != SM_CHILD_SERVING || sm_link_send(core->link, verb, text, fd) < 0)
+        sm_log_warning("the core does not take a %s connection: %s", sm_link_verb_name(verb),
+                       core->state == SM_CHILD_SERVING ? strerror(errno) : sm_child_state_name(core->state));
 }
 
 static void go_when_ready(struct sm_supervisor *s)
@@ -275,6 +286,8 @@ static void go_when_ready(struct sm_supervisor *s)
     s->phase = PHASE_RUNNING;
     s->went = true;
     sm_loop_disarm(s->loop, &s->deadline);
+    if (s->spec.serial_given)
+        give_core(s, SM_LINK_SERIAL, NULL, s->spec.serial_fd);
     if (s->listens)
         sm_listens_start(s->listens);
     if (s->spec.on_running)
@@ -287,13 +300,15 @@ static void on_vmm(void *data, const char *tag, int connection)
     struct sm_supervisor *s = data;
     sm_autofd fd = connection;
 
-    if (strcmp(tag, SM_LISTEN_TAG_NET) != 0)
-        return;
-    if (sm_supervisor_connect(s, tag, fd) < 0) {
+    if (g_str_has_prefix(tag, SM_LISTEN_TAG_HYBRID)) {
+        give_core(s, SM_LINK_VSOCK, tag + strlen(SM_LISTEN_TAG_HYBRID), fd);
+    } else if (strcmp(tag, SM_LISTEN_TAG_SERIAL) == 0) {
+        give_core(s, SM_LINK_SERIAL, NULL, fd);
+    } else if (sm_supervisor_connect(s, tag, fd) < 0) {
         sm_log_warning("the front does not take a VMM's connection: %s", strerror(errno));
         sm_listens_gone(s->listens, tag);
     } else {
-        sm_log_info("a VMM has connected");
+        sm_log_info("a VMM has connected (%s)", tag);
     }
 }
 
@@ -762,11 +777,14 @@ static void break_off(struct child *c, const char *fmt, ...)
     begin_stop(s);
 }
 
-static void on_vmm_gone(struct sm_supervisor *s)
+static void on_vmm_gone(struct sm_supervisor *s, const char *what)
 {
-    sm_log_info("the VMM has gone");
-    if (s->listens) {
-        sm_listens_gone(s->listens, SM_LISTEN_TAG_NET);
+    sm_log_info("the VMM has gone (%s)", what);
+    if (strcmp(what, SM_LISTEN_TAG_VSOCK) == 0) { /* the workspace stands and falls with the network card alone */
+        if (s->listens)
+            sm_listens_gone(s->listens, what);
+    } else if (s->listens && s->spec.port_source == SM_PORT_LATER) {
+        sm_listens_gone(s->listens, what);
     } else if (s->spec.port_source == SM_PORT_GIVEN && !s->spec.children[SM_CHILD_GUEST].used) {
         if (s->phase == PHASE_RUNNING)
             s->vmm_left = true;
@@ -855,11 +873,11 @@ static void handle(struct child *c, enum sm_request_op op, struct sm_link_msg *m
         return;
     }
     case SM_REQUEST_PORT:
-        if (strcmp(msg->text, SM_LISTEN_TAG_NET) != 0) {
+        if (strcmp(msg->text, SM_LISTEN_TAG_NET) != 0 && strcmp(msg->text, SM_LISTEN_TAG_VSOCK) != 0) {
             break_off(c, "PORT of something that there is not");
             return;
         }
-        on_vmm_gone(s);
+        on_vmm_gone(s, msg->text);
         return;
     case SM_REQUEST_STATUS:
         c->asked--;

@@ -74,8 +74,14 @@ struct sm_policy_source {
     void *data;
 };
 
-/** The tag of the row of `listens` whose connections are the front's. */
+/** Tags of rows of `listens`: whose connections carry the frames of the front; */
 #define SM_LISTEN_TAG_NET "net"
+/** ... of its vsock device. */
+#define SM_LISTEN_TAG_VSOCK "vsock"
+/** Behind it stands a decimal vsock port: each connection is one of the guest's to that port, and the core's. */
+#define SM_LISTEN_TAG_HYBRID "vsock:"
+/** The host's side of the guest's virtio-serial port: the core's. */
+#define SM_LISTEN_TAG_SERIAL "serial"
 
 struct sm_supervisor_spec {
     const char *exe; /* SM_SPAWN_SELF */
@@ -93,6 +99,8 @@ struct sm_supervisor_spec {
     size_t n_guest_more;
     const struct sm_listen_spec *listens; /* sockets that VMMs come to; borrowed */
     size_t n_listens;
+    bool vsock_given, serial_given; /* vsock_fd: the front's 7; serial_fd: goes to the core; both stay the caller's */
+    int vsock_fd, serial_fd;
     void (*on_running)(void *data);  /* all are ready, and the sockets let in; may be NULL */
     void (*on_stopping)(void *data); /* after on_running: the end has begun; may be NULL */
     void *on_data;

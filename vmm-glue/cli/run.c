@@ -156,5 +156,9 @@ int sm_cli_run(int argc, char **argv)
         return print_command(&o);
     for (guint i = 0; i < o.warnings->len; i++)
         fprintf(stderr, "slirp-med: warning: %s\n", (const char *)g_ptr_array_index(o.warnings, i));
+    if (!sm_vsock_resolve(&o.vsock, &error)) {
+        fprintf(stderr, "slirp-med: %s\n", error->message);
+        return SM_SUPERVISOR_FAILED;
+    }
     return sm_launch_run(&o);
 }

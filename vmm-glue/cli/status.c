@@ -78,6 +78,16 @@ static void decode_reports(json_t *status)
     }
 }
 
+/** Said by the core alone, and asked for by launchers: also at the top. */
+static void lift_mediation(json_t *status)
+{
+    const json_t *core = json_object_get(json_object_get(status, "reports"), "core");
+    json_t *ready = json_object_get(core, "mediationReady");
+
+    if (ready)
+        (void)json_object_set(status, "mediationReady", ready);
+}
+
 /** What a stopped workspace has counted; one that runs says so itself, in the core's report. */
 static void add_counters(const struct sm_workspace *ws, json_t *settings)
 {
@@ -143,6 +153,10 @@ static void print_status(const json_t *status)
     print_object("network", json_object_get(status, "network"));
     print_object("port", json_object_get(status, "port"));
     print_object("vm", json_object_get(status, "vm"));
+    if (json_object_get(status, "mediationReady"))
+        printf("%-10s%s\n", "mediation",
+               json_is_true(json_object_get(status, "mediationReady")) ? "ready" : "not ready");
+    print_object("vsock", json_object_get(status, "vsock"));
     print_object("caps", json_object_get(status, "caps"));
     print_object("counters", json_object_get(status, "counters"));
     print_object("pids", json_object_get(status, "pids"));
@@ -180,6 +194,7 @@ int sm_cli_status(int argc, char **argv)
     if (!status)
         return sm_cli_fail(error, 1);
     decode_reports(status);
+    lift_mediation(status);
     if (given.json) {
         char *text = json_dumps(status, JSON_INDENT(2) | JSON_ENSURE_ASCII);
         puts(text ? text : "{}");

@@ -132,6 +132,8 @@ char *sm_message_core(const struct sm_run_options *o, const struct sm_launch_gro
     put(m, &ok, "network", network);
     put(m, &ok, "audit", audit);
     put(m, &ok, "caps", core_caps(o, &g->counters));
+    if (sm_vsock_given(&o->vsock))
+        put(m, &ok, "vsock", sm_vsock_core_message(&o->vsock));
     return finish(m, ok, "core", error);
 }
 
@@ -153,6 +155,9 @@ char *sm_message_front(const struct sm_run_options *o, GError **error)
         json_string(o->is_vm       ? sm_qemu_port_name(o->vm.port)
                     : o->is_attach ? sm_attach_kind_name(o->attach.kind)
                                    : "tap-vnet"));
+    if (o->vsock.device)
+        put(m, &ok, "vsock",
+            json_pack("{s:s, s:I}", "port", "vhost-user-vsock", "cid", (json_int_t)sm_vsock_cid(&o->vsock)));
     return finish(m, ok, "front", error);
 }
 
@@ -235,6 +240,8 @@ json_t *sm_message_facts(const struct sm_run_options *o)
     put(facts, &ok, "network", network);
     if (o->is_attach)
         put(facts, &ok, "port", sm_attach_facts(&o->attach));
+    if (sm_vsock_given(&o->vsock))
+        put(facts, &ok, "vsock", sm_vsock_facts(&o->vsock));
     if (o->is_vm)
         put(facts, &ok, "vm",
             json_pack("{s:s, s:s, s:s, s:s*, s:I, s:i}", "vmm", "qemu", "port", sm_qemu_port_name(o->vm.port), "kernel",

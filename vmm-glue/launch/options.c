@@ -64,8 +64,9 @@ static bool belongs(const struct flag *flag, enum sm_command command)
     static const char *const of_run[] = {"ro", "rootfs", NULL};
     static const char *const of_vm[] = {"kernel", "initrd", "append",        "memory", "cpus",
                                         "port",   "qemu",   "print-command", NULL};
-    static const char *const of_attach[] = {"stream", "vhost-user", "dgram",    "fd",         "fd-kind",
-                                            "client", "mac",        "ready-fd", "print-args", NULL};
+    static const char *const of_attach[] = {"stream",    "vhost-user", "dgram",    "fd",         "fd-kind",
+                                            "client",    "mac",        "ready-fd", "print-args", "vhost-user-vsock",
+                                            "guest-cid", "serial",     NULL};
     static const char *const of_run_and_vm[] = {"bind", "network", "datapath", NULL};
 
     if (g_strv_contains(of_run, flag->name))
@@ -523,6 +524,41 @@ static bool take_mac(struct parse *p, const struct flag *f, const char *v, GErro
     return true;
 }
 
+static bool take_mediation(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return sm_vsock_take_target(&p->o.vsock, v, true, error) || prefix(f, v, error);
+}
+
+static bool take_mediation_optional(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return sm_vsock_take_target(&p->o.vsock, v, false, error) || prefix(f, v, error);
+}
+
+static bool take_vsock(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return sm_vsock_take_path(v, &p->o.vsock.hybrid, error) || prefix(f, v, error);
+}
+
+static bool take_vsock_ca_port(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return sm_vsock_take_ca_port(&p->o.vsock, v, error) || prefix(f, v, error);
+}
+
+static bool take_vhost_user_vsock(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return sm_vsock_take_path(v, &p->o.vsock.device, error) || prefix(f, v, error);
+}
+
+static bool take_guest_cid(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return sm_vsock_take_cid(&p->o.vsock, v, error) || prefix(f, v, error);
+}
+
+static bool take_serial(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return sm_vsock_take_path(v, &p->o.vsock.serial, error) || prefix(f, v, error);
+}
+
 static const struct flag flags[] = {
     {"stream", "PATH", false, take_stream,
      "the VMM comes to the unix socket PATH, or to tcp:127.0.0.1:PORT, and speaks as QEMU's -netdev stream does"},
@@ -601,8 +637,22 @@ static const struct flag flags[] = {
     {"dry-run", NULL, false, take_dry_run,
      "start nothing and make nothing: print what would be judged how, and what would be swapped where"},
     {"json", NULL, false, take_json, "print what is printed (a dry run; a VMM's arguments) as JSON"},
-    {"mediation", "SPEC", true, NULL, NULL},
-    {"mediation-optional", NULL, false, NULL, NULL},
+    {"mediation", "PORT=HOST:PORT", true, take_mediation,
+     "the guest's vsock port PORT leads to the TCP target HOST:PORT, outside of egress policy; the start fails when it "
+     "does not "
+     "answer; repeatable"},
+    {"mediation-optional", "PORT=HOST:PORT", true, take_mediation_optional, "the same, but it may be down; repeatable"},
+    {"vsock", "PATH", false, take_vsock,
+     "unix sockets PATH_PORT stand for the host's vsock ports, as Firecracker's and cloud-hypervisor's guests meet "
+     "them"},
+    {"vsock-ca-port", "PORT", false, take_vsock_ca_port,
+     "the vsock port that gives the CA's certificate (default 1027)"},
+    {"vhost-user-vsock", "PATH", false, take_vhost_user_vsock,
+     "a vsock device for a VMM that comes to the unix socket PATH (QEMU's vhost-user-vsock-pci)"},
+    {"guest-cid", "CID", false, take_guest_cid, "the guest's CID on that device (default 3)"},
+    {"serial", "PATH", false, take_serial,
+     "the host's side of the guest's virtio-serial port is the unix socket PATH: the CA's certificate without any "
+     "vsock"},
     {"spec", "FILE", false, NULL, NULL},
     {"keep-ca", NULL, false, NULL, NULL},
 };
@@ -776,6 +826,8 @@ static bool check_whole(struct parse *p, GError **error)
         return false;
     }
     if (!sm_option_swaps(o, p->swap_file, p->cred_swaps, error))
+        return false;
+    if (!sm_vsock_check(&o->vsock, o->network == SM_NETWORK_ISOLATED, false, o->warnings, error))
         return false;
     if (o->is_attach) {
         if (o->argv) {
@@ -966,6 +1018,7 @@ void sm_run_options_clear(struct sm_run_options *o)
     g_clear_pointer(&o->vm.qemu, g_free);
     g_clear_pointer(&o->mac, g_free);
     sm_attach_clear(&o->attach);
+    sm_vsock_clear(&o->vsock);
     o->argv = NULL;
 }
 

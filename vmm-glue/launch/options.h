@@ -20,6 +20,7 @@
 #include "cred/swap.h"
 #include "launch/attach.h"
 #include "launch/qemu.h"
+#include "launch/vsock.h"
 #include "policy/decide.h"
 #include "policy/list.h"
 #include "supervisor/publish.h"
@@ -60,6 +61,7 @@ struct sm_run_options {
     bool is_attach; /* `attach`: the guest is a VMM that somebody else starts */
     struct sm_vm_options vm;
     struct sm_attach_options attach;
+    struct sm_vsock_options vsock;
     char *mac;  /* of the guest's card; NULL: the default */
     char *name; /* generated when --name was absent */
     bool name_generated;

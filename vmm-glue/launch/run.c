@@ -204,13 +204,18 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     sm_cleanup(json_freep) json_t *facts = sm_message_facts(o);
     sm_cleanup(sm_reload_free) struct sm_reload *reload = sm_reload_new(o);
     const struct sm_policy_source policy = sm_reload_source(reload);
-    struct sm_listen_spec listens;
-    size_t n_listens = o->is_attach && sm_attach_listens(&o->attach, &listens) ? 1 : 0;
+    struct sm_listen_spec door;
+    bool later = o->is_attach && sm_attach_listens(&o->attach, &door);
     if (vm->socket) {
-        listens = (struct sm_listen_spec){
+        door = (struct sm_listen_spec){
             .kind = SM_LISTEN_UNIX, .single = true, .tag = SM_LISTEN_TAG_NET, .path = vm->socket};
-        n_listens = 1;
+        later = true;
     }
+    g_autoptr(GArray) listens = g_array_new(FALSE, FALSE, sizeof(struct sm_listen_spec));
+    g_autoptr(GPtrArray) listen_texts = g_ptr_array_new_with_free_func(g_free);
+    if (later)
+        g_array_append_val(listens, door);
+    sm_vsock_listens(&o->vsock, listens, listen_texts);
     g_autofree char *ca_path =
         sm_run_options_intercepts(o) ? g_strdup_printf("%s/%s/" SM_STATE_CA_CERT, ws->base, ws->name) : NULL;
     struct sm_attach_tell tell = {.o = o, .ca = ca_path};
@@ -234,12 +239,12 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
         .n_publishes = o->publishes->len,
         .policy = &policy,
         .facts = facts,
-        .port_source = n_listens > 0     ? SM_PORT_LATER
+        .port_source = later             ? SM_PORT_LATER
                        : given_port >= 0 ? SM_PORT_GIVEN
                                          : SM_PORT_OF_GUEST,
         .port_fd = given_port,
-        .listens = &listens,
-        .n_listens = n_listens,
+        .listens = (const struct sm_listen_spec *)(const void *)listens->data,
+        .n_listens = listens->len,
         .on_running = o->is_attach ? sm_attach_running : NULL,
         .on_stopping = o->is_attach ? sm_attach_stopping : NULL,
         .on_data = &tell,
