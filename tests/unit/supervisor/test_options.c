@@ -21,6 +21,7 @@
 #include "launch/dryrun.h"
 #include "launch/hidden.h"
 #include "launch/messages.h"
+#include "nat/config.h"
 #include "launch/options.h"
 #include "launch/reload.h"
 #include "launch/state.h"
@@ -221,7 +222,13 @@ static void test_refused(void **state)
         {"--no-such-thing y", {"--no-such-thing: unknown flag", "run --help"}, SM_ERROR_INVALID},
         {"-e y", {"-e: unknown flag"}, SM_ERROR_INVALID},
         {"--json y", {"--json: ", "--dry-run"}, SM_ERROR_INVALID},
-        {"--mediation 1:2:3 y", {"--mediation: not available in this version"}, SM_ERROR_INVALID},
+        {"--spec f y", {"--spec: not available in this version"}, SM_ERROR_INVALID},
+        {"--mediation 1:2:3 y", {"--mediation=1:2:3: ", "PORT=HOST:PORT"}, SM_ERROR_INVALID},
+        {"--mediation 1=[::1]:80 --mediation-optional 1=a:80 y",
+         {"--mediation-optional=1=a:80: ", "leads to [::1]:80 already"},
+         SM_ERROR_INVALID},
+        {"--guest-cid 3 y", {"--guest-cid: unknown flag"}, SM_ERROR_INVALID},
+        {"--network isolated --mediation 1=a:80 y", {"--network isolated: "}, SM_ERROR_INVALID},
         {"--publish 80 y", {"--publish=80: ", "HOST:HOSTPORT:GUESTPORT/tcp"}, SM_ERROR_INVALID},
         {"--publish 8080:80/udp y", {"--publish=8080:80/udp: only tcp"}, SM_ERROR_INVALID},
         {"--publish 8080:80 --publish 127.0.0.1:8080:81 y",
@@ -914,7 +921,7 @@ static void test_warnings_and_help(void **state)
     for (size_t i = 0; lines[i]; i++)
         assert_true(strlen(lines[i]) <= 100);
     assert_non_null(strstr(help, "--egress-passthrough ENTRY"));
-    assert_null(strstr(help, "--mediation")); /* what is not there is not promised */
+    assert_null(strstr(help, "--spec")); /* what is not there is not promised */
 }
 
 static void test_suggest(void **state)
@@ -1046,6 +1053,69 @@ static void test_messages(void **state)
     sm_run_options_clear(&o);
 }
 
+/* What the launcher writes of the vsock, the core and the front take. */
+static void test_vsock(void **state)
+{
+    struct sm_run_options o;
+    g_autoptr(GError) error = NULL;
+    g_auto(GStrv) argv = NULL;
+    struct sm_launch_ground ground = {.resolv_conf = ""};
+
+    good("--vsock v --vsock-ca-port 7 --mediation 5000=localhost:80 --mediation-optional 4294967294=[::1]:65535 "
+         "--mediation-optional 1=192.0.2.1:1 y",
+         &o, &argv);
+    assert_int_equal(o.warnings->len, 0);
+    assert_true(sm_vsock_resolve(&o.vsock, &error));
+    g_autofree char *core = sm_message_core(&o, &ground, &error);
+    struct sm_core_config *config = sm_core_config_load(core, strlen(core), &error);
+    if (!config)
+        fail_msg("%s", error->message);
+    assert_int_equal(config->ca_port, 7);
+    assert_int_equal(config->n_mediation, 3);
+    assert_int_equal(config->mediation[0].port, 5000);
+    assert_string_equal(config->mediation[0].text, "localhost:80");
+    assert_true(config->mediation[0].required);
+    assert_true(config->mediation[0].n_addrs >= 1);
+    assert_int_equal(config->mediation[0].addrs[0].port, 80);
+    assert_int_equal(config->mediation[1].port, 4294967294u);
+    assert_false(config->mediation[1].required);
+    assert_int_equal(config->mediation[1].addrs[0].addr.family, SM_FAMILY_V6);
+    assert_int_equal(config->mediation[1].addrs[0].port, 65535);
+    sm_core_config_free(config);
+
+    g_autofree char *settings = sm_message_settings(&o, NULL);
+    json_t *j = json_loads(settings, 0, NULL);
+    assert_int_equal(json_array_size(json_object_get(json_object_get(j, "vsock"), "mediation")), 3);
+    json_decref(j);
+    g_autoptr(GArray) rows = g_array_new(FALSE, FALSE, sizeof(struct sm_listen_spec));
+    g_autoptr(GPtrArray) texts = g_ptr_array_new_with_free_func(g_free);
+    sm_vsock_listens(&o.vsock, rows, texts);
+    assert_int_equal(rows->len, 4);
+    const struct sm_listen_spec *row = &g_array_index(rows, struct sm_listen_spec, 1);
+    assert_true(g_str_has_suffix(row->path, "/v_5000"));
+    assert_string_equal(row->tag, "vsock:5000");
+    assert_false(row->single);
+    sm_run_options_clear(&o);
+
+    /* A device of ours, and a serial port, for a VMM that somebody else starts. */
+    static char attach[] = "attach", stream[] = "--stream=/n", device[] = "--vhost-user-vsock=/v",
+                cid[] = "--guest-cid=9", serial[] = "--serial=/s";
+    char *attach_argv[] = {attach, stream, device, cid, serial, NULL};
+    assert_int_equal(sm_run_options_parse(5, attach_argv, &o, &error), 0);
+    g_autofree char *front = sm_message_front(&o, &error);
+    struct sm_nat_config nat;
+    assert_true(sm_nat_config_parse(front, strlen(front), &nat, &error));
+    assert_string_equal(nat.vsock_port, "vhost-user-vsock");
+    assert_int_equal(nat.vsock_cid, 9);
+    g_array_set_size(rows, 0);
+    sm_vsock_listens(&o.vsock, rows, texts);
+    assert_int_equal(rows->len, 2);
+    row = &g_array_index(rows, struct sm_listen_spec, 0);
+    assert_string_equal(row->tag, "vsock");
+    assert_true(row->single);
+    sm_run_options_clear(&o);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1058,6 +1128,7 @@ int main(void)
         cmocka_unit_test(test_messages),       cmocka_unit_test(test_swaps),
         cmocka_unit_test(test_swaps_vault),    cmocka_unit_test(test_swaps_refused),
         cmocka_unit_test(test_dry_run),        cmocka_unit_test(test_hidden),
+        cmocka_unit_test(test_vsock),
     };
     g_strlcpy(dir, "/tmp/sm-test-options-XXXXXX", sizeof(dir));
     if (!mkdtemp(dir))
