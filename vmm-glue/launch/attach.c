@@ -16,6 +16,7 @@
 #include "launch/notify.h"
 #include "launch/options.h"
 #include "launch/qemu.h"
+#include "nat/vsock.h"
 #include "ports/tap.h"
 #include "supervisor/supervisor.h"
 
@@ -268,6 +269,27 @@ static char *qemu_value(const char *text)
     return g_strjoinv(",,", parts);
 }
 
+/** The certificate's and the mediation channel's ways into QEMU's guest. */
+static void add_devices(const struct sm_vsock_options *v, json_t *args)
+{
+    if (v->device) {
+        g_autofree char *path = qemu_value(v->device);
+        add(args, "-chardev");
+        add(args, "socket,id=vsock0,path=%s", path);
+        add(args, "-device");
+        add(args, "vhost-user-vsock-pci,chardev=vsock0");
+    }
+    if (v->serial) {
+        g_autofree char *path = qemu_value(v->serial);
+        add(args, "-chardev");
+        add(args, "socket,id=serial0,path=%s", path);
+        add(args, "-device");
+        add(args, "virtio-serial-pci");
+        add(args, "-device");
+        add(args, "virtserialport,chardev=serial0,name=" SM_VSOCK_SERIAL_NAME);
+    }
+}
+
 static json_t *qemu_args(const struct sm_run_options *o)
 {
     const struct sm_attach_options *a = &o->attach;
@@ -281,13 +303,15 @@ static json_t *qemu_args(const struct sm_run_options *o)
         json_decref(args);
         return json_null();
     }
-    if (a->kind == SM_KIND_VHOST_USER) {
+    if (a->kind == SM_KIND_VHOST_USER || o->vsock.device) {
         add(args, "-m");
         add(args, EXAMPLE_MEMORY);
         add(args, "-object");
         add(args, "memory-backend-memfd,id=mem0,size=" EXAMPLE_MEMORY ",share=on");
         add(args, "-machine");
         add(args, "memory-backend=mem0");
+    }
+    if (a->kind == SM_KIND_VHOST_USER) {
         add(args, "-chardev");
         if (a->way == SM_ATTACH_FD)
             add(args, "socket,id=chr0,fd=FD");
@@ -309,6 +333,7 @@ static json_t *qemu_args(const struct sm_run_options *o)
             sm_addr_format(&a->endpoint.addr, ip), (unsigned)a->endpoint.port);
     add(args, "-device");
     add(args, "virtio-net-pci,netdev=net0,mac=%s", sm_run_options_mac(o));
+    add_devices(&o->vsock, args);
     return args;
 }
 
@@ -327,6 +352,10 @@ static json_t *cloud_hypervisor_args(const struct sm_run_options *o)
     add(args, "--net");
     add(args, "vhost_user=true,socket=%s%s,mac=%s", a->path, a->client ? ",vhost_mode=server" : "",
         sm_run_options_mac(o));
+    if (o->vsock.hybrid && !strchr(o->vsock.hybrid, ',')) {
+        add(args, "--vsock");
+        add(args, "cid=%d,socket=%s", SM_VSOCK_CID_DEFAULT, o->vsock.hybrid);
+    }
     return args;
 }
 
@@ -335,7 +364,7 @@ static json_t *hints(const struct sm_run_options *o)
     const struct sm_attach_options *a = &o->attach;
     json_t *list = json_array();
 
-    if (a->kind == SM_KIND_VHOST_USER) {
+    if (a->kind == SM_KIND_VHOST_USER || o->vsock.device) {
         add(list, "put the guest's RAM in place of " EXAMPLE_MEMORY ", wherever it stands; it has to be shared");
         add(list,
             "QEMU 7.2 without KVM (TCG) crashes with vhost-user and MSI-X: add vectors=0 behind the device's mac");
@@ -346,6 +375,9 @@ static json_t *hints(const struct sm_run_options *o)
         add(list, "FD is the number that the other end of the connection has in the VMM");
     if (a->way == SM_ATTACH_STREAM && !a->path)
         add(list, "every user of this machine can connect to a TCP port: a path keeps others out");
+    if (o->vsock.hybrid)
+        add(list, "hybrid vsock: the VMM's own socket is %s (cloud-hypervisor: --vsock socket=, Firecracker: uds_path)",
+            o->vsock.hybrid);
     if (o->mtu != SM_OPTIONS_MTU_DEFAULT)
         add(list, "the guest learns the MTU of %u by DHCP", o->mtu);
     if (a->client)

@@ -23,6 +23,9 @@
 #include "core/config.h"
 #include "supervisor/listens.h"
 
+/** The name of the virtio-serial port, by which the guest finds it. */
+#define SM_VSOCK_SERIAL_NAME "org.slirp-med.0"
+
 struct sm_vsock_options {
     uint32_t ca_port;   /* 0: the default */
     uint32_t guest_cid; /* 0: the default */
