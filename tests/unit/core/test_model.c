@@ -25,15 +25,17 @@
 #include "base/link.h"
 #include "base/log.h"
 #include "core/limits.h"
+#include "core/vsock.h"
 
 #define STEPS 500
 #define IDS 24
 #define SESSIONS_MAX 12
 #define PEERS 16
 #define CLIENTS 6
+#define HYBRIDS 8
 
 struct flow {
-    bool udp, dns, open; /* open: the core owes us an answer, or has accepted */
+    bool udp, dns, vsock, open; /* open: the core owes us an answer, or has accepted */
     bool attached;
     int fd;
 };
@@ -49,6 +51,7 @@ struct world {
     struct flow flows[IDS]; /* by id modulo IDS */
     uint64_t ids[IDS];
     int peers[PEERS];
+    struct flow hybrids[HYBRIDS];
     unsigned n_accepted;
     int clients[CLIENTS];
     struct {
@@ -110,6 +113,11 @@ static bool off(const struct world *w)
     return strcmp(w->mode, "off") == 0;
 }
 
+static void no_start(struct sm_core *core, const GError *error)
+{
+    assert_null(error); /* no target is required */
+}
+
 static void make_core(struct world *w, const char *dir)
 {
     static const struct sm_channel_ops ops = {.message = message, .failed = failed, .drained = drained};
@@ -124,7 +132,13 @@ static void make_core(struct world *w, const char *dir)
     w->dead_port = bound(SOCK_STREAM, &w->closed_port);
     w->published = bound(SOCK_STREAM, &w->published_port);
     assert_int_equal(listen(w->published, 64), 0);
+    g_autofree char *vsock = g_strdup_printf(
+        "{\"ca_port\":1027,\"mediation\":[{\"port\":5000,\"target\":\"a:1\",\"required\":false,\"addrs\":[\"127.0.0.1:%"
+        "u\"]},"
+        "{\"port\":5001,\"target\":\"b:1\",\"required\":false,\"addrs\":[\"127.0.0.1:%u\",\"203.0.113.9:1\"]}]}",
+        w->tcp_port, w->closed_port);
     struct harness_options o = {.mode = w->mode,
+                                .vsock = vsock,
                                 .allow = "\"127.0.0.1\",\".listed.test\"",
                                 .deny = "\"denied.test\"",
                                 .dns_port = dns_port,
@@ -141,12 +155,15 @@ static void make_core(struct world *w, const char *dir)
         core->roots_asked = true;
         sm_pki_news(core, -1);
     }
+    sm_core_vsock_new(core, no_start);
     for (size_t i = 0; i < IDS; i++)
         w->flows[i].fd = -1;
     for (size_t i = 0; i < PEERS; i++)
         w->peers[i] = -1;
     for (size_t i = 0; i < CLIENTS; i++)
         w->clients[i] = w->inbound[i].fd = -1;
+    for (size_t i = 0; i < HYBRIDS; i++)
+        w->hybrids[i].fd = -1;
 }
 
 /* No connection is counted any more, and no byte too many ever was. */
@@ -187,6 +204,8 @@ static void free_core(struct world *w, const char *dir)
     close(w->published);
     close(w->link[0]);
     close(w->link[1]);
+    for (size_t i = 0; i < HYBRIDS; i++)
+        sm_fd_close(&w->hybrids[i].fd);
     close(w->front);
     close(w->audit_fd);
     close(w->tcp);
@@ -254,7 +273,9 @@ static void hear_one(struct world *w, const struct sm_flow_msg *m, int fd)
         if (f) {
             assert_true(f->open && !f->attached);
             f->attached = true;
-            if (!off(w) && !f->dns && !is_page(fd))
+            if (!off(w) && f->vsock)
+                assert_true(lines_of(w, "mediation_open", m->id) > 0 || lines_of(w, "ca_delivered", 0) > 0);
+            else if (!off(w) && !f->dns && !is_page(fd))
                 assert_true(lines_of(w, f->udp ? "egress_udp_allow" : "egress_allow", m->id) > 0);
             f->fd = fd;
             fd = -1;
@@ -335,6 +356,29 @@ static struct sm_endpoint destination(struct world *w, bool udp)
     }
 }
 
+static uint32_t vsock_port(struct world *w)
+{
+    static const uint32_t ports[] = {1027, 5000, 5000, 5001, 7};
+    return ports[below(w, SM_ARRAY_LEN(ports))];
+}
+
+/* The supervisor brings a connection of the VMM's; we have the guest's side of it. */
+static void hybrid(struct world *w)
+{
+    g_autofree char *port = g_strdup_printf("%u", vsock_port(w));
+    struct flow *f = &w->hybrids[below(w, HYBRIDS)];
+    int pair[2];
+
+    if (f->fd >= 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        return;
+    sm_core_vsock_take(&w->core, port, &pair[1]);
+    if (below(w, 10) == 0) {
+        sm_core_vsock_serial(&w->core, &pair[0]);
+        return;
+    }
+    f->fd = pair[0];
+}
+
 static void tell_open(struct world *w)
 {
     bool udp = below(w, 3) == 0;
@@ -345,14 +389,19 @@ static void tell_open(struct world *w)
         .src = {sm_addr_v4(10, 0, 2, below(w, 20) ? 15 : 16), (uint16_t)(1024 + w->next_id % 60000)},
         .dst = destination(w, udp)};
     struct flow *f = &w->flows[m.id % IDS];
+    bool vsock = below(w, 6) == 0;
 
+    if (vsock) {
+        m.proto = SM_FLOW_VSOCK;
+        m.vsock_dst = vsock_port(w);
+    }
     if (below(w, 20) == 0) { /* an id that is taken, or not the front's */
         m.id = below(w, 2) ? SM_FLOW_ID_CORE | m.id : 1 + below(w, (uint32_t)w->next_id);
         tell(w, &m);
         return;
     }
     sm_fd_close(&f->fd);
-    *f = (struct flow){.udp = udp, .dns = m.dst.port == 53, .open = true, .fd = -1};
+    *f = (struct flow){.udp = udp && !vsock, .dns = m.dst.port == 53 && !vsock, .vsock = vsock, .open = true, .fd = -1};
     w->ids[m.id % IDS] = m.id;
     tell(w, &m);
 }
@@ -487,7 +536,7 @@ static void tell_something(struct world *w)
 
 static void use_descriptor(struct world *w)
 {
-    struct flow *f = &w->flows[below(w, IDS)];
+    struct flow *f = below(w, 4) ? &w->flows[below(w, IDS)] : &w->hybrids[below(w, HYBRIDS)];
     char junk[512];
 
     if (f->fd < 0)
@@ -542,7 +591,9 @@ static void server(struct world *w)
         if (w->peers[i] >= 0) {
             w->n_accepted++;
             if (!off(w))
-                assert_true(lines_of(w, "egress_dial", 0) >= w->n_accepted);
+                assert_true(
+                    lines_of(w, "egress_dial", 0) + lines_of(w, "mediation_open", 0) + 1 /* the start's try */ >=
+                    w->n_accepted);
         }
         return;
     }
@@ -765,6 +816,8 @@ static void step(struct world *w)
     case 14:
         if (below(w, 40) == 0)
             disk(w);
+        if (below(w, 3) == 0)
+            hybrid(w);
         break;
     case 15:
         if (below(w, 10) == 0)
@@ -796,6 +849,8 @@ static void check_ends(struct world *w)
             assert_true(ended + undialled >= 1);
         else
             assert_int_equal(ended, 0);
+        if (lines_of(w, "mediation_open", id))
+            assert_int_equal(lines_of(w, "mediation_close", id) + lines_of(w, "mediation_error", id), 1);
     }
 }
 
