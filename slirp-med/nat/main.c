@@ -91,22 +91,22 @@ static void send_status(struct process *p)
     struct sm_front_stats s;
     sm_front_stats(p->front, &s);
     json_t *j = json_pack(
-        "{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:I,s:I,s:I,s:I}", "opens", (json_int_t)s.opens,
-        "opens_dropped", (json_int_t)s.opens_dropped, "repeated", (json_int_t)s.repeated, "attached",
-        (json_int_t)s.attached, "gone", (json_int_t)s.gone, "dns", (json_int_t)s.dns_in, "udp_dropped",
+        "{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:I,s:I,s:I,s:I,s:I}", "opens",
+        (json_int_t)s.opens, "opens_dropped", (json_int_t)s.opens_dropped, "repeated", (json_int_t)s.repeated,
+        "attached", (json_int_t)s.attached, "gone", (json_int_t)s.gone, "dns", (json_int_t)s.dns_in, "udp_dropped",
         (json_int_t)s.udp_dropped, "others", (json_int_t)s.others, "channel_dropped", (json_int_t)s.channel_dropped,
         "tcp_now", (json_int_t)s.tcp_now, "udp_now", (json_int_t)s.udp_now, "asked_now", (json_int_t)s.asked_now,
         "held_now", (json_int_t)s.held_now, "queued_now", (json_int_t)s.queued_now, "connected", net->connected,
         "connections", (json_int_t)net->connections, "rx_frames", (json_int_t)net->rx_frames, "tx_frames",
-        (json_int_t)net->tx_frames, "tx_dropped", (json_int_t)net->tx_dropped);
+        (json_int_t)net->tx_frames, "tx_dropped", (json_int_t)net->tx_dropped, "faults", (json_int_t)net->faults);
     if (vsock) {
         struct sm_vsock_stats v;
         sm_front_vsock_stats(p->front, &v);
         uint64_t wrong = v.malformed + v.cheated + v.foreign;
-        json_t *o = json_pack("{s:b,s:I,s:I,s:I,s:I,s:I,s:I}", "connected", vsock->connected, "connections",
+        json_t *o = json_pack("{s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "connected", vsock->connected, "connections",
                               (json_int_t)vsock->connections, "now", (json_int_t)s.vsock_now, "requests",
                               (json_int_t)v.requests, "refused", (json_int_t)v.refused, "wrong", (json_int_t)wrong,
-                              "dropped", (json_int_t)vsock->tx_dropped);
+                              "dropped", (json_int_t)vsock->tx_dropped, "faults", (json_int_t)vsock->faults);
         (void)json_object_set_new(j, "vsock", o);
     }
     char *text = json_dumps(j, JSON_COMPACT);

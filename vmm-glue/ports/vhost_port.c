@@ -74,9 +74,17 @@ void sm_vhost_port_written(struct sm_vhost_port *p)
 
 /* ---- kicks ---- */
 
+static void count_faults(struct sm_vhost_port *p)
+{
+    p->port.faults = p->vhost.stats.broken + p->vhost.stats.refused;
+}
+
 void sm_vhost_port_check(struct sm_vhost_port *p, unsigned index)
 {
-    if (sm_vhost_check(&p->vhost, index) && index == SM_VHOST_RX && (p->port.want & SM_PORT_WRITABLE))
+    bool broken = sm_vhost_check(&p->vhost, index);
+
+    count_faults(p);
+    if (broken && index == SM_VHOST_RX && (p->port.want & SM_PORT_WRITABLE))
         ready_again(p, SM_PORT_WRITABLE); /* write() drops what waits */
 }
 
@@ -187,7 +195,9 @@ static void on_sock(struct sm_watch *watch, uint32_t events)
             over(p, "its socket cannot be watched");
         return;
     }
-    if (sm_vhost_input(&p->vhost, &why) < 0)
+    int rc = sm_vhost_input(&p->vhost, &why);
+    count_faults(p);
+    if (rc < 0)
         over(p, why);
     else if (watch_sock(p) < 0)
         over(p, "its socket cannot be watched");

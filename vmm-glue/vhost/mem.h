@@ -12,7 +12,8 @@
  * and judges the copy), and that the file stays that long. A VMM that truncates it later makes our next access a SIGBUS,
  * which ends the front and with it the workspace's network: the VMM can do that to itself only. Where the file is sealed
  * against shrinking (QEMU's memory-backend-memfd seals by default) it cannot even do that; `sealed` says so. The same ends
- * it when a page that nobody has touched yet cannot be had: the machine is out of huge pages or the file system is full.
+ * it when a page that nobody has touched yet cannot be had: the machine is out of huge pages or the file system is full. A
+ * file system of the VMM's own (FUSE) could make an access wait instead.
  *
  * Source: vhost-user protocol, "Memory region description", SET_MEM_TABLE, ADD_MEM_REG, REM_MEM_REG.
  * One thread. The owner of the struct zero-initialises it; sm_vhost_mem_clear() unmaps everything.

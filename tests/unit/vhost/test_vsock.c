@@ -147,8 +147,10 @@ static void test_config(void **state)
         assert_true(config(env, beyond[i][0], beyond[i][1], beyond[i][1], &m));
         assert_int_equal(m.size, 0);
     }
+    assert_int_equal(env->port->faults, 0);
     assert_false(config(env, 0, 8, 4, &m)); /* a size that is not the payload's */
     assert_true(env->sim->dropped);
+    assert_int_equal(env->port->faults, 1);
     end(env);
 
     env = start();
@@ -331,6 +333,7 @@ static void test_faults(void **state)
         assert_null(sim_queue_pop(&env->sim->queues[RX], &(uint32_t){0}));
         assert_int_equal(env->port->queued_frames, 0); /* nothing waits for a broken ring */
         assert_true(env->port->tx_dropped > 0);
+        assert_int_equal(env->port->faults, 1);
         /* The other ring is served, and a driver that starts anew gets a new one. */
         send_up(env, payload, HDR, HDR, false);
         sim_turns(env->sim, 4);
