@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The version of slirp-med, for those who link it. The embedding API (opaque types, pkg-config `slirp-med`) joins this folder with the microVM
- * ports; until then slirp-med is a program. tests/meta holds these numbers to meson.build.
+ * The version of slirp-med, at compile time; slirp_med_version() tells that of the library that is linked. tests/meta
+ * holds these numbers to meson.build.
  */
 #ifndef SLIRP_MED_VERSION_H
 #define SLIRP_MED_VERSION_H

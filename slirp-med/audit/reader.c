@@ -325,6 +325,29 @@ void sm_audit_reader_free(struct sm_audit_reader *r)
     g_free(r);
 }
 
+bool sm_audit_reader_skip(struct sm_audit_reader *r, GError **error)
+{
+    GError *problem = NULL;
+    uint64_t size = 0, torn = 0;
+    sm_autofd fd = open_file(r, SM_AUDIT_FILE, &problem);
+
+    if (fd < 0 && !problem)
+        fd = open_file(r, SM_AUDIT_FILE_ROTATED, &problem);
+    if (problem) {
+        g_propagate_error(error, problem);
+        return false;
+    }
+    if (fd < 0)
+        return true;
+    if (sm_audit_last_seq(fd, &r->last_seq, &size, &torn) < 0) {
+        sm_error_set_errno(error, errno, "read");
+        return false;
+    }
+    set_file(r, sm_steal_fd(&fd), false);
+    r->offset = size - torn;
+    return true;
+}
+
 int sm_audit_reader_watch_fd(struct sm_audit_reader *r)
 {
     if (r->watch >= 0)

@@ -44,6 +44,9 @@ void sm_audit_parse_line(const char *text, size_t len, struct sm_audit_line *ret
  * empty audit. */
 struct sm_audit_reader *sm_audit_reader_new(int dirfd, GError **error);
 void sm_audit_reader_free(struct sm_audit_reader *r);
+/** sm_audit_reader_skip() - on a new reader: what is there now is passed over, next() begins behind the last whole line. False with
+ * error set. */
+bool sm_audit_reader_skip(struct sm_audit_reader *r, GError **error) SM_WARN_UNUSED;
 
 /**
  * sm_audit_reader_next() - the next complete line.

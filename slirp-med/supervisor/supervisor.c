@@ -79,7 +79,7 @@ struct sm_supervisor {
     size_t n_askers;
     int signal_fd;
     sigset_t old_mask;
-    struct sm_watch signal_watch;
+    struct sm_watch signal_watch, owner_watch;
     char *started_at; /* RFC 3339 */
     int status;       /* -1: not known yet */
     int end_signal;   /* that began ENDING or STOPPING; 0: none */
@@ -1041,6 +1041,19 @@ static void on_signal(struct sm_watch *watch, uint32_t events)
     }
 }
 
+/** Who started us says nothing; that it has gone is the end. */
+static void on_owner(struct sm_watch *watch, uint32_t events)
+{
+    struct sm_supervisor *s = sm_container_of(watch, struct sm_supervisor, owner_watch);
+    char ignored[64];
+    ssize_t n = read(watch->fd, ignored, sizeof(ignored));
+
+    if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
+        return;
+    sm_loop_unwatch(s->loop, watch);
+    begin_ending(s, SIGTERM);
+}
+
 /** Take the signals over. What the caller ignored (nohup, a background job) stays ignored. */
 static int take_signals(struct sm_supervisor *s, GError **error)
 {
@@ -1080,6 +1093,13 @@ static int start(struct sm_supervisor *s, GError **error)
     }
     if (spec->take_signals && take_signals(s, error) < 0)
         return -1;
+    if (spec->owner_given) {
+        sm_watch_init(&s->owner_watch, spec->owner_fd, on_owner);
+        if (sm_loop_watch(s->loop, &s->owner_watch, EPOLLIN | EPOLLRDHUP) < 0) {
+            sm_error_set_errno(error, errno, "watch the owner's descriptor");
+            return -1;
+        }
+    }
     s->control = sm_control_new(s->loop, spec->dirfd, &control_ops, s, error);
     if (!s->control)
         return -1;
@@ -1160,6 +1180,7 @@ struct sm_supervisor *sm_supervisor_new(const struct sm_supervisor_spec *spec, G
     sm_timer_init(&s->deadline, on_deadline);
     sm_timer_init(&s->report, on_report_late);
     sm_watch_init(&s->signal_watch, -1, on_signal);
+    sm_watch_init(&s->owner_watch, -1, on_owner);
     for (size_t i = 0; i < SM_CHILDREN; i++) {
         struct child *c = &s->children[i];
         c->sup = s;
@@ -1259,6 +1280,7 @@ void sm_supervisor_free(struct sm_supervisor *s)
         sm_fd_close(&s->signal_fd);
         (void)sigprocmask(SIG_SETMASK, &s->old_mask, NULL);
     }
+    sm_loop_unwatch(s->loop, &s->owner_watch);
     sm_loop_disarm(s->loop, &s->deadline);
     sm_loop_disarm(s->loop, &s->report);
     sm_fd_close(&s->audit_fd);

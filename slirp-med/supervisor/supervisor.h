@@ -116,6 +116,8 @@ struct sm_supervisor_spec {
     const struct sm_policy_source *policy; /* NULL: there is nothing that could be reloaded */
     json_t *facts;                         /* object; merged into the answer to `status`; borrowed */
     int start_ms, grace_ms, stop_ms;       /* 0: the defaults above */
+    bool owner_given;                      /* owner_fd: its end of file ends the workspace, as SIGTERM does */
+    int owner_fd;                          /* non-blocking; stays the caller's */
     bool take_signals;                     /* handle our signals (false in unit tests) */
 };
 

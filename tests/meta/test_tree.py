@@ -13,7 +13,7 @@ RANK = {
     "slirp-med/dns": 3, "slirp-med/tls": 3, "slirp-med/http": 3, "slirp-med/cred": 3, "slirp-med/nat": 3,
     "slirp-med/core": 4, "slirp-med/supervisor": 4,
     # Rank 5 of the design, in its own order: the command line is on top.
-    "vmm-glue/vhost": 4, "vmm-glue/ports": 5, "vmm-glue/guest": 5, "vmm-glue/paths": 6, "vmm-glue/launch": 7, "vmm-glue/cli": 8,
+    "vmm-glue/vhost": 4, "vmm-glue/ports": 5, "vmm-glue/guest": 5, "vmm-glue/paths": 6, "vmm-glue/launch": 7, "vmm-glue/embed": 8, "vmm-glue/cli": 8,
 }
 FOLDER_OF = {name.split("/")[1]: name for name in RANK}
 

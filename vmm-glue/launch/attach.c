@@ -142,6 +142,11 @@ bool sm_attach_take_ready_fd(struct sm_attach_options *a, const char *value, GEr
     return take_descriptor(value, &a->ready_fd, error);
 }
 
+bool sm_attach_take_owner_fd(struct sm_attach_options *a, const char *value, GError **error)
+{
+    return take_descriptor(value, &a->owner_fd, error);
+}
+
 /** What --fd is, and whether it is what --fd-kind says. */
 static bool look_at_fd(struct sm_attach_options *a, GError **error)
 {
@@ -198,8 +203,13 @@ bool sm_attach_check(struct sm_attach_options *a, GError **error)
         sm_error_set(error, SM_ERROR_INVALID, "--client: only with --stream and --vhost-user: leave it out");
         return false;
     }
-    if (a->way == SM_ATTACH_FD && a->fd == a->ready_fd) {
-        sm_error_set(error, SM_ERROR_INVALID, "--ready-fd=%d: that is --fd: give another one", a->fd);
+    if (a->way == SM_ATTACH_FD && (a->fd == a->ready_fd || a->fd == a->owner_fd)) {
+        sm_error_set(error, SM_ERROR_INVALID, "%s=%d: that is --fd: give another one",
+                     a->fd == a->ready_fd ? "--ready-fd" : "--owner-fd", a->fd);
+        return false;
+    }
+    if (a->owner_fd >= 0 && (a->owner_fd == a->ready_fd || sm_fd_set_nonblock(a->owner_fd) < 0)) {
+        sm_error_set(error, SM_ERROR_INVALID, "--owner-fd=%d: not a descriptor of its own", a->owner_fd);
         return false;
     }
     if (a->way == SM_ATTACH_FD)
@@ -446,6 +456,20 @@ static void tell_manager(const char *text)
         fprintf(stderr, "slirp-med: warning: NOTIFY_SOCKET=%s: %s\n", notify_socket(), strerror(errno));
 }
 
+static void tell_owner(const struct sm_attach_tell *tell)
+{
+    json_t *o =
+        json_pack("{s:s, s:b, s:s?}", "folder", tell->folder, "audit", tell->o->mode != SM_MODE_OFF, "ca", tell->ca);
+    char *text = json_dumps(o, JSON_COMPACT | JSON_ENSURE_ASCII);
+    g_autofree char *line = g_strconcat(text ? text : "{}", "\n", NULL);
+
+    /* One that does not read it has gone, or will be missed by nobody. */
+    if (send(tell->o->attach.owner_fd, line, strlen(line), MSG_NOSIGNAL) < 0)
+        fprintf(stderr, "slirp-med: warning: --owner-fd=%d: %s\n", tell->o->attach.owner_fd, strerror(errno));
+    free(text);
+    json_decref(o);
+}
+
 void sm_attach_running(void *data)
 {
     const struct sm_attach_tell *tell = data;
@@ -472,6 +496,8 @@ void sm_attach_running(void *data)
             fprintf(stderr, "slirp-med: warning: --ready-fd=%d: %s\n", a->ready_fd, strerror(errno));
         (void)close(a->ready_fd);
     }
+    if (a->owner_fd >= 0)
+        tell_owner(tell);
     g_autofree char *state =
         g_strdup_printf("READY=1\nSTATUS=workspace %s, %s %s\n", tell->o->name, kind_names[a->kind], where);
     tell_manager(state);

@@ -11,8 +11,12 @@
  *                 or a tap       the workspace, since nothing else can come
  *
  * Ready means: core and front are sandboxed and serving, and the sockets let VMMs in. It is told, in this order, by what
- * is printed on stdout (flushed), by a line on the descriptor of --ready-fd (which is then closed), by sd_notify(3)
- * (READY=1), and by a line on stderr: "slirp-med: ready: NAME ...".
+ * is printed on stdout (flushed), by a line on the descriptor of --ready-fd (which is then closed), by a line of JSON on
+ * that of --owner-fd, by sd_notify(3) (READY=1), and by a line on stderr: "slirp-med: ready: NAME ...".
+ *
+ * --owner-fd N is for a program that starts us (vmm-glue/embed): N is one end of a socket. The line is
+ * {"folder": the workspace's, "audit": whether there is one, "ca": path of the certificate or null}; when the other end
+ * is closed, which the kernel does for a program that dies, the workspace ends as by SIGTERM.
  */
 #ifndef SM_LAUNCH_ATTACH_H
 #define SM_LAUNCH_ATTACH_H
@@ -54,7 +58,7 @@ struct sm_attach_options {
     char *path, *peer;           /* absolute; NULL: a TCP address, or --fd */
     struct sm_endpoint endpoint; /* TCP, when path is NULL */
     bool client;                 /* the VMM listens */
-    int fd, ready_fd;            /* -1: none; the caller's of the whole program */
+    int fd, ready_fd, owner_fd;  /* -1: none; the caller's of the whole program */
     bool print_args;             /* and nothing else */
 };
 
@@ -65,6 +69,7 @@ bool sm_attach_take_dgram(struct sm_attach_options *a, const char *value, GError
 bool sm_attach_take_fd(struct sm_attach_options *a, const char *value, GError **error) SM_WARN_UNUSED;
 bool sm_attach_take_kind(struct sm_attach_options *a, const char *value, GError **error) SM_WARN_UNUSED;
 bool sm_attach_take_ready_fd(struct sm_attach_options *a, const char *value, GError **error) SM_WARN_UNUSED;
+bool sm_attach_take_owner_fd(struct sm_attach_options *a, const char *value, GError **error) SM_WARN_UNUSED;
 /** sm_attach_check() - what can only be said when all flags are known; looks what --fd is. */
 bool sm_attach_check(struct sm_attach_options *a, GError **error) SM_WARN_UNUSED;
 void sm_attach_clear(struct sm_attach_options *a);
@@ -86,7 +91,7 @@ char *sm_attach_args_text(const json_t *args);
 /** For whom is told what. */
 struct sm_attach_tell {
     const struct sm_run_options *o;
-    const char *ca;
+    const char *ca, *folder;
 };
 /** sm_attach_running(), sm_attach_stopping() - for the supervisor; data is struct sm_attach_tell. */
 void sm_attach_running(void *data);

@@ -64,9 +64,9 @@ static bool belongs(const struct flag *flag, enum sm_command command)
     static const char *const of_run[] = {"ro", "rootfs", NULL};
     static const char *const of_vm[] = {"kernel", "initrd", "append",        "memory", "cpus",
                                         "port",   "qemu",   "print-command", NULL};
-    static const char *const of_attach[] = {"stream",    "vhost-user", "dgram",    "fd",         "fd-kind",
-                                            "client",    "mac",        "ready-fd", "print-args", "vhost-user-vsock",
-                                            "guest-cid", "serial",     NULL};
+    static const char *const of_attach[] = {"stream",           "vhost-user", "dgram",    "fd",       "fd-kind",
+                                            "client",           "mac",        "ready-fd", "owner-fd", "print-args",
+                                            "vhost-user-vsock", "guest-cid",  "serial",   NULL};
     static const char *const of_run_and_vm[] = {"bind", "network", "datapath", NULL};
 
     if (g_strv_contains(of_run, flag->name))
@@ -505,6 +505,11 @@ static bool take_client(struct parse *p, const struct flag *f, const char *v, GE
     return true;
 }
 
+static bool take_owner_fd(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return sm_attach_take_owner_fd(&p->o.attach, v, error) || prefix(f, v, error);
+}
+
 static bool take_print_args(struct parse *p, const struct flag *f, const char *v, GError **error)
 {
     p->o.attach.print_args = true;
@@ -573,6 +578,9 @@ static const struct flag flags[] = {
     {"client", NULL, false, take_client, "the VMM listens, and we connect, as often as it takes"},
     {"mac", "MAC", false, take_mac, "the MAC address of the guest's card (default " SM_NET_GUEST_MAC ")"},
     {"ready-fd", "N", false, take_ready_fd, "write a line to descriptor N, and close it, when all is ready"},
+    {"owner-fd", "N", false, take_owner_fd,
+     "N is a socket: a line of JSON is written to it when all is ready, and when its other end closes, the workspace "
+     "ends"},
     {"print-args", NULL, false, take_print_args,
      "start nothing and make nothing: print what the VMM is to be started with"},
     {"kernel", "FILE", false, take_kernel, "the guest's kernel (bzImage, or an ELF file with a PVH entry)"},
@@ -893,7 +901,7 @@ int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GErr
 
     p.o.is_vm = argc > 0 && strcmp(argv[0], "vm") == 0;
     p.o.is_attach = argc > 0 && strcmp(argv[0], "attach") == 0;
-    p.o.attach.fd = p.o.attach.ready_fd = -1;
+    p.o.attach.fd = p.o.attach.ready_fd = p.o.attach.owner_fd = -1;
     enum sm_command command = command_of(&p.o);
     p.o.vm.memory_mib = SM_OPTIONS_MEMORY_DEFAULT_MIB;
     p.o.vm.cpus = 1;

@@ -218,7 +218,8 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     sm_vsock_listens(&o->vsock, listens, listen_texts);
     g_autofree char *ca_path =
         sm_run_options_intercepts(o) ? g_strdup_printf("%s/%s/" SM_STATE_CA_CERT, ws->base, ws->name) : NULL;
-    struct sm_attach_tell tell = {.o = o, .ca = ca_path};
+    g_autofree char *folder = g_build_filename(ws->base, ws->name, NULL);
+    struct sm_attach_tell tell = {.o = o, .ca = ca_path, .folder = folder};
     struct sm_supervisor_spec spec = {
         .exe = SM_SPAWN_SELF,
         .name = o->name,
@@ -249,6 +250,8 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
         .on_stopping = o->is_attach ? sm_attach_stopping : NULL,
         .on_data = &tell,
         .n_guest_more = vm->n_guest_fds,
+        .owner_given = o->is_attach && o->attach.owner_fd >= 0,
+        .owner_fd = o->attach.owner_fd,
         .take_signals = true,
     };
     memcpy(spec.guest_more, vm->guest_fds, sizeof(spec.guest_more));
