@@ -9,7 +9,10 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -722,6 +725,88 @@ static void test_no_lost_wakeup(void **state)
     end(env);
 }
 
+/* The guest's processor and ours at once: a thread gives every frame back, and the driver sleeps until it is called. A
+ * notification that is lost on either side shows as one that does not come in ten seconds. */
+struct echo {
+    struct env *env;
+    atomic_bool stop;
+};
+
+static void *echo(void *data)
+{
+    struct echo *e = data;
+
+    while (!atomic_load(&e->stop)) {
+        struct got *g;
+        env_turn(e->env, 20);
+        while (!sm_port_congested(e->env->port) && (g = env_take(e->env))) {
+            env_send(e->env, g->data, g->len, NULL);
+            g_free(g);
+        }
+    }
+    return NULL;
+}
+
+static bool sleep_until_called(struct sim_queue *q)
+{
+    struct pollfd p = {.fd = q->call, .events = POLLIN};
+
+    sim_queue_quiet(q, false);
+    if (sim_queue_done(q) > 0)
+        return true;
+    bool called = poll(&p, 1, 10000) == 1;
+    (void)sim_queue_calls(q);
+    return called;
+}
+
+static void test_threads(void **state)
+{
+    static const unsigned total = 30000;
+    static uint8_t back[2048];
+
+    for (unsigned event_idx = 0; event_idx < 2; event_idx++) {
+        struct sim_config cfg = usual;
+        cfg.features &= event_idx ? UINT64_MAX : ~VIRTIO_F_EVENT_IDX;
+        cfg.queue_size = 16;
+        struct env *env = start(&cfg, SIM_QEMU);
+        struct echo e = {.env = env};
+        struct sim_queue *tx = &env->sim->queues[NET_TX], *rx = &env->sim->queues[NET_RX];
+        unsigned sent = 0, received = 0;
+        uint32_t x = event_idx + 1;
+        pthread_t thread;
+        assert_int_equal(pthread_create(&thread, NULL, echo, &e), 0);
+        while (received < total) {
+            uint8_t frame[64];
+            struct sim_net_hdr hdr;
+            x = x * 1664525u + 1013904223u;
+            for (unsigned i = 0; i < (x >> 16) % 8 && sent < total; i++) {
+                env_frame(frame, sizeof(frame), sent);
+                if (sim_net_add(env->sim, NULL, frame, sizeof(frame), &sim_shapes[x >> 8 & 1]) < 0)
+                    break;
+                sent++;
+            }
+            if (tx->pending > 0)
+                (void)sim_queue_publish(tx);
+            (void)sim_net_supply(env->sim, 1 + (x >> 20) % 4, 100, &sim_shapes[0]);
+            ssize_t n = sim_net_receive(env->sim, &hdr, back, sizeof(back));
+            for (; n >= 0; n = sim_net_receive(env->sim, &hdr, back, sizeof(back))) {
+                env_frame(frame, sizeof(frame), received++);
+                assert_int_equal(n, (ssize_t)sizeof(frame));
+                assert_memory_equal(back, frame, sizeof(frame));
+            }
+            (void)sim_net_reap(env->sim);
+            assert_string_equal(env->sim->wrong, "");
+            if (sent > received && rx->in_flight > 0 && (x >> 24) % 4 == 0)
+                assert_true(sleep_until_called(rx));
+            if (tx->n_free == 0 && (x >> 24) % 4 == 1)
+                assert_true(sleep_until_called(tx));
+        }
+        atomic_store(&e.stop, true);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        end(env);
+    }
+}
+
 /* ---- memory and states ---- */
 
 /* Another table while frames wait in both rings: none is lost or comes twice. And other files behind it: they are what
@@ -910,6 +995,7 @@ int main(void)
         cmocka_unit_test(test_starved_merging),
         cmocka_unit_test(test_notifications),
         cmocka_unit_test(test_no_lost_wakeup),
+        cmocka_unit_test(test_threads),
         cmocka_unit_test(test_memory_replaced),
         cmocka_unit_test(test_memory_slots),
         cmocka_unit_test(test_disabled),
