@@ -6,7 +6,9 @@ console (guest/init says how), so what is seen is what the guest's own kernel an
 `guest` is one that a whole file shares, once for each port. SM_VM_DIR names the folder of the image.
 """
 import base64
+import glob
 import importlib.util
+import json
 import os
 import re
 import select
@@ -39,7 +41,8 @@ PORTS = {
 
 def pytest_configure(config):
     if not os.environ.get("SM_WORLD"):
-        subprocess.run([os.path.join(HERE, "image"), IMAGE], check=True)
+        programs = glob.glob(os.path.join(os.path.dirname(e2e.find_bin() or ""), "..", "tests", "vm", "outb"))
+        subprocess.run([os.path.join(HERE, "image"), IMAGE, *programs], check=True)
     e2e.pytest_configure(config)
 
 
@@ -56,14 +59,12 @@ def bound():
 
 
 class Guest:
-    """One `slirp-med vm`, from its start on."""
+    """A guest, from the start of `slirp-med vm` (or of a QEMU of the test's own) on."""
 
-    def __init__(self, vms, name, flags, qemu_args=(), append="quiet", env=None):
+    def __init__(self, vms, name, argv):
         self.name, self.vms, self.seen, self.n = name, vms, b"", 0
-        self.err = open(os.path.join(vms.tmp, f"stderr.{name}"), "w+b")
-        argv = USER + [vms.bin, "vm", "--name", name, "--egress-ca-file", vms.world.ca, "--kernel", f"{IMAGE}/vmlinuz", "--initrd",
-                       f"{IMAGE}/initrd", "--append", append, *flags, "--", *qemu_args]
-        self.p = subprocess.Popen(argv, env=vms.env(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.err)
+        self.err = open(os.path.join(vms.tmp, f"stderr.{len(vms.guests)}.{name}"), "w+b")
+        self.p = subprocess.Popen(USER + argv, env=vms.env(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.err)
 
     def errors(self):
         with open(self.err.name, "rb") as f:
@@ -141,19 +142,13 @@ class Guest:
         self.send("poweroff -f")
         return self.end()
 
-    def kill(self):
-        if self.p.poll() is None:
-            self.p.kill()
-        self.p.communicate()
-        self.err.close()
-
 
 class Vms:
     """Where guests are started; all are gone when it closes."""
 
     def __init__(self, world, tmp):
         self.bin = e2e.find_bin() or pytest.fail("the program is not built: run ./dev build, or set SLIRP_MED_BIN", pytrace=False)
-        self.world, self.tmp, self.state, self.guests = world, str(tmp), str(tmp / "state"), []
+        self.world, self.tmp, self.state, self.guests, self.served = world, str(tmp), str(tmp / "state"), [], []
         os.chmod(tmp, 0o755)
         os.mkdir(self.state, 0o700)
 
@@ -161,24 +156,58 @@ class Vms:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "SM_WORLD"))}
         return {**kept, "XDG_STATE_HOME": self.state, **(extra or {})}
 
-    def boot(self, *flags, wait=True, **kw):
-        g = Guest(self, kw.pop("name", f"vm{len(self.guests) + 1}"), flags, **kw)
+    def add(self, g, wait):
         self.guests.append(g)
         return g.up() if wait else g
+
+    def boot(self, *flags, wait=True, append="quiet", qemu_args=()):
+        """`slirp-med vm`, with its guest up unless told otherwise."""
+        name = f"vm{len(self.guests) + 1}"
+        return self.add(Guest(self, name, [self.bin, "vm", "--name", name, "--egress-ca-file", self.world.ca, "--kernel", f"{IMAGE}/vmlinuz",
+                                           "--initrd", f"{IMAGE}/initrd", "--append", append, *flags, "--", *qemu_args]), wait)
+
+    def attach(self, name, port, *flags):
+        """`slirp-med attach`, ready; .qemu is what it says that a QEMU needs."""
+        path = f"{self.tmp}/{name}.sock"
+        argv = [self.bin, "attach", name, f"--{port}", path, "--egress-ca-file", self.world.ca, "--json", *flags]
+        r, w = os.pipe()
+        with open(f"{self.tmp}/attach.{name}", "w+b") as out:
+            p = subprocess.Popen(USER + argv + ["--ready-fd", str(w)], env=self.env(), stdin=subprocess.DEVNULL, stdout=out,
+                                 stderr=subprocess.STDOUT, pass_fds=[w])
+        os.close(w)
+        with os.fdopen(r) as f:
+            ready = f.readline()
+        with open(f"{self.tmp}/attach.{name}") as f:
+            said = f.read()
+        self.served.append(p)
+        assert ready, said
+        told = json.JSONDecoder().raw_decode(said[said.index("{"):])[0]
+        p.name, p.qemu = name, told["qemu"] + ["-fw_cfg", f"name=opt/org.slirp-med/ca.pem,file={told['ca_certificate']}"]
+        if port == "vhost-user":  # QEMU 7.2 under TCG
+            p.qemu = [a + ",vectors=0" if a.startswith("virtio-net-pci") else a for a in p.qemu]
+        return p
+
+    def qemu(self, served, wait=True):
+        """A QEMU of nobody's but the test's, with a card that leads to what `attach` serves."""
+        return self.add(Guest(self, served.name, ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+                                                  "-machine", "q35,accel=tcg", "-cpu", "max", "-m", "512M", "-kernel", f"{IMAGE}/vmlinuz",
+                                                  "-initrd", f"{IMAGE}/initrd", "-append", "console=ttyS0 quiet", "-chardev",
+                                                  "stdio,id=c,signal=off", "-serial", "chardev:c", *served.qemu]), wait)
 
     def cli(self, *args, timeout=60, **kw):
         return subprocess.run(USER + [self.bin, *args], env=self.env(), capture_output=True, timeout=timeout, **kw)
 
     def close(self):
-        for g in self.guests:
-            g.kill()
-        for g in self.guests:
-            with open(g.err.name, "rb") as f:
+        for p in [g.p for g in self.guests] + self.served:
+            if p.poll() is None:
+                p.kill()
+            p.communicate()
+        for path in [g.err.name for g in self.guests] + [f"{self.tmp}/attach.{p.name}" for p in self.served]:
+            with open(path, "rb") as f:
                 said = f.read()
             for text in (b"AddressSanitizer", b"LeakSanitizer", b"runtime error:", b"Assertion"):
-                assert text not in said, f"{g.name}: {said.decode('utf-8', 'replace')}"
-        left = {pid for g in self.guests for pid in e2e.descendants(g.p.pid) if e2e.alive(pid)}
-        assert not left, f"processes outlived their workspace: {left}"
+                assert text not in said, f"{path}: {said.decode('utf-8', 'replace')}"
+        worldlib.wait_for("the processes of the workspaces to end", lambda: not [p for p, *_ in e2e.processes(self.bin) if e2e.alive(p)], 20)
 
 
 @pytest.fixture
