@@ -6,6 +6,7 @@ bench.py [--bin FILE] [--rounds N] [--seconds S] [--only PEER,...] [--json FILE]
 bench.py mitm ...: TLS interception, see mitm.py
 bench.py cred ...: credential swap, see cred.py
 bench.py vhost ...: frames over vhost-user and over a stream, see vhost.py
+bench.py vm ...: what a workspace adds to the start of a virtual machine, see vm.py
 
 Every peer is a way to run a command in a guest network whose traffic reaches the origin 203.0.113.20 in the internet
 namespace: kernel forwarding over veth (the limit a user would name), slirp4netns, pasta, and slirp-med with --egress off
@@ -234,7 +235,7 @@ def inner(a):
 
 
 def main():
-    if sys.argv[1:2] in (["mitm"], ["cred"], ["vhost"]):
+    if sys.argv[1:2] in (["mitm"], ["cred"], ["vhost"], ["vm"]):
         sys.path.insert(0, HERE)
         sys.dont_write_bytecode = True
         import importlib

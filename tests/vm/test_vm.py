@@ -138,7 +138,7 @@ def test_strict(vms, world, mark, port):
     assert g.ok(OK) == "hello\n"
     rc, said = g.sh("nslookup other.test")
     assert rc != 0 and "REFUSED" in said
-    assert '"unlisted"' in g.ok("curl -sS --max-time 20 http://203.0.113.11/")  # the page of the denial, and nothing was dialled
+    assert '"no_name"' in g.ok("curl -sS --max-time 20 http://203.0.113.11/")  # the page of the denial, and nothing was dialled
     assert g.sh("curl -sS --max-time 20 http://10.0.0.5/")[0] == 7
     assert g.sh("echo x | socat -t 2 - UDP:203.0.113.20:7")[1] == ""
     g.recorded("egress_dns_deny", host="other.test")

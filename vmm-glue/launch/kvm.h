@@ -8,7 +8,7 @@
 
 #include "base/defs.h"
 
-/** sm_kvm_usable() - true, or false and a static text that says why not. Takes well below a millisecond where it is true. */
+/** sm_kvm_usable() - true, or false and a static text that says why not. Takes a few milliseconds: most of it is the kernel's, for making and ending a virtual machine. */
 bool sm_kvm_usable(const char **ret_why);
 
 #endif

@@ -6,7 +6,9 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -23,10 +25,17 @@ static bool has_sandbox(const char *program)
 {
     static const char library[] = "libseccomp.so.";
     sm_autofd fd = open(program, O_RDONLY | O_CLOEXEC);
-    g_autofree char *head = g_malloc(LIBRARIES_WITHIN);
-    ssize_t n = fd < 0 ? -1 : pread(fd, head, LIBRARIES_WITHIN, 0);
+    struct stat st;
 
-    return n > 0 && memmem(head, (size_t)n, library, sizeof(library) - 1);
+    if (fd < 0 || fstat(fd, &st) < 0 || st.st_size == 0)
+        return false;
+    size_t len = (size_t)SM_MIN(st.st_size, (off_t)LIBRARIES_WITHIN);
+    void *head = mmap(NULL, len, PROT_READ, MAP_PRIVATE, fd, 0); /* only what is looked at is read */
+    if (head == MAP_FAILED)
+        return false;
+    bool found = memmem(head, len, library, sizeof(library) - 1) != NULL;
+    (void)munmap(head, len);
+    return found;
 }
 
 static char *find_program(const char *given, GError **error)
