@@ -152,6 +152,10 @@ static void test_orders(void **state)
     assert_int_equal(sim_stop(sim), 0);
     sim_turns(sim, 8);
     assert_string_equal(p.log, "GET_VRING_BASE 0 0\nGET_VRING_BASE 1 0\nSET_VRING_ENABLE 0 0\nSET_VRING_ENABLE 1 0\n");
+    /* The guest's driver is unbound and bound again: recorded too. */
+    p.log[0] = '\0';
+    assert_int_equal(sim_restart(sim), 0);
+    assert_string_equal(p.log, strstr(recorded, "SET_FEATURES"));
     assert_string_equal(sim->wrong, "");
     end(sim, &p);
     for (enum sim_order order = SIM_QEMU_SLOTS; order < SIM_ORDER_COUNT; order++) {
@@ -159,6 +163,10 @@ static void test_orders(void **state)
         assert_int_equal(strstr(p.log, "SET_MEM_TABLE") != NULL, order == SIM_CLOUD_HYPERVISOR);
         assert_int_equal(strstr(p.log, "ADD_MEM_REG 1\nADD_MEM_REG 1\nADD_MEM_REG 1\nADD_MEM_REG 1\n") != NULL,
                          order != SIM_CLOUD_HYPERVISOR);
+        assert_int_equal(sim_stop(sim), 0);
+        p.log[0] = '\0';
+        assert_int_equal(sim_restart(sim), 0);
+        assert_null(strstr(p.log, "ADD_MEM_REG")); /* the slots are still there */
         assert_string_equal(sim->wrong, "");
         end(sim, &p);
     }
