@@ -6,7 +6,6 @@ console (guest/init says how), so what is seen is what the guest's own kernel an
 `guest` is one that a whole file shares, once for each port. SM_VM_DIR names the folder of the image.
 """
 import base64
-import glob
 import importlib.util
 import json
 import os
@@ -41,7 +40,8 @@ PORTS = {
 
 def pytest_configure(config):
     if not os.environ.get("SM_WORLD"):
-        programs = glob.glob(os.path.join(os.path.dirname(e2e.find_bin() or ""), "..", "tests", "vm", "outb"))
+        beside = os.path.dirname(e2e.find_bin() or "")
+        programs = [p for p in (f"{beside}/../tests/vm/outb", f"{beside}/guest/slirp-med-guest") if os.path.exists(p)]
         subprocess.run([os.path.join(HERE, "image"), IMAGE, *programs], check=True)
     e2e.pytest_configure(config)
 

@@ -54,6 +54,21 @@ def test_delivered_ca(guest):
     assert got == made and "PRIVATE" not in got and got.count("BEGIN CERTIFICATE") == 1
 
 
+# What each machine offers: a vsock device needs memory that is shared with the front.
+WAYS = {"stream": ("serial", "fw_cfg"), "vhost-user": ("vsock", "serial", "fw_cfg")}
+
+
+def test_each_way_to_the_ca(guest):
+    """By vsock, by virtio-serial and by fw_cfg comes the same certificate, and by the guest's own tool it is trusted."""
+    made = guest.ok("cat /tmp/ca.pem")
+    for way in WAYS[guest.port]:
+        assert guest.ok(f"slirp-med-guest --from {way} --wait 30 --print-cert") == made, way
+        assert guest.ok(f"slirp-med-guest --from {way} --wait 30 --print-cert") == made, f"{way} again"
+    said = guest.ok("slirp-med-guest --wait 30 --json")
+    assert f'"{WAYS[guest.port][0]}"' in said, said
+    assert guest.ok("CURL_CA_BUNDLE=/etc/slirp-med/ca-bundle.pem curl -sS https://ok.test/hello") == "hello\n"
+
+
 def test_denied(guest, world, mark):
     """Refused fast, recorded with the reason, and nothing is dialled."""
     for address in (METADATA, "10.0.0.5", "203.0.113.2"):

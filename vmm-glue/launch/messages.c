@@ -190,7 +190,9 @@ char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace
     if (o->is_vm) {
         put(m, &ok, "bare", json_true());
         put(m, &ok, "more", json_integer(g->n_more));
-        put(m, &ok, "files", json_pack("[s*, s*, s*]", o->vm.kernel, o->vm.initrd, g->vmm_socket));
+        put(m, &ok, "files",
+            json_pack("[s*, s*, s*, s*, s*]", o->vm.kernel, o->vm.initrd, g->vmm_socket, o->vsock.device,
+                      o->vsock.serial));
     }
     if (tap) {
         put(m, &ok, "mac", json_string(SM_NET_GUEST_MAC));

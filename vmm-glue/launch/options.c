@@ -14,6 +14,7 @@
 #include "launch/messages.h"
 #include "launch/state.h"
 #include "launch/swaps.h"
+#include "launch/vm.h"
 #include "policy/file.h"
 #include "ports/tap.h"
 
@@ -835,8 +836,10 @@ static bool check_whole(struct parse *p, GError **error)
     }
     if (!sm_option_swaps(o, p->swap_file, p->cred_swaps, error))
         return false;
-    if (!sm_vsock_check(&o->vsock, o->network == SM_NETWORK_ISOLATED, false, o->warnings, error))
+    if (!sm_vsock_check(&o->vsock, o->network == SM_NETWORK_ISOLATED, o->is_vm, o->warnings, error))
         return false;
+    if (o->is_vm)
+        sm_vm_devices(o);
     if (o->is_attach) {
         if (o->argv) {
             sm_error_set(error, SM_ERROR_INVALID, "%.80s: attach starts no command: leave it out", o->argv[0]);

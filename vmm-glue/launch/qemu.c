@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/link.h"
+#include "launch/vsock.h"
 #include "paths/guest_config.h"
 
 /** The links to descriptors: QEMU opens them as files. */
@@ -50,17 +51,40 @@ static void add(GPtrArray *argv, const char *option, const char *fmt, ...)
     va_end(ap);
 }
 
-static void add_network(GPtrArray *argv, const struct sm_qemu *q)
+/** The next of the sockets that QEMU connects to. */
+static void add_socket(GPtrArray *argv, const char *id, int *fd)
+{
+    add(argv, "-chardev", "socket,id=%s,path=" FD_PATH, id, (*fd)++);
+}
+
+/** QEMU 7.2 under TCG crashes when a vhost-user device uses MSI-X, whatever is behind it. */
+static const char *msix(const struct sm_qemu *q)
+{
+    return q->kvm ? "" : ",vectors=0";
+}
+
+static void add_network(GPtrArray *argv, const struct sm_qemu *q, int *fd)
 {
     const struct port *port = &ports[q->port];
 
     /* QEMU passes the guest's memory only over a socket that it has connected to by a path. */
     if (port->shared_memory)
-        add(argv, "-chardev", "socket,id=net0-socket,path=" FD_PATH, SM_GUEST_FILES_FD + 1 + q->initrd);
+        add_socket(argv, "net0-socket", fd);
     add(argv, "-netdev", "%s", port->netdev);
-    /* QEMU 7.2 under TCG crashes when a vhost-user device uses MSI-X, whatever is behind it. */
-    bool no_msix = port->shared_memory && !q->kvm;
-    add(argv, "-device", CARD ",mac=%s,host_mtu=%u%s", q->mac, q->mtu, no_msix ? ",vectors=0" : "");
+    add(argv, "-device", CARD ",mac=%s,host_mtu=%u%s", q->mac, q->mtu, port->shared_memory ? msix(q) : "");
+}
+
+static void add_vsock(GPtrArray *argv, const struct sm_qemu *q, int *fd)
+{
+    add_socket(argv, "vsock0", fd);
+    add(argv, "-device", "vhost-user-vsock-pci,chardev=vsock0%s", msix(q));
+}
+
+static void add_serial(GPtrArray *argv, int *fd)
+{
+    add_socket(argv, "serial0", fd);
+    add(argv, "-device", "virtio-serial-pci");
+    add(argv, "-device", "virtserialport,chardev=serial0,name=" SM_VSOCK_SERIAL_NAME);
 }
 
 bool sm_qemu_port_connects(enum sm_qemu_port port)
@@ -71,7 +95,8 @@ bool sm_qemu_port_connects(enum sm_qemu_port port)
 char **sm_qemu_argv(const struct sm_qemu *q)
 {
     GPtrArray *argv = g_ptr_array_new();
-    bool shared = q->network && ports[q->port].shared_memory;
+    bool shared = (q->network && ports[q->port].shared_memory) || q->vsock;
+    int socket_fd = SM_GUEST_FILES_FD + 1 + q->initrd;
 
     g_ptr_array_add(argv, g_strdup(q->program));
     add(argv, "-name", "%s", q->name);
@@ -94,7 +119,11 @@ char **sm_qemu_argv(const struct sm_qemu *q)
     add(argv, "-chardev", "stdio,id=console,signal=off%s", q->terminal ? ",mux=on" : "");
     add(argv, "-serial", "chardev:console");
     if (q->network)
-        add_network(argv, q);
+        add_network(argv, q, &socket_fd);
+    if (q->vsock)
+        add_vsock(argv, q, &socket_fd);
+    if (q->serial)
+        add_serial(argv, &socket_fd);
     if (q->ca)
         add(argv, "-fw_cfg", "name=" SM_QEMU_FW_CFG_CA ",file=" FD_PATH, SM_GUEST_CA_FD);
     for (size_t i = 0; q->more && q->more[i]; i++)

@@ -4,11 +4,12 @@
  * Pure.
  *
  * What QEMU reads comes as descriptors, since it sees no file of the caller's (guest_init.h, "bare"): the CA's certificate
- * SM_GUEST_CA_FD, the network's socket SM_GUEST_MORE_FD, kernel, initrd and the socket to connect to SM_GUEST_FILES_FD and
- * the next.
+ * SM_GUEST_CA_FD, the network's socket SM_GUEST_MORE_FD; from SM_GUEST_FILES_FD on, as far as they are there: kernel, initrd,
+ * and the sockets to connect to, of the network, the vsock device and the serial port.
  *
  * The guest finds: a virtio network card with the workspace's MAC; a serial console (ttyS0), which is QEMU's stdin and
- * stdout; and, where TLS is intercepted, the workspace's CA certificate as fw_cfg file SM_QEMU_FW_CFG_CA.
+ * stdout; and, where TLS is intercepted, the workspace's CA certificate as fw_cfg file SM_QEMU_FW_CFG_CA, and by request over
+ * a virtio-serial port and over vsock (core/vsock.h).
  */
 #ifndef SM_LAUNCH_QEMU_H
 #define SM_LAUNCH_QEMU_H
@@ -35,6 +36,7 @@ struct sm_qemu {
     const char *name; /* of the workspace */
     const char *append;
     bool initrd, network, ca;
+    bool vsock, serial; /* devices beside the card */
     enum sm_qemu_port port;
     const char *mac;
     unsigned mtu;

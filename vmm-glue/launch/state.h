@@ -9,7 +9,8 @@
  *   counters.json                  bytes moved so far, over all runs with a byte cap (core/counters.h); kept
  *   lock                           flock(2)ed by the supervisor while it runs; holds its pid as text; never removed while in use
  *   control.sock                   while it runs (supervisor/control.h)
- *   vmm.sock                       while a virtual machine runs that connects to its network (supervisor/listens.h)
+ *   vmm.sock, vsock.sock,          while a virtual machine of `vm` runs: what QEMU connects its devices to (supervisor/listens.h)
+ *   serial.sock
  *
  * The folder is 0700 and the caller's, the files 0600. Opening is distrustful: no symbolic link in place of the folder or a file, the
  * caller's own, no access for group and others; and nobody else may be able to put another folder in its place.
@@ -27,6 +28,8 @@
 #define SM_STATE_CA_KEY "ca.key"
 #define SM_STATE_CA_CERT "ca.pem"
 #define SM_STATE_VMM "vmm.sock"
+#define SM_STATE_VSOCK "vsock.sock"
+#define SM_STATE_SERIAL "serial.sock"
 #define SM_STATE_COUNTERS "counters.json"
 /** Largest workspace.json: the lists are not in it. */
 #define SM_STATE_SETTINGS_MAX (256u << 10)

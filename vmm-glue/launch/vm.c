@@ -54,6 +54,18 @@ static char *find_program(const char *given, GError **error)
     return path;
 }
 
+void sm_vm_devices(struct sm_run_options *o)
+{
+    g_autofree char *base = o->state_dir ? g_strdup(o->state_dir) : sm_state_default_base(NULL);
+
+    if (!base || o->network != SM_NETWORK_USER) /* without a home the start fails, and says so */
+        return;
+    if (sm_run_options_intercepts(o))
+        o->vsock.serial = g_build_filename(base, o->name, SM_STATE_SERIAL, NULL);
+    if (sm_qemu_port_connects(o->vm.port) || o->vsock.n_targets > 0)
+        o->vsock.device = g_build_filename(base, o->name, SM_STATE_VSOCK, NULL);
+}
+
 int sm_vm_prepare(const struct sm_run_options *o, struct sm_vm *ret, GError **error)
 {
     const char *why = NULL;
@@ -72,6 +84,8 @@ int sm_vm_prepare(const struct sm_run_options *o, struct sm_vm *ret, GError **er
         .network = o->network == SM_NETWORK_USER,
         .ca = sm_run_options_intercepts(o),
         .port = o->vm.port,
+        .vsock = o->vsock.device != NULL,
+        .serial = o->vsock.serial != NULL,
         .mac = SM_NET_GUEST_MAC,
         .mtu = o->mtu,
         .memory_mib = o->vm.memory_mib,

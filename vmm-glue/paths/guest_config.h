@@ -16,9 +16,9 @@
 /** Most entries of a list of paths, binds or variables: far above use, so that a mistake cannot eat the machine. */
 #define SM_GUEST_LIST_MAX 1024
 
-/** Where "files" begin, and how many there may be: a kernel, an initrd, and two to spare. */
+/** Where "files" begin, and how many there may be: a kernel, an initrd, and three sockets. */
 #define SM_GUEST_FILES_FD (SM_GUEST_MORE_FD + SM_GUEST_MORE_MAX)
-#define SM_GUEST_FILES_MAX 4
+#define SM_GUEST_FILES_MAX 5
 
 struct sm_guest_bind {
     char *src, *dst;

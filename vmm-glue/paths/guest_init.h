@@ -47,7 +47,7 @@
  *   bare         bool       CMD is a VMM, which a guest may take over: its root is new and holds the machine's programs
  *                           and libraries, read-only, and binds; descriptor 7 (when "ca") is CMD's as it is
  *   more         int        0-4, with "bare": descriptors 8, 9, ... become CMD's
- *   files        [string]   with "bare": at most 4 files of the caller's view that CMD gets opened, for reading, as
+ *   files        [string]   with "bare": at most 5 files of the caller's view that CMD gets opened, for reading, as
  *                           descriptors 12, 13, ...; of a socket, a descriptor through whose /proc/self/fd/N it connects
  *   ro           bool       all mounts read-only, but /dev and /proc, private writable /run and /tmp, and binds
  *   rootfs       string     folder that becomes the root; missing /proc /dev /sys /run /tmp /etc are made in it

@@ -238,6 +238,59 @@ static void test_command_line_vhost_user(void **state)
     assert_null(strstr(text, "memory0"));
 }
 
+/** Each socket has the descriptor that guest-init gives it: in the order of `files`, as far as they are there. */
+static void test_command_line_devices(void **state)
+{
+    struct sm_qemu q = plain();
+    q.vsock = q.serial = true;
+    {
+        g_auto(GStrv) argv =
+            sm_qemu_argv(&q); /* the stream has its socket already, and the vsock device needs shared memory */
+        assert_true(has(argv, "-chardev", "socket,id=vsock0,path=/proc/self/fd/14"));
+        assert_true(has(argv, "-chardev", "socket,id=serial0,path=/proc/self/fd/15"));
+        assert_true(has(argv, "-device", "vhost-user-vsock-pci,chardev=vsock0,vectors=0"));
+        assert_true(has(argv, "-device", "virtserialport,chardev=serial0,name=org.slirp-med.0"));
+        assert_true(has(argv, "-object", "memory-backend-memfd,id=memory0,size=256M,share=on"));
+    }
+    q.port = SM_QEMU_VHOST_USER;
+    q.kvm = true;
+    q.initrd = false;
+    g_auto(GStrv) argv = sm_qemu_argv(&q);
+    assert_true(has(argv, "-chardev", "socket,id=net0-socket,path=/proc/self/fd/13"));
+    assert_true(has(argv, "-chardev", "socket,id=vsock0,path=/proc/self/fd/14"));
+    assert_true(has(argv, "-chardev", "socket,id=serial0,path=/proc/self/fd/15"));
+    assert_true(has(argv, "-device", "vhost-user-vsock-pci,chardev=vsock0"));
+}
+
+static void test_devices(void **state)
+{
+    static const struct {
+        const char *args;
+        bool serial, vsock;
+    } rows[] = {
+        {"--kernel K --state-dir /s --name w", true, false},
+        {"--kernel K --state-dir /s --name w --port vhost-user", true, true},
+        {"--kernel K --state-dir /s --name w --mediation 5000=127.0.0.1:80", true, true},
+        {"--kernel K --state-dir /s --name w --egress-opaque", false, false},
+        {"--kernel K --state-dir /s --name w --network isolated --port vhost-user", false, false},
+    };
+
+    for (size_t i = 0; i < SM_ARRAY_LEN(rows); i++) {
+        struct sm_run_options o;
+        g_auto(GStrv) argv = NULL;
+        good(rows[i].args, &o, &argv);
+        if (rows[i].serial)
+            assert_string_equal(o.vsock.serial, "/s/w/serial.sock");
+        else
+            assert_null(o.vsock.serial);
+        if (rows[i].vsock)
+            assert_string_equal(o.vsock.device, "/s/w/vsock.sock");
+        else
+            assert_null(o.vsock.device);
+        sm_run_options_clear(&o);
+    }
+}
+
 /** What is shown is what a shell would run. */
 static void test_shown(void **state)
 {
@@ -279,7 +332,8 @@ static void test_messages(void **state)
     assert_int_equal(c->n_more, 1);
     assert_string_equal(c->files[0], kernel);
     assert_string_equal(c->files[1], initrd);
-    assert_null(c->files[2]);
+    assert_true(g_str_has_suffix(c->files[2], "/w/serial.sock"));
+    assert_null(c->files[3]);
     assert_string_equal(c->cwd, "/");
     assert_string_equal(c->argv[1], "-S");
     assert_string_equal(c->state_dir, "/state");
@@ -391,6 +445,8 @@ int main(void)
         cmocka_unit_test(test_command_line),
         cmocka_unit_test(test_command_line_without),
         cmocka_unit_test(test_command_line_vhost_user),
+        cmocka_unit_test(test_command_line_devices),
+        cmocka_unit_test(test_devices),
         cmocka_unit_test(test_shown),
         cmocka_unit_test(test_messages),
         cmocka_unit_test(test_no_qemu),
