@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * virtio-net and virtio-vsock over vhost-user: any sequence of messages, memory contents and kicks, with honest ones among them so that
- * the input gets further in. After each input an honest VMM connects, and a frame must pass each way.
+ * virtio-net and virtio-vsock over vhost-user: any sequence of messages, memory contents and kicks, with honest ones
+ * among them so that the input gets further in. After each input an honest VMM connects, and a frame must pass each
+ * way.
  *
  * The input is a list of operations, a byte each with its arguments behind it, so that mutation keeps meaning. Numbers
  * are often taken from a table of those that have edges.

@@ -22,6 +22,7 @@ static const char *const order_names[] = {
     [SIM_QEMU_SLOTS] = "qemu-slots",
     [SIM_CLOUD_HYPERVISOR] = "cloud-hypervisor",
     [SIM_CLOUD_HYPERVISOR_SLOTS] = "cloud-hypervisor-slots",
+    [SIM_PLAIN] = "plain",
 };
 _Static_assert(sizeof(order_names) / sizeof(order_names[0]) == SIM_ORDER_COUNT, "an order misses a name");
 
@@ -258,6 +259,11 @@ static int tell(struct sim *sim, bool ack, uint32_t request, const void *payload
     return sim_get64(m.payload) == 0 ? 0 : 1;
 }
 
+static bool of_cloud_hypervisor(const struct sim *sim)
+{
+    return sim->order == SIM_CLOUD_HYPERVISOR || sim->order == SIM_CLOUD_HYPERVISOR_SLOTS;
+}
+
 static bool of_qemu(const struct sim *sim)
 {
     return sim->order == SIM_QEMU || sim->order == SIM_QEMU_SLOTS;
@@ -265,7 +271,7 @@ static bool of_qemu(const struct sim *sim)
 
 static bool wants_acks(const struct sim *sim)
 {
-    return sim->protocol & VU_P_REPLY_ACK && !of_qemu(sim);
+    return sim->protocol & VU_P_REPLY_ACK && of_cloud_hypervisor(sim);
 }
 
 int sim_tell(struct sim *sim, uint32_t request, const void *payload, uint32_t size, const int *fds, unsigned n_fds)
@@ -468,7 +474,7 @@ static int step_owner(struct sim *sim, unsigned unused)
 static int step_features(struct sim *sim, unsigned unused)
 {
     (void)unused;
-    sim->acked = sim->offered & (sim->cfg.features | VU_F_PROTOCOL_FEATURES);
+    sim->acked = sim->offered & (sim->cfg.features | (sim->order == SIM_PLAIN ? 0 : VU_F_PROTOCOL_FEATURES));
     return sim_tell_u64(sim, VU_SET_FEATURES, sim->acked);
 }
 
@@ -581,6 +587,21 @@ static void plan_cloud_hypervisor(struct sim *sim, bool slots)
         add(sim, "SET_VRING_ENABLE", step_enable, i);
 }
 
+static void plan_plain(struct sim *sim)
+{
+    add(sim, "GET_FEATURES", step_get_features, 0);
+    add(sim, "SET_OWNER", step_owner, 0);
+    add(sim, "SET_FEATURES", step_features, 0);
+    add_memory(sim, false);
+    for (unsigned i = 0; i < sim->cfg.n_queues; i++) {
+        add(sim, "SET_VRING_NUM", step_num, i);
+        add(sim, "SET_VRING_BASE", step_base, i);
+        add(sim, "SET_VRING_ADDR", step_addr, i);
+        add(sim, "SET_VRING_CALL", step_call, i);
+        add(sim, "SET_VRING_KICK", step_kick, i);
+    }
+}
+
 void sim_connect(struct sim *sim, int sock, enum sim_order order)
 {
     sim_disconnect(sim);
@@ -604,6 +625,9 @@ void sim_connect(struct sim *sim, int sock, enum sim_order order)
         break;
     case SIM_CLOUD_HYPERVISOR_SLOTS:
         plan_cloud_hypervisor(sim, true);
+        break;
+    case SIM_PLAIN:
+        plan_plain(sim);
         break;
     case SIM_ORDER_COUNT:
         SIM_MUST(!"an order");
@@ -646,16 +670,14 @@ int sim_restart(struct sim *sim)
 /* cloud-hypervisor disables and stops ring by ring; until 2022 it only disabled them, with or without RESET_OWNER. */
 int sim_stop(struct sim *sim)
 {
-    bool qemu = of_qemu(sim);
-
     for (unsigned i = 0; i < sim->cfg.n_queues; i++) {
-        int r = qemu ? 0 : sim_vring_state(sim, VU_SET_VRING_ENABLE, i, 0);
+        int r = of_cloud_hypervisor(sim) ? sim_vring_state(sim, VU_SET_VRING_ENABLE, i, 0) : 0;
         if (r == 0)
             r = sim_get_base(sim, i, &sim->queues[i].base);
         if (r != 0)
             return r;
     }
-    for (unsigned i = 0; qemu && i < sim->cfg.n_queues; i++) {
+    for (unsigned i = 0; of_qemu(sim) && i < sim->cfg.n_queues; i++) {
         int r = step_enable(sim, i);
         if (r != 0)
             return r;
@@ -699,5 +721,6 @@ void sim_rings_move(struct sim *sim)
 void sim_rings_again(struct sim *sim)
 {
     for (unsigned i = 0; i < sim->cfg.n_queues; i++)
-        sim->queues[i].base = of_qemu(sim) ? sim_get16(sim->queues[i].used_mem + 2) : sim->queues[i].avail_idx;
+        sim->queues[i].base =
+            of_cloud_hypervisor(sim) ? sim->queues[i].avail_idx : sim_get16(sim->queues[i].used_mem + 2);
 }

@@ -45,6 +45,7 @@ enum sim_order {
     SIM_CLOUD_HYPERVISOR, /* owner first, sizes of all rings, enable last, an acknowledgement wanted for every message
                            */
     SIM_CLOUD_HYPERVISOR_SLOTS, /* the same with ADD_MEM_REG for each region */
+    SIM_PLAIN, /* no protocol features: rings are enabled as soon as they start (vhost-user, "ring states") */
     SIM_ORDER_COUNT
 };
 const char *sim_order_name(enum sim_order order);
