@@ -126,6 +126,12 @@ static enum outcome judge(struct attempt *a, bool eof, bool stream, struct sm_gu
     return fail(a, BAD, "%s", sm_pem_fault_names[fault]);
 }
 
+/** Is what has come the beginning (or all) of the answer of a host without a CA? */
+static bool is_none_to_give(const struct attempt *a)
+{
+    return a->len <= strlen(NONE_TO_GIVE) && memcmp(a->text, NONE_TO_GIVE, a->len) == 0;
+}
+
 /** Read until the end of the stream, or (self_ending) until the certificate ends. */
 static enum outcome read_text(struct attempt *a, int fd, bool self_ending, bool stream, struct sm_guest_cert *ret)
 {
@@ -140,6 +146,9 @@ static enum outcome read_text(struct attempt *a, int fd, bool self_ending, bool 
         if (n < 0)
             return fail(a, LATER, "%s", strerror(errno));
         a->len += (size_t)n;
+        /* The whole line, so that nothing of it is left for who asks next. */
+        if (n > 0 && self_ending && is_none_to_give(a) && a->len < strlen(NONE_TO_GIVE))
+            continue;
         enum outcome o = judge(a, n == 0, stream, ret);
         if (n == 0 || o == BAD || (o == GOT && self_ending))
             return o;
@@ -221,7 +230,7 @@ static enum outcome try_serial(const struct sm_fetch *f, struct attempt *a, stru
         return fail(a, LATER, "%s: %s", path, n < 0 ? strerror(errno) : "it did not take the request");
     enum outcome o = read_text(a, fd, true, true, ret);
     /* A workspace that intercepts nothing has no CA, and will not have one. */
-    if (o == BAD && a->len <= strlen(NONE_TO_GIVE) && memcmp(a->text, NONE_TO_GIVE, a->len) == 0)
+    if (o == BAD && is_none_to_give(a))
         return fail(a, NEVER, "the host has none to give");
     return o;
 }
