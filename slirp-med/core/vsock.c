@@ -52,6 +52,7 @@ struct pipe {
     GList attach_link;
     bool connected;  /* upstream is; a certificate's pipe is from the start */
     bool guest_gone; /* nobody is there to read */
+    bool gone;       /* the front has said how it ended: in order, or we would not be here */
     unsigned next_addr;
     struct way up, down;
     int64_t opened_us;
@@ -235,12 +236,17 @@ static enum moved move(struct way *w, int source, int sink)
     }
     if (w->buf.len == 0 && w->buf.data)
         sm_buf_clear(&w->buf);
-    if (w->eof && w->buf.len == 0 && !w->shut) {
-        w->shut = true;
-        if (sink >= 0)
-            (void)shutdown(sink, SHUT_WR);
-    }
     return MOVED;
+}
+
+/* All that the source said has arrived, and its end is passed on. */
+static void pass_end(struct way *w, int sink)
+{
+    if (!w->eof || w->buf.len > 0 || w->shut)
+        return;
+    w->shut = true;
+    if (sink >= 0)
+        (void)shutdown(sink, SHUT_WR);
 }
 
 static bool wants_read(const struct way *w)
@@ -256,18 +262,42 @@ static void rewatch(struct pipe *p)
     bool ok = true;
 
     /* Without events the end of both directions is still told; once it was, it would be told for ever. */
-    if (p->guest_gone && p->up.eof)
+    if (p->guest_gone && !wants_read(&p->up))
         sm_loop_unwatch(loop, &p->guest);
     else
         ok = sm_loop_watch(loop, &p->guest, guest) == 0;
-    if (ok && p->upstream.fd >= 0)
+    if (p->upstream.fd >= 0 && p->up.shut && upstream == 0)
+        sm_loop_unwatch(loop, &p->upstream);
+    else if (ok && p->upstream.fd >= 0)
         ok = sm_loop_watch(loop, &p->upstream, upstream) == 0;
     if (!ok)
         fail(p, "out_of_resources");
 }
 
+static void on_gone_timer(struct sm_timer *timer, int64_t now_us);
+
+/*
+ * The front has closed its end. Was it the guest's close, or its RST? A pair tells them not apart: so the target hears of it when GONE has come.
+ * A front that does not say it is not waited for.
+ */
+static bool awaits_word(struct pipe *p, bool eof_is_new)
+{
+    /* Is the other direction gone too? Then sending fails, even nothing. */
+    if (p->id && eof_is_new && send(p->guest.fd, "", 0, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+        p->guest_gone = true;
+    if (!p->id || !p->target || !p->guest_gone || p->gone)
+        return false;
+    if (!sm_timer_armed(&p->timer)) {
+        sm_timer_init(&p->timer, on_gone_timer);
+        sm_loop_arm(p->core->loop, &p->timer, sm_loop_now(p->core->loop) + SM_CORE_END_WAIT_US);
+    }
+    return true;
+}
+
 static void pump(struct pipe *p)
 {
+    bool had_ended = p->up.eof;
+
     if (!p->connected)
         return;
     switch (move(&p->up, p->guest.fd, p->upstream.fd)) {
@@ -281,6 +311,9 @@ static void pump(struct pipe *p)
         fail(p, "target_reset");
         return;
     }
+    bool waits = awaits_word(p, p->up.eof && !had_ended);
+    if (!waits)
+        pass_end(&p->up, p->upstream.fd);
     if (p->guest_gone) {
         p->down.eof = p->down.shut = true;
         sm_buf_clear(&p->down.buf);
@@ -296,8 +329,9 @@ static void pump(struct pipe *p)
             pump(p);
             return;
         }
+        pass_end(&p->down, p->guest.fd);
     }
-    if (p->up.shut && p->down.shut)
+    if (p->up.shut && p->down.shut && !waits)
         finish(p, "closed");
     else if (!p->target && p->up.bytes > CA_SINK_MAX)
         fail(p, "talkative");
@@ -314,10 +348,24 @@ static void on_guest(struct sm_watch *watch, uint32_t events)
     pump(p);
 }
 
+static void on_gone_timer(struct sm_timer *timer, int64_t now_us)
+{
+    struct pipe *p = sm_container_of(timer, struct pipe, timer);
+
+    (void)now_us;
+    p->gone = true;
+    pump(p);
+}
+
 static void on_upstream(struct sm_watch *watch, uint32_t events)
 {
-    (void)events;
-    pump(sm_container_of(watch, struct pipe, upstream));
+    struct pipe *p = sm_container_of(watch, struct pipe, upstream);
+
+    /* Nothing is wanted of it, and yet it has something to say: a reset, since its ordered end is not watched for (rewatch()). */
+    if ((events & (EPOLLERR | EPOLLHUP)) && !wants_read(&p->down) && p->up.buf.len == 0)
+        fail(p, "target_reset");
+    else
+        pump(p);
 }
 
 /* ---- handing over ---- */
@@ -607,8 +655,15 @@ void sm_core_vsock_gone(struct sm_core *core, uint64_t id, enum sm_flow_why why)
 {
     struct pipe *p = core->vsock ? g_hash_table_lookup(core->vsock->ids, &id) : NULL;
 
-    if (!p || (why == SM_WHY_CLOSED && p->connected))
-        return; /* in order: what it sent is still in the pair, and goes up; its end is seen there */
+    if (!p)
+        return;
+    if (why == SM_WHY_CLOSED && p->connected) { /* in order: what it sent is still in the pair, and goes up */
+        p->gone = true;
+        if (p->target)
+            sm_loop_disarm(core->loop, &p->timer);
+        pump(p);
+        return;
+    }
     drop_upstream(p, true);
     finish(p, sm_flow_why_name(why));
 }

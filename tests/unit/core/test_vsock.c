@@ -352,6 +352,8 @@ static void test_resets(void **state)
     int guest = take_attached(f, 1);
     int target = server_accept(f);
     close(guest);
+    for (int i = 0; i < 3; i++) /* the end of the pair is seen before the front's word on it */
+        assert_int_equal(sm_loop_turn(f->core.loop, 20), 0);
     gone(f, 1, SM_WHY_GUEST_RST);
     assert_true(was_reset(f, target));
     close(target);
@@ -370,6 +372,113 @@ static void test_resets(void **state)
     g_autofree char *second = audit_line(f, "mediation_close", 1);
     assert_non_null(second);
     assert_non_null(strstr(second, "\"reason\":\"target_reset\""));
+    stop(f);
+}
+
+/* Five short waits: do they wait? */
+static bool sleeps(struct fixture *f)
+{
+    int64_t began = sm_clock_us();
+
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(sm_loop_turn(f->core.loop, 40), 0);
+    return sm_clock_us() - began >= 100000;
+}
+
+/* Ends that cannot be passed on yet, since the other side is full, do not wake us all the time. */
+static void test_ends_that_wait(void **state)
+{
+    struct fixture *f = start();
+    static uint8_t data[1 << 16];
+    struct linger now = {.l_onoff = 1};
+    int small = 4096, target = -1;
+
+    assert_int_equal(setsockopt(f->listener, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)),
+                     0); /* of what is accepted */
+    int guest = take_hybrid(f, "5000");
+
+    for (int i = 0; i < 100 && target < 0; i++) {
+        struct pollfd p = {.fd = f->listener, .events = POLLIN};
+        sm_loop_turn(f->core.loop, 20);
+        target = poll(&p, 1, 0) == 1 ? server_accept(f) : -1;
+    }
+    size_t sent = 0, got = 0;
+    for (int idle = 0; idle < 20;) {
+        size_t n = feed(guest, data, sizeof(data));
+        sent += n;
+        idle = n > 0 ? 0 : idle + 1;
+        assert_int_equal(sm_loop_turn(f->core.loop, 5), 0);
+    }
+    close(guest);
+    assert_int_equal(sm_loop_turn(f->core.loop, 20), 0);
+    assert_true(sleeps(f));
+    for (ssize_t n; (n = recv_turning(f, target, data, sizeof(data))) > 0;)
+        got += (size_t)n;
+    assert_int_equal(got, sent);
+    close(target);
+    wait_for_line(f, "mediation_close");
+
+    /* A target that has ended its half, and then resets the other. */
+    open_vsock(f, 1, PORT);
+    guest = take_attached(f, 1);
+    target = server_accept(f);
+    assert_int_equal(shutdown(target, SHUT_WR), 0);
+    expect_end(f, guest);
+    assert_true(sleeps(f));
+    assert_int_equal(setsockopt(target, SOL_SOCKET, SO_LINGER, &now, sizeof(now)), 0);
+    close(target);
+    assert_int_equal(hear(f), SM_FLOW_ABORT);
+    close(guest);
+    g_autofree char *line = audit_line(f, "mediation_close", 1);
+    assert_non_null(strstr(line, "\"reason\":\"target_reset\""));
+
+    stop(f);
+}
+
+/* A target that has said and ended all, wherever it waits: with the guest's socket full, our buffer full, or the rest in the kernel. */
+static void test_target_ends_before_it_is_read(void **state)
+{
+    struct fixture *f = start();
+    static uint8_t data[1 << 14];
+
+    for (uint64_t id = 1; id <= 12; id++) {
+        open_vsock(f, id, PORT);
+        int guest = take_attached(f, id), target = server_accept(f);
+        size_t sent = 0, got = 0, want = (size_t)id * 40000;
+        while (sent < want) {
+            sent += feed(target, data, SM_MIN(sizeof(data), want - sent));
+            assert_int_equal(sm_loop_turn(f->core.loop, 0), 0);
+        }
+        assert_int_equal(shutdown(guest, SHUT_WR), 0);
+        expect_end(f, target);
+        close(target);
+        for (int i = 0; i < 3; i++)
+            assert_int_equal(sm_loop_turn(f->core.loop, 5), 0);
+        assert_true(sleeps(f));
+        for (ssize_t n; (n = recv_turning(f, guest, data, sizeof(data))) > 0;)
+            got += (size_t)n;
+        assert_int_equal(got, want);
+        close(guest);
+        gone(f, id, SM_WHY_CLOSED);
+    }
+    stop(f);
+}
+
+/* A front that closes and does not say how: after a while that is taken for an orderly end. */
+static void test_no_word(void **state)
+{
+    struct fixture *f = start();
+
+    open_vsock(f, 1, PORT);
+    int guest = take_attached(f, 1), target = server_accept(f);
+    assert_int_equal(write(guest, "x", 1), 1);
+    close(guest);
+    int64_t began = sm_clock_us();
+    expect_bytes(f, target, "x", 1);
+    expect_end(f, target);
+    assert_true(sm_clock_us() - began >= SM_CORE_END_WAIT_US / 2);
+    close(target);
+    wait_for_line(f, "mediation_close");
     stop(f);
 }
 
@@ -847,6 +956,9 @@ int main(void)
         cmocka_unit_test(test_pipe),
         cmocka_unit_test(test_slow_readers),
         cmocka_unit_test(test_resets),
+        cmocka_unit_test(test_no_word),
+        cmocka_unit_test(test_ends_that_wait),
+        cmocka_unit_test(test_target_ends_before_it_is_read),
         cmocka_unit_test(test_guest_closes_with_bytes_behind),
         cmocka_unit_test(test_table_only),
         cmocka_unit_test(test_refusals_are_counted),
