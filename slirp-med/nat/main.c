@@ -125,6 +125,8 @@ static void connect_device(struct process *p, const char *name, int fd)
         struct device *d = &p->devices[i];
         if (!d->port || strcmp(device_names[i], name) != 0)
             continue;
+        if (d->port->connected && d->name == DEVICE_NET) /* a datagram socket: the only sign of the last VMM's end */
+            sm_front_guest_left(p->front);
         if (sm_port_connect(d->port, fd) < 0) {
             sm_log_warning("the VMM's connection cannot be served: %s", strerror(errno));
             tell_left(d);

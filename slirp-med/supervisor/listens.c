@@ -446,7 +446,18 @@ static void go_there(struct row *row)
 
 /* ---- datagrams ---- */
 
-/** Connect, or connect anew when the peer's socket is another one: in place, since the front has the same socket. */
+/** The socket itself stays ours: it is connected anew in place. */
+static bool give_dgram(struct row *row)
+{
+    int fd = fcntl(row->fd, F_DUPFD_CLOEXEC, 3);
+
+    if (fd < 0)
+        return false;
+    hand_over(row, fd);
+    return true;
+}
+
+/** Connect, or connect anew when the peer's socket is another one; then the front is told by the same socket once more. */
 static void look_for_peer(struct row *row)
 {
     struct sockaddr_un address;
@@ -465,21 +476,20 @@ static void look_for_peer(struct row *row)
     socklen_t len = place_address(&row->peer, &address);
     if (connect(row->fd, (const struct sockaddr *)&address, len) < 0)
         return; /* left by one that ended, or not ready yet */
+    bool another = row->peer_known;
     row->peer_known = true;
     row->peer_was = identity_of(&st);
     sm_log_debug("%s: connected to %s", row->spec.path, row->spec.peer);
+    if (another && !give_dgram(row))
+        sm_log_warning("%s: out of descriptors: the last VMM's connections stay", row->spec.path);
 }
 
 static void start_dgram(struct row *row)
 {
-    int fd = fcntl(row->fd, F_DUPFD_CLOEXEC, 3);
-
-    if (fd < 0) { /* no descriptors: later */
+    if (give_dgram(row))
+        look_for_peer(row);
+    else /* no descriptors: later */
         sm_loop_arm(row->all->loop, &row->timer, sm_clock_us() + SM_LISTENS_PAUSE_US);
-        return;
-    }
-    look_for_peer(row);
-    hand_over(row, fd);
 }
 
 /* ---- the whole ---- */

@@ -60,7 +60,8 @@ struct sm_listen_spec {
 struct sm_listens;
 
 struct sm_listens_ops {
-    /** a connection has come: fd (CLOEXEC, non-blocking) is taken. For dgram once, at the start. */
+    /** a connection has come: fd (CLOEXEC, non-blocking) is taken. For dgram at the start, and
+     * the same socket again when another VMM is behind the peer's name. */
     void (*connected)(void *data, const char *tag, int fd);
 };
 

@@ -210,6 +210,9 @@ def test_over_datagrams(sm):
                 assert time.monotonic() < end
         assert v.dhcp()[0] == vmmlib.GUEST
         assert fetch(v) == w.BANNER_SSH
+        # Of a datagram socket no end is seen; the next VMM is the sign that the last one's connections are over.
+        waits("no connection to be left", lambda: status(sm, a.name)["reports"]["core"]["flows"] == 0)
+        assert isinstance(v.tcp(w.PROTO, w.SSH), vmmlib.Tcp)
         v.close()
         os.unlink(path + ".vmm")
     os.close(d)

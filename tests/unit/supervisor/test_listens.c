@@ -578,9 +578,9 @@ static void test_dgram(void **state)
         assert_int_equal(recv(vmm, buf, sizeof(buf), MSG_DONTWAIT), 5);
         assert_int_equal(sendto(vmm, "answer", 6, 0, (struct sockaddr *)&sun, sizeof(sun)), 6);
         assert_int_equal(recv(w.fds[0], buf, sizeof(buf), MSG_DONTWAIT), 6);
+        assert_int_equal(w.n, 1 + round); /* told that it is another one */
         close(vmm);
     }
-    assert_int_equal(w.n, 1);
     end(&w);
     assert_false(exists(ours));
     assert_true(exists(theirs));
