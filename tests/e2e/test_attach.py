@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """`slirp-med attach`: a VMM that somebody else starts. The test is the VMM and its guest: frames by hand (vmmlib.py)."""
+import ast
 import json
 import os
 import select
@@ -395,3 +396,48 @@ def test_connections_of_a_vmm_that_was_killed_end(sm, world, mark):
     a.p.terminate()
     r = a.end()
     assert len(r.events("egress_close", dst=w.PROTO)) == 6 and not r.events("egress_deny"), r.text()
+
+
+TAP_GUEST = """
+import fcntl, os, socket, struct, subprocess, sys
+fd = os.open("/dev/net/tun", os.O_RDWR)
+fcntl.ioctl(fd, 0x400454ca, struct.pack("16sH22x", b"eth0", 0x0002 | 0x1000 | %d))  # IFF_TAP, IFF_NO_PI
+socket.send_fds(socket.socket(fileno=int(sys.argv[1])), [b"x"], [fd])
+os.close(fd)
+for c in ("link set eth0 address 52:55:0a:00:02:0f", "addr add 10.0.2.15/24 dev eth0", "link set lo up", "link set eth0 up", "route add default via 10.0.2.2"):
+    subprocess.run(["ip", *c.split()], check=True)
+input()
+s = socket.create_connection(("%s", %d), 10)
+print(s.recv(100), flush=True)
+s.sendall(b"QUIT\\r\\n")
+print(s.recv(100), flush=True)
+s.close()
+input()
+"""
+
+
+@pytest.mark.parametrize("vnet", [False, True], ids=["plain", "vnet"])
+def test_a_tap_that_was_handed_over(sm, vnet):
+    """A guest that is a network namespace: somebody else made it and its tap, with a virtio-net header or without."""
+    ours, theirs = socket.socketpair()
+    g = subprocess.Popen(["unshare", "-n", "--", "/usr/bin/python3", "-c", TAP_GUEST % (0x4000 if vnet else 0, w.PROTO, w.SSH), str(theirs.fileno())],
+                         pass_fds=[theirs.fileno()], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        theirs.close()
+        ours.settimeout(10)
+        tap = socket.recv_fds(ours, 1, 1)[1][0]
+        a = attach(sm, "--fd", str(tap), "--fd-kind", "tap", *GUARDED, pass_fds=[tap]).ready()
+        os.close(tap)
+        assert status(sm, a.name)["port"]["kind"] == ("tap-vnet" if vnet else "tap")
+        g.stdin.write(b"go\n")
+        g.stdin.flush()
+        assert ast.literal_eval(g.stdout.readline().decode()) == w.BANNER_SSH
+        assert ast.literal_eval(g.stdout.readline().decode()) == b"QUIT\r\n"
+        a.p.terminate()
+        r = a.end()
+        assert r.rc == 0, r
+        r.one("egress_allow", dst=w.PROTO, port=w.SSH)
+    finally:
+        g.kill()
+        g.wait()
+        ours.close()
