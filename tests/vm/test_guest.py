@@ -65,7 +65,7 @@ def test_each_way_to_the_ca(guest):
         assert guest.ok(f"slirp-med-guest --from {way} --wait 30 --print-cert") == made, way
         assert guest.ok(f"slirp-med-guest --from {way} --wait 30 --print-cert") == made, f"{way} again"
     said = guest.ok("slirp-med-guest --wait 30 --json")
-    assert f'"{WAYS[guest.port][0]}"' in said, said
+    assert f'"from": "{WAYS[guest.port][0]}' in said, said
     assert guest.ok("CURL_CA_BUNDLE=/etc/slirp-med/ca-bundle.pem curl -sS https://ok.test/hello") == "hello\n"
 
 
