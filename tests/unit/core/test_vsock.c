@@ -507,6 +507,104 @@ static void test_guest_closes_with_bytes_behind(void **state)
     stop(f);
 }
 
+/* Nothing is left to do: turns of the loop that last. With an event that is told again and again none does, but that this process may be made to
+ * wait in the middle of one. */
+static bool comes_to_rest(struct fixture *f)
+{
+    for (int i = 0, quiet = 0; i < 200; i++) {
+        int64_t before = sm_clock_us();
+        assert_int_equal(sm_loop_turn(f->core.loop, 50), 0);
+        quiet = sm_clock_us() - before >= 45000 ? quiet + 1 : 0;
+        if (quiet == 5)
+            return true;
+    }
+    return false;
+}
+
+static size_t feed_until_full(struct fixture *f, int fd)
+{
+    static const uint8_t zeros[65536];
+    size_t fed = 0;
+
+    for (int idle = 0; idle < 20;) { /* TCP finds room late: window probes */
+        size_t n = feed(fd, zeros, sizeof(zeros));
+        idle = n > 0 ? 0 : idle + 1;
+        fed += n;
+        assert_int_equal(sm_loop_turn(f->core.loop, n > 0 ? 0 : 50), 0);
+    }
+    return fed;
+}
+
+static size_t read_to_the_end(struct fixture *f, int fd)
+{
+    static uint8_t buf[65536];
+    size_t got = 0;
+    ssize_t n;
+
+    while ((n = recv_turning(f, fd, buf, sizeof(buf))) > 0)
+        got += (size_t)n;
+    assert_int_equal(n, 0);
+    return got;
+}
+
+static int take_target(struct fixture *f)
+{
+    struct pollfd p = {.fd = f->listener, .events = POLLIN};
+
+    for (int i = 0; i < 200 && poll(&p, 1, 0) != 1; i++)
+        assert_int_equal(sm_loop_turn(f->core.loop, 20), 0);
+    return server_accept(f);
+}
+
+/* One side has gone and the other does not read: the core waits, it does not turn round and round. */
+static void test_ends_that_nobody_reads(void **state)
+{
+    struct fixture *f = start();
+    int small = 8192;
+
+    assert_int_equal(setsockopt(f->listener, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
+    int guest = take_hybrid(f, "5000");
+    int target = take_target(f);
+    size_t fed = feed_until_full(f, guest);
+    close(guest);
+    assert_true(comes_to_rest(f));
+    assert_int_equal(read_to_the_end(f, target), fed);
+    close(target);
+
+    /* The other way, with both directions of the target's connection over. */
+    guest = take_hybrid(f, "5000");
+    target = take_target(f);
+    fed = feed_until_full(f, target);
+    assert_int_equal(shutdown(guest, SHUT_WR), 0);
+    assert_int_equal(read_to_the_end(f, target), 0);
+    close(target);
+    assert_true(comes_to_rest(f));
+    assert_int_equal(read_to_the_end(f, guest), fed);
+    close(guest);
+    stop(f);
+}
+
+/* A target that has ended its half, and is then gone altogether: the guest hears of it though nobody writes. */
+static void test_reset_behind_the_end(void **state)
+{
+    struct fixture *f = start();
+    struct linger now = {.l_onoff = 1};
+
+    open_vsock(f, 1, PORT);
+    int guest = take_attached(f, 1);
+    int target = server_accept(f);
+    assert_int_equal(shutdown(target, SHUT_WR), 0);
+    expect_end(f, guest);
+    assert_int_equal(setsockopt(target, SOL_SOCKET, SO_LINGER, &now, sizeof(now)), 0);
+    close(target);
+    assert_int_equal(hear(f), SM_FLOW_ABORT);
+    close(guest);
+    assert_true(comes_to_rest(f));
+    g_autofree char *line = audit_line(f, "mediation_close", 0);
+    assert_non_null(strstr(line, "\"reason\":\"target_reset\""));
+    stop(f);
+}
+
 static void test_table_only(void **state)
 {
     struct fixture *f = start();
@@ -960,6 +1058,8 @@ int main(void)
         cmocka_unit_test(test_ends_that_wait),
         cmocka_unit_test(test_target_ends_before_it_is_read),
         cmocka_unit_test(test_guest_closes_with_bytes_behind),
+        cmocka_unit_test(test_ends_that_nobody_reads),
+        cmocka_unit_test(test_reset_behind_the_end),
         cmocka_unit_test(test_table_only),
         cmocka_unit_test(test_refusals_are_counted),
         cmocka_unit_test(test_128_at_once),
