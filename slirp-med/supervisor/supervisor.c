@@ -4,9 +4,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
@@ -33,6 +35,8 @@
 #define ROTATE_SHARE 8
 /** Control clients whose `status` waits for reports, at once. */
 #define ASKERS_MAX SM_CONTROL_CLIENTS_MAX
+/** What a VMM can have said by the thousand is said once in this time. */
+#define SAY_US G_USEC_PER_SEC
 
 enum phase { PHASE_STARTING, PHASE_RUNNING, PHASE_ENDING, PHASE_STOPPING, PHASE_DONE, PHASES };
 static const char *const phase_names[] = {
@@ -84,6 +88,8 @@ struct sm_supervisor {
     int status;       /* -1: not known yet */
     int end_signal;   /* that began ENDING or STOPPING; 0: none */
     bool guest_killed, went;
+    uint64_t not_given; /* connections of a VMM that the core did not take */
+    int64_t not_given_us;
     bool vmm_left; /* the one that a given descriptor led to: there will be no other */
     char *reason;
     bool reason_is_hearsay; /* a child's FAIL, which may only be the echo of another one's death */
@@ -254,14 +260,33 @@ static void tell_ports(const struct sm_supervisor *s)
             fprintf(stderr, "slirp-med: published %s\n", sm_publish_format(sm_publishes_get(s->publishes, i), text));
 }
 
+/** A VMM connects as fast as it likes, so its connections get half of the link: the rest is for what the core has to
+ * hear (STOP, its next audit file). */
+static bool has_room(int link)
+{
+    int waiting, size;
+    socklen_t len = sizeof(size);
+
+    return ioctl(link, SIOCOUTQ, &waiting) == 0 && getsockopt(link, SOL_SOCKET, SO_SNDBUF, &size, &len) == 0 &&
+           waiting < size / 2;
+}
+
 /** What does not reach it is closed: the guest sees the end of its connection. */
 static void give_core(struct sm_supervisor *s, enum sm_link_verb verb, const char *text, int fd)
 {
     const struct child *core = &s->children[SM_CHILD_CORE];
+    const char *why = "too many wait for it already";
+    int64_t now = sm_clock_us();
 
-    if (core->state != SM_CHILD_SERVING || sm_link_send(core->link, verb, text, fd) < 0)
-        sm_log_warning("the core does not take a %s connection: %s", sm_link_verb_name(verb),
-                       core->state == SM_CHILD_SERVING ? strerror(errno) : sm_child_state_name(core->state));
+    if (core->state != SM_CHILD_SERVING)
+        why = sm_child_state_name(core->state);
+    else if (has_room(core->link) && sm_link_send(core->link, verb, text, fd) == 0)
+        return;
+    if (s->not_given++ > 0 && now - s->not_given_us < SAY_US)
+        return;
+    sm_log_warning("the core does not take a %s connection: %s (%" G_GUINT64_FORMAT " since the start)",
+                   sm_link_verb_name(verb), why, s->not_given);
+    s->not_given_us = now;
 }
 
 static void go_when_ready(struct sm_supervisor *s)

@@ -159,6 +159,14 @@ static void child_step(const char *step)
         if (msg.verb != SM_LINK_PORT || strcmp(msg.text, "net") != 0 || msg.fd < 0)
             child_complain("no connection");
         close(msg.fd);
+    } else if (strcmp(w[0], "stop-behind") == 0) { /* core: STOP, behind connections; leaves a file of that name */
+        int r;
+        while ((r = sm_link_recv(SM_LINK_FD, &msg)) > 0 && msg.verb == SM_LINK_VSOCK && msg.fd >= 0)
+            close(msg.fd);
+        if (r <= 0 || msg.verb != SM_LINK_STOP)
+            child_complain("no STOP");
+        if (close(open(arg, O_WRONLY | O_CREAT | O_CLOEXEC, 0600)) < 0)
+            child_complain("no file");
     } else if (strcmp(w[0], "role-end") == 0) { /* front: the VMM that it was given leaves */
         if (read(SM_ROLE_FD, text, sizeof(text)) != 0)
             child_complain("no end of the VMM");
@@ -197,6 +205,7 @@ struct scenario {
     bool take_signals;
     bool ca, counters, publish, policy;
     bool listens; /* without a guest: a VMM may come to vmm.sock */
+    bool hybrid;  /* with listens: what comes there are connections of its vsock */
     bool given;   /* without a guest: it has come, and leaves when all runs */
     char *const *roots;
     const char *(*client)(void); /* runs beside it; says what it is not content with */
@@ -265,6 +274,10 @@ static struct sm_supervisor_result play(const struct scenario *sc)
     g_autofree char *vmm_path = g_strdup_printf("%s/vmm.sock", workdir);
     struct sm_listen_spec listens = {
         .kind = SM_LISTEN_UNIX, .single = true, .tag = SM_LISTEN_TAG_NET, .path = vmm_path};
+    if (sc->hybrid) {
+        listens.single = false;
+        listens.tag = SM_LISTEN_TAG_HYBRID "1027";
+    }
     int given[2] = {-1, -1};
     const char *scripts[SM_CHILDREN] = {sc->core, sc->front, sc->guest};
     char *argvs[SM_CHILDREN][4];
@@ -867,6 +880,46 @@ static void test_vmms_come_and_go(void **state)
     expect(r, 0, NULL);
 }
 
+/** More connections than the link holds; the last is closed when it had its turn. */
+static const char *vsock_flood(void)
+{
+    enum { CONNECTIONS = 400 };
+    g_autofree char *line = NULL;
+    int control = wait_until_running(&line), fds[CONNECTIONS];
+    char c;
+    if (control < 0)
+        return "no control socket";
+    for (unsigned i = 0; i < CONNECTIONS; i++) {
+        fds[i] = dial_vmm();
+        if (fds[i] < 0)
+            return "no connection";
+    }
+    if (recv(fds[CONNECTIONS - 1], &c, 1, 0) != 0)
+        return "the last connection stays";
+    g_autofree char *answer = sm_control_ask(control, SM_CONTROL_STOP, NULL);
+    close(control);
+    for (unsigned i = 0; i < CONNECTIONS; i++)
+        close(fds[i]);
+    return answer ? NULL : "no answer";
+}
+
+/** A VMM whose guest opens vsock connections faster than the core takes them: what we have to say to the core gets through. */
+static void test_vsock_flood(void **state)
+{
+    g_autofree char *heard = g_strdup_printf("%s/heard", workdir);
+    g_autofree char *core = g_strdup_printf("send READY; reports; channel; stop-behind %s; exit 0", heard);
+    struct sm_supervisor_result r = play(&(struct scenario){
+        .core = core,
+        .front = "send READY; reports; recv STOP; channel; exit 0",
+        .listens = true,
+        .hybrid = true,
+        .client = vsock_flood,
+    });
+    assert_true(r.started);
+    expect(r, 0, NULL);
+    assert_int_equal(unlink(heard), 0); /* it was not killed for being deaf */
+}
+
 /** Not for every text, and only the front: the rest is the table's (test_requests.c). */
 static void test_port_of_nothing(void **state)
 {
@@ -996,6 +1049,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_isolated_has_neither),
         cmocka_unit_test(test_published_port_in_use),
         cmocka_unit_test(test_vmms_come_and_go),
+        cmocka_unit_test(test_vsock_flood),
         cmocka_unit_test(test_port_of_nothing),
         cmocka_unit_test(test_given_vmm_leaves),
         cmocka_unit_test(test_given_vmm_leaves_too_early),
