@@ -19,13 +19,13 @@
  *                                    reference: "ref:N why")
  *   FETCH      +fd    core -> sup    start a fetch helper with this descriptor (core/fetchmsg.h)
  *   PORT what  +fd    sup -> front   a VMM has connected: "net" carries frames, "vsock" the packets of a vsock device (nat/port.h)
+ *   PORT what         front -> sup   that VMM has gone, or could not be served: the next one may come
  *   LISTENERS text    sup -> core    our own listening addresses, all of them, with commas between (none: no text);
  *                                    LISTENERS  core -> sup  no guest reaches these from now on
  *   INGRESS port +fd  sup -> core    a client of the port that is published as the guest's port;
  *                                    INGRESS  core -> sup  one of these is with the front, or over
  *   POLICY     +fd    sup -> core    the lists from now on (core/config.h);  POLICY  core -> sup  they are in force;
  *                                    POLICY why  core -> sup  they are not, and those before still are
- *   PORT what         front -> sup   that VMM has gone, or could not be served: the next one may come
  *   VSOCK port +fd    sup -> core    the VMM's vsock has brought a connection of the guest's to that port (core/vsock.h)
  *   SERIAL     +fd    sup -> core    the host's side of the guest's virtio-serial port (core/vsock.h)
  *   STATUS            sup -> child   report;  STATUS json  child -> sup  the report
@@ -75,9 +75,6 @@ enum sm_link_verb {
 
 /* Only under a byte cap: counters.json (core/counters.h), for writing. Its numbers come in the configuration. */
 #define SM_COUNTERS_FD 9
-
-/* front: what the kind of port of its vsock device wants; closed when a PORT brings it later, or when there is none. */
-#define SM_VSOCK_FD 7
 
 /* guest: from here on, descriptors that the launcher meant for CMD (the sockets behind a virtual machine's devices). */
 #define SM_GUEST_MORE_FD 8

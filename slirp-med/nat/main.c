@@ -184,19 +184,6 @@ static const struct sm_port_kind *find_kind(const struct process *p, const char 
     return NULL;
 }
 
-/** A port over one of our descriptors; the VMM may also connect later, and then there is none yet. */
-static struct sm_port *new_port(const struct sm_port_kind *kind, int fd, unsigned mtu, struct sm_sandbox_spec *spec,
-                                GError **error)
-{
-    spec->guest_memory |= kind->guest_memory;
-    bool later = kind->later && fcntl(fd, F_GETFD) < 0;
-    if (!later && sm_fd_set_nonblock(fd) < 0) {
-        sm_error_set_errno(error, errno, "front: a descriptor of the supervisor is missing");
-        return NULL;
-    }
-    return kind->new (later ? -1 : fd, mtu, error);
-}
-
 static struct sm_port *new_net(const struct process *p, const struct sm_nat_config *c, struct sm_sandbox_spec *spec,
                                GError **error)
 {
@@ -206,9 +193,16 @@ static struct sm_port *new_net(const struct process *p, const struct sm_nat_conf
         sm_error_set(error, SM_ERROR_INVALID, "front configuration: port: there is no kind '%s'", c->port);
         return NULL;
     }
-    return new_port(kind, SM_ROLE_FD, c->link.mtu, spec, error);
+    spec->guest_memory |= kind->guest_memory;
+    bool later = kind->later && fcntl(SM_ROLE_FD, F_GETFD) < 0; /* a PORT will bring it */
+    if (!later && sm_fd_set_nonblock(SM_ROLE_FD) < 0) {
+        sm_error_set_errno(error, errno, "front: a descriptor of the supervisor is missing");
+        return NULL;
+    }
+    return kind->new (later ? -1 : SM_ROLE_FD, c->link.mtu, error);
 }
 
+/** A vsock device's VMM always comes by PORT. */
 static struct sm_port *new_vsock(const struct process *p, const struct sm_nat_config *c, struct sm_sandbox_spec *spec,
                                  GError **error)
 {
@@ -218,7 +212,8 @@ static struct sm_port *new_vsock(const struct process *p, const struct sm_nat_co
         sm_error_set(error, SM_ERROR_INVALID, "front configuration: vsock: there is no kind '%s'", c->vsock_port);
         return NULL;
     }
-    return new_port(kind, SM_VSOCK_FD, c->vsock_cid, spec, error);
+    spec->guest_memory |= kind->guest_memory;
+    return kind->new (-1, c->vsock_cid, error);
 }
 
 static bool start(struct process *p, struct sm_sandbox_spec *spec, GError **error)
@@ -271,7 +266,7 @@ static bool start(struct process *p, struct sm_sandbox_spec *spec, GError **erro
 
 int sm_nat_main(const struct sm_port_kind *kinds, size_t n_kinds)
 {
-    static const int keep[] = {SM_LINK_FD, SM_CONFIG_FD, SM_CHANNEL_FD, SM_ROLE_FD, SM_VSOCK_FD};
+    static const int keep[] = {SM_LINK_FD, SM_CONFIG_FD, SM_CHANNEL_FD, SM_ROLE_FD};
     struct sm_sandbox_spec spec = {.keep_fds = keep, .n_keep_fds = SM_ARRAY_LEN(keep), .parent_fd = SM_LINK_FD};
     struct process p = {.kinds = kinds, .n_kinds = n_kinds};
     g_autoptr(GError) error = NULL;

@@ -242,8 +242,7 @@ static int start_front(struct sm_supervisor *s, int port_fd, GError **error)
 {
     struct child *front = &s->children[SM_CHILD_FRONT];
 
-    int vsock_fd = s->spec.vsock_given ? s->spec.vsock_fd : -1;
-    int r = spawn_child(front, (struct more_fds){{front->channel, port_fd, vsock_fd, -1, -1, -1, -1}}, error);
+    int r = spawn_child(front, (struct more_fds){{front->channel, port_fd, -1, -1, -1, -1, -1}}, error);
     /* From here the front alone holds the guest's network, and the two ends of the channel are the children's alone. */
     sm_fd_close(&s->tap);
     sm_fd_close(&front->channel);
@@ -311,8 +310,6 @@ static void go_when_ready(struct sm_supervisor *s)
     s->phase = PHASE_RUNNING;
     s->went = true;
     sm_loop_disarm(s->loop, &s->deadline);
-    if (s->spec.serial_given)
-        give_core(s, SM_LINK_SERIAL, NULL, s->spec.serial_fd);
     if (s->listens)
         sm_listens_start(s->listens);
     if (s->spec.on_running)

@@ -99,8 +99,6 @@ struct sm_supervisor_spec {
     size_t n_guest_more;
     const struct sm_listen_spec *listens; /* sockets that VMMs come to; borrowed */
     size_t n_listens;
-    bool vsock_given, serial_given; /* vsock_fd: the front's 7; serial_fd: goes to the core; both stay the caller's */
-    int vsock_fd, serial_fd;
     void (*on_running)(void *data);  /* all are ready, and the sockets let in; may be NULL */
     void (*on_stopping)(void *data); /* after on_running: the end has begun; may be NULL */
     void *on_data;
