@@ -409,3 +409,20 @@ char *sm_control_ask_about(int sock, enum sm_control_verb verb, const char *argu
         }
     }
 }
+
+void sm_control_decode_status(json_t *status)
+{
+    json_t *reports = json_object_get(status, "reports"), *report;
+    const char *role;
+    void *next;
+
+    json_object_foreach_safe(reports, next, role, report)
+    {
+        json_t *decoded = json_is_string(report) ? json_loads(json_string_value(report), 0, NULL) : NULL;
+        if (decoded)
+            (void)json_object_set_new(reports, role, decoded);
+    }
+    json_t *ready = json_object_get(json_object_get(reports, "core"), "mediationReady");
+    if (ready)
+        (void)json_object_set(status, "mediationReady", ready);
+}

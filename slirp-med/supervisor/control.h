@@ -23,6 +23,7 @@
 #define SM_SUPERVISOR_CONTROL_H
 
 #include <glib.h>
+#include <jansson.h>
 
 #include "base/loop.h"
 
@@ -77,5 +78,10 @@ int sm_control_connect(int dirfd, int timeout_ms);
 char *sm_control_ask(int sock, enum sm_control_verb verb, GError **error);
 /** sm_control_ask_about() - the same with an argument; one that no line can carry (too long, a newline) is SM_ERROR_INVALID. */
 char *sm_control_ask_about(int sock, enum sm_control_verb verb, const char *argument, GError **error);
+/**
+ * sm_control_decode_status() - of an answer to `status`, at the client: the reports of core and front, which came through the supervisor as
+ * text, become objects (what is no JSON stays text), and the core's "mediationReady", which launchers ask for, stands at the top too.
+ */
+void sm_control_decode_status(json_t *status);
 
 #endif

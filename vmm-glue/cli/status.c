@@ -61,31 +61,8 @@ static json_t *ask(const struct sm_workspace *ws, bool *ret_nobody, GError **err
         return NULL;
     }
     (void)json_object_del(answer, "ok");
+    sm_control_decode_status(answer);
     return answer;
-}
-
-/** Decode the reports that the supervisor passed on as text; what is not JSON stays text. */
-static void decode_reports(json_t *status)
-{
-    json_t *reports = json_object_get(status, "reports"), *report;
-    const char *role;
-
-    json_object_foreach(reports, role, report)
-    {
-        json_t *decoded = json_is_string(report) ? json_loads(json_string_value(report), 0, NULL) : NULL;
-        if (decoded)
-            (void)json_object_set_new(reports, role, decoded);
-    }
-}
-
-/** Said by the core alone, and asked for by launchers: also at the top. */
-static void lift_mediation(json_t *status)
-{
-    const json_t *core = json_object_get(json_object_get(status, "reports"), "core");
-    json_t *ready = json_object_get(core, "mediationReady");
-
-    if (ready)
-        (void)json_object_set(status, "mediationReady", ready);
 }
 
 /** What a stopped workspace has counted; one that runs says so itself, in the core's report. */
@@ -193,8 +170,6 @@ int sm_cli_status(int argc, char **argv)
         status = stopped_status(&ws);
     if (!status)
         return sm_cli_fail(error, 1);
-    decode_reports(status);
-    lift_mediation(status);
     if (given.json) {
         char *text = json_dumps(status, JSON_INDENT(2) | JSON_ENSURE_ASCII);
         puts(text ? text : "{}");

@@ -69,23 +69,15 @@ int slirp_med_network(struct slirp_med *med, struct slirp_med_network *ret, stru
         return -1;
     json_decref(med->network);
     med->network = answer;
-    /* The reports of core and front come as text. */
-    json_t *reports = json_object_get(answer, "reports"), *report;
-    const char *role;
-    void *next;
-    json_object_foreach_safe(reports, next, role, report)
-    {
-        json_t *decoded = json_is_string(report) ? json_loads(json_string_value(report), 0, NULL) : NULL;
-        if (decoded)
-            (void)json_object_set_new(reports, role, decoded);
-    }
     (void)json_object_del(answer, "ok");
+    sm_control_decode_status(answer);
     char *dumped = json_dumps(answer, JSON_COMPACT);
     g_free(med->network_json);
     med->network_json = g_strdup(dumped);
     free(dumped);
 
-    const json_t *network = json_object_get(answer, "network"), *front = json_object_get(reports, "front");
+    const json_t *network = json_object_get(answer, "network");
+    const json_t *front = json_object_get(json_object_get(answer, "reports"), "front");
     const char *subnet = text(network, "subnet"), *slash = subnet ? strchr(subnet, '/') : NULL;
     *ret = (struct slirp_med_network){
         .guest = text(network, "ip"),

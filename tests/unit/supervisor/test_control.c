@@ -362,9 +362,28 @@ static void test_nobody_there(void **state)
     assert_int_equal(errno, ENOENT);
 }
 
+static void test_status_is_decoded(void **state)
+{
+    json_t *s = json_pack("{s:{s:s, s:s, s:n}}", "reports", "core", "{\"flows\": 2, \"mediationReady\": true}", "front",
+                          "{\"half", "guest");
+    sm_control_decode_status(s);
+    const json_t *reports = json_object_get(s, "reports");
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(reports, "core"), "flows")), 2);
+    assert_string_equal(json_string_value(json_object_get(reports, "front")), "{\"half"); /* as it came */
+    assert_true(json_is_null(json_object_get(reports, "guest")));
+    assert_true(json_is_true(json_object_get(s, "mediationReady")));
+    json_decref(s);
+
+    s = json_pack("{s:{s:s}}", "reports", "core", "{\"flows\": 2}");
+    sm_control_decode_status(s);
+    assert_null(json_object_get(s, "mediationReady"));
+    json_decref(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_status_is_decoded),
         cmocka_unit_test(test_modes),
         cmocka_unit_test(test_stale_socket_is_replaced),
         cmocka_unit_test(test_question_and_answer),
