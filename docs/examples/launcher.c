@@ -5,7 +5,8 @@
  *   cc launcher.c $(pkg-config --cflags --libs slirp-med) -o launcher
  *   ./launcher vmlinuz initrd.img api.example.com .pypi.org
  *
- * The guest may reach the hosts that are named, and nothing else (mode strict). Ctrl-C ends both.
+ * The guest may reach the hosts that are named, and nothing else (mode strict). Its console is this terminal, Ctrl-C
+ * included; Ctrl-a x ends QEMU, and the workspace with it.
  */
 #include <err.h>
 #include <fcntl.h>
@@ -61,7 +62,7 @@ int main(int argc, char **argv)
 
     pid_t qemu = start_qemu(argv[1], argv[2], vm[1], net.mac);
     close(vm[1]);
-    signal(SIGINT, SIG_IGN); /* the guest's console has it; when QEMU ends, so do we */
+    signal(SIGINT, SIG_IGN); /* for QEMU alone to act on: when it ends, so do we */
     struct pollfd p[] = {{.fd = slirp_med_fd(med), .events = POLLIN}, {.fd = pidfd_open(qemu, 0), .events = POLLIN}};
     bool stopped = false;
     while (!stopped) {

@@ -248,7 +248,7 @@ struct slirp_med_network {
     const char *json;       /**< all of it, as `slirp-med status --json` says it */
 };
 
-/** slirp_med_network() - asks the running workspace; blocks for at most 5 s. 0, or -1: STATE, SYSTEM, TIMEOUT. */
+/** slirp_med_network() - asks the running workspace; blocks for at most 5 s. 0, or -1: STATE, REFUSED, TIMEOUT. */
 SLIRP_MED_EXPORT int slirp_med_network(struct slirp_med *med, struct slirp_med_network *ret,
                                        struct slirp_med_error *error);
 

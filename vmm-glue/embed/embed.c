@@ -69,9 +69,16 @@ static bool watch(struct slirp_med *med, int fd)
     return epoll_ctl(med->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
-/** Close a source. It leaves the epoll instance by that: nobody else holds it. */
-static void drop(int *fd)
+static void unwatch(struct slirp_med *med, int fd)
 {
+    if (fd >= 0)
+        (void)epoll_ctl(med->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+}
+
+/** Close a source. It is taken out first: a child that the host has forked may hold it too, and then it would stay in the epoll instance. */
+static void drop(struct slirp_med *med, int *fd)
+{
+    unwatch(med, *fd);
     sm_fd_close(fd);
 }
 
@@ -120,21 +127,26 @@ struct slirp_med *slirp_med_new(const struct slirp_med_config *given, struct sli
     return med;
 }
 
+static void forget_audit(struct slirp_med *med)
+{
+    unwatch(med, med->watch_fd);
+    med->watch_fd = -1; /* the reader's */
+    sm_audit_reader_free(med->reader);
+    med->reader = NULL;
+}
+
 /** Forget the run. */
 static void forget(struct slirp_med *med)
 {
-    drop(&med->pidfd);
-    drop(&med->owner_fd);
-    drop(&med->words.fd);
+    drop(med, &med->pidfd);
+    drop(med, &med->owner_fd);
+    drop(med, &med->words.fd);
     med->news.fd = -1; /* the owner's */
     med->words.len = med->news.len = 0;
     med->words.cutting = med->news.cutting = false;
-    sm_audit_reader_free(med->reader);
-    med->reader = NULL;
-    med->watch_fd = -1; /* the reader's */
-    drop(&med->dirfd);
+    forget_audit(med);
+    sm_fd_close(&med->dirfd);
     med->line_held = false;
-    med->lost = 0;
     med->pid = 0;
     med->last_word[0] = '\0';
 }
@@ -368,7 +380,7 @@ static int tell_message(struct slirp_med *med, struct slirp_med_event *event)
     int r = next_line(&med->words, med->text);
 
     if (med->words.fd < 0)
-        drop(&fd);
+        drop(med, &fd);
     if (r > 0) {
         g_strlcpy(med->last_word, med->text, sizeof(med->last_word));
         *event = (struct slirp_med_event){.type = SLIRP_MED_MESSAGE, .text = med->text, .status = -1};
@@ -436,9 +448,7 @@ static int tell_record(struct slirp_med *med, struct slirp_med_event *event)
         int r = sm_audit_reader_next(med->reader, &med->line, &problem);
         if (r < 0) { /* it cannot be read any more: what happens from here on is not seen, and that is said */
             g_snprintf(med->text, sizeof(med->text), "the audit cannot be read: %s", problem->message);
-            sm_audit_reader_free(med->reader);
-            med->reader = NULL;
-            med->watch_fd = -1;
+            forget_audit(med);
             *event = (struct slirp_med_event){.type = SLIRP_MED_MESSAGE, .text = med->text, .status = -1};
             return 1;
         }
@@ -476,7 +486,7 @@ static bool reap(struct slirp_med *med)
         return false;
     if (r == 0)
         med->status = info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status;
-    drop(&med->pidfd);
+    drop(med, &med->pidfd);
     med->pid = 0;
     return true;
 }

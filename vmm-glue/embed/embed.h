@@ -58,7 +58,6 @@ struct slirp_med {
     char last_word[SM_EMBED_LINE_MAX + 1];
     json_t *network;
     char *network_json, *ca_path, *audit_path;
-    uint64_t lost;
     struct sm_audit_line line; /* to be told after LOST */
     bool line_held;
 };
