@@ -128,6 +128,18 @@ static void unpin(struct sm_ref_source *refs, size_t n)
         sm_ref_unpin(&refs[i]);
 }
 
+/** The sockets that VMMs come to, as rows whose texts may lie in @texts. Returns whether the network card's is one of them. */
+static bool gather_doors(const struct sm_run_options *o, const struct sm_vm *vm, GArray *rows, GPtrArray *texts)
+{
+    struct sm_listen_spec card = {.kind = SM_LISTEN_UNIX, .single = true, .tag = SM_LISTEN_TAG_NET, .path = vm->socket};
+    bool has = vm->socket || (o->is_attach && sm_attach_listens(&o->attach, &card));
+
+    if (has)
+        g_array_append_val(rows, card);
+    sm_vsock_listens(&o->vsock, rows, texts);
+    return has;
+}
+
 static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, struct sm_launch_ground *ground,
                       struct sm_vm *vm, bool *ret_started)
 {
@@ -204,18 +216,9 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     sm_cleanup(json_freep) json_t *facts = sm_message_facts(o);
     sm_cleanup(sm_reload_free) struct sm_reload *reload = sm_reload_new(o);
     const struct sm_policy_source policy = sm_reload_source(reload);
-    struct sm_listen_spec door;
-    bool later = o->is_attach && sm_attach_listens(&o->attach, &door);
-    if (vm->socket) {
-        door = (struct sm_listen_spec){
-            .kind = SM_LISTEN_UNIX, .single = true, .tag = SM_LISTEN_TAG_NET, .path = vm->socket};
-        later = true;
-    }
-    g_autoptr(GArray) listens = g_array_new(FALSE, FALSE, sizeof(struct sm_listen_spec));
-    g_autoptr(GPtrArray) listen_texts = g_ptr_array_new_with_free_func(g_free);
-    if (later)
-        g_array_append_val(listens, door);
-    sm_vsock_listens(&o->vsock, listens, listen_texts);
+    g_autoptr(GArray) doors = g_array_new(FALSE, FALSE, sizeof(struct sm_listen_spec));
+    g_autoptr(GPtrArray) door_texts = g_ptr_array_new_with_free_func(g_free);
+    bool card_has_door = gather_doors(o, vm, doors, door_texts);
     g_autofree char *ca_path =
         sm_run_options_intercepts(o) ? g_strdup_printf("%s/%s/" SM_STATE_CA_CERT, ws->base, ws->name) : NULL;
     g_autofree char *folder = g_build_filename(ws->base, ws->name, NULL);
@@ -240,12 +243,12 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
         .n_publishes = o->publishes->len,
         .policy = &policy,
         .facts = facts,
-        .port_source = later             ? SM_PORT_LATER
+        .port_source = card_has_door     ? SM_PORT_LATER
                        : given_port >= 0 ? SM_PORT_GIVEN
                                          : SM_PORT_OF_GUEST,
         .port_fd = given_port,
-        .listens = (const struct sm_listen_spec *)(const void *)listens->data,
-        .n_listens = listens->len,
+        .listens = (const struct sm_listen_spec *)(const void *)doors->data,
+        .n_listens = doors->len,
         .on_running = o->is_attach ? sm_attach_running : NULL,
         .on_stopping = o->is_attach ? sm_attach_stopping : NULL,
         .on_data = &tell,
