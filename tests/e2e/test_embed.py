@@ -1,60 +1,30 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """libslirp-med as a stranger uses it: `meson install` into an empty folder, a program built with pkg-config alone, and a workspace run by it.
 
-The program (tests/embed/host.c) has threads that allocate, fork and open descriptors all the time. The guest is this test: frames by hand at the
-other end of a socket pair, as QEMU's `-netdev stream` would send them.
+The program (tests/embed/host.c) has threads that allocate, fork and open descriptors all the time. The guest is this test: frames by hand
+(vmmlib) at the other end of a socket pair, as QEMU's `-netdev stream` would send them.
 """
 import json
 import os
 import shlex
 import signal
 import socket
-import struct
 import subprocess
 import threading
 import time
 
 import conftest
 import pytest
+import vmmlib
 
 REPO = conftest.REPO
 BUILD = os.path.dirname(os.path.dirname(conftest.find_bin() or ""))
-GUEST_MAC, GATEWAY_MAC = bytes.fromhex("52550a00020f"), bytes.fromhex("52550a000202")
-GUEST = "10.0.2.15"
 
 
-def fold(data):
-    if len(data) % 2:
-        data += b"\0"
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xffff) + (total >> 16)
-    return ~total & 0xffff
-
-
-def syn(dst, port, sport=40000):
-    """A SYN of the guest's as a frame behind its length."""
-    tcp = struct.pack("!HHIIBBHHH", sport, port, 1, 0, 5 << 4, 2, 65535, 0, 0)
-    pseudo = socket.inet_aton(GUEST) + socket.inet_aton(dst) + struct.pack("!BBH", 0, 6, len(tcp))
-    tcp = tcp[:16] + struct.pack("!H", fold(pseudo + tcp)) + tcp[18:]
-    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(tcp), 1, 0, 64, 6, 0, socket.inet_aton(GUEST), socket.inet_aton(dst))
-    ip = ip[:10] + struct.pack("!H", fold(ip)) + ip[12:]
-    frame = GATEWAY_MAC + GUEST_MAC + b"\x08\x00" + ip + tcp
-    return struct.pack("!I", len(frame)) + frame
-
-
-def read_frame(sock):
-    head = sock.recv(4, socket.MSG_WAITALL)
-    return sock.recv(struct.unpack("!I", head)[0], socket.MSG_WAITALL) if len(head) == 4 else b""
-
-
-def rst_of(sock, port):
-    """The RST (or SYN-ACK) flags of the next TCP segment from that port."""
-    while True:
-        f = read_frame(sock)
-        assert f, "the workspace closed the guest's device"
-        if f[12:14] == b"\x08\x00" and f[23] == 6 and struct.unpack("!H", f[34:36])[0] == port:
-            return f[47]
+def answer(guest, dst, port, sport=40000):
+    """The flags of what answers the guest's SYN."""
+    guest.segment(dst, sport, port, 1, 0, vmmlib.SYN)
+    return guest.until(lambda f: guest.tcp_of(f, dst, port, sport), 60)[0]
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +108,7 @@ def new(host, installed, tmp_path, name="embedded", **more):
 
 def device():
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    ours.settimeout(60)
-    return ours, theirs
+    return vmmlib.Vmm(ours), theirs
 
 
 def test_what_is_installed(installed):
@@ -172,8 +141,8 @@ def test_a_workspace_from_a_program_with_threads(installed, start, tmp_path):
     theirs.close()
     assert h.do("network") == "ok"
     ip, gateway, resolver, prefix, mac, mtu, state, connected, ca, audit, pid = h.line().split()[1:]
-    assert (ip, gateway, resolver, prefix, mtu, state) == (GUEST, "10.0.2.2", "10.0.2.3", "24", "1500", "running")
-    assert bytes.fromhex(mac.replace(":", "")) == GUEST_MAC and connected == "1"
+    assert (ip, gateway, resolver, prefix, mtu, state) == (vmmlib.GUEST, vmmlib.GATEWAY, vmmlib.RESOLVER, "24", "1500", "running")
+    assert bytes.fromhex(mac.replace(":", "")) == vmmlib.GUEST_MAC and connected == "1"
     assert open(ca).read().startswith("-----BEGIN CERTIFICATE-----") and os.path.exists(audit)
 
     # Nothing of the host's is in the workspace's processes but what they were given.
@@ -181,8 +150,7 @@ def test_a_workspace_from_a_program_with_threads(installed, start, tmp_path):
         for fd in os.listdir(f"/proc/{p}/fd"):
             assert os.readlink(f"/proc/{p}/fd/{fd}") != "/dev/null" or int(fd) < 3, (p, fd)
 
-    guest.sendall(syn("10.0.0.5", 80))
-    assert rst_of(guest, 80) & 4, "inside is refused at the SYN"
+    assert answer(guest, "10.0.0.5", 80) & vmmlib.RST, "inside is refused at the SYN"
     assert h.do("events 2000") == "ok"
     rows = h.records()
     assert [r["event"] for r in rows].count("egress_internal_deny") == 1, rows
@@ -195,7 +163,7 @@ def test_a_workspace_from_a_program_with_threads(installed, start, tmp_path):
     assert h.do("events 5000") == "ok"
     assert h.seen[-1].startswith("STOPPED 0 "), h.seen[-3:]
     assert h.records()[-1]["event"] == "egress_stop"
-    assert guest.recv(1) == b"", "the guest's device ends with the workspace"
+    assert guest.ended(), "the guest's device ends with the workspace"
     assert not conftest.alive(int(pid))
 
     # Again: earlier records are not told twice, and seq goes on.
@@ -241,10 +209,8 @@ def test_over_a_path_again_and_again(installed, start, tmp_path):
     assert h.do(f"start-path 0 {path} 0") == "ok" and h.do("ready 30000") == "ok"
     for port in (81, 82):
         with socket.socket(socket.AF_UNIX) as vm:
-            vm.settimeout(60)
             vm.connect(path)
-            vm.sendall(syn("10.0.0.5", port, sport=41000 + port))
-            assert rst_of(vm, port) & 4
+            assert answer(vmmlib.Vmm(vm), "10.0.0.5", port, 41000 + port) & vmmlib.RST
     assert h.do("events 2000") == "ok"
     assert {r["port"] for r in h.records() if r["event"] == "egress_internal_deny"} == {81, 82}
     assert h.do("stop 20000") == "ok" and h.do("events 5000") == "ok"
@@ -269,25 +235,21 @@ def test_publish_and_policy_while_it_runs(installed, start, tmp_path):
             got["bytes"] = c.recv(1)
     thread = threading.Thread(target=client)
     thread.start()
-    while True:  # the guest sees a SYN to its port
-        f = read_frame(guest)
-        if f[12:14] == b"\x08\x00" and f[23] == 6 and struct.unpack("!H", f[36:38])[0] == 8080 and f[47] == 2:
-            break
+    # The guest sees a SYN to its port.
+    guest.until(lambda f: True if f[12:14] == b"\x08\x00" and f[23] == 6 and f[36:38] == (8080).to_bytes(2, "big") and f[47] == vmmlib.SYN else None, 60)
     assert h.do(f"publish 127.0.0.1:{port}:9090/tcp").startswith("error 4 "), "in use"
     assert h.do("publish nonsense").startswith("error "), "malformed"
     assert h.do(f"unpublish 127.0.0.1:{port}:8080/tcp") == "ok"
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", port), 5)
 
-    guest.sendall(syn("10.0.0.5", 80))
-    assert rst_of(guest, 80) == 0x12, "listed, and there is a server"
+    assert answer(guest, "10.0.0.5", 80) == vmmlib.SYN | vmmlib.ACK, "listed, and there is a server"
     policy.write_text("allow: [10.0.0.5\n")
     got_error = h.do("policy")
     assert got_error.startswith("error 4 ") and "policy.yaml" in got_error, got_error
     policy.write_text("allow: [10.0.0.6]\n")
     assert h.do("policy") == "ok"
-    guest.sendall(syn("10.0.0.5", 91, sport=42000))
-    assert rst_of(guest, 91) & 4
+    assert answer(guest, "10.0.0.5", 91, 42000) & vmmlib.RST
     other = tmp_path / "other.json"
     other.write_text(json.dumps({"allow": ["10.0.0.5"]}))
     assert h.do(f"policy {other}") == "ok"
@@ -309,7 +271,7 @@ def test_the_workspace_ends_with_its_host(installed, start, tmp_path):
     assert len(family) >= 3
     h.p.send_signal(signal.SIGKILL)
     h.p.wait()
-    assert guest.recv(1) == b""
+    assert guest.ended()
     until = time.monotonic() + 30
     while any(conftest.alive(p) for p in family) and time.monotonic() < until:
         time.sleep(0.02)  # the kernel tells nobody but a parent
@@ -328,4 +290,4 @@ def test_a_workspace_that_dies_is_told(installed, start, tmp_path):
     os.kill(front[0], signal.SIGKILL)
     assert h.do("events 20000") == "ok"
     assert h.seen[-1].startswith("STOPPED 125 ") and "front" in h.seen[-1], h.seen[-3:]
-    assert guest.recv(1) == b""
+    assert guest.ended()
