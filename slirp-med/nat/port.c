@@ -138,6 +138,17 @@ void sm_port_leave(struct sm_port *port)
         port->on_leave(port->on_leave_data);
 }
 
+int sm_port_serve(struct sm_port *port, int fd)
+{
+    if (sm_fd_set_nonblock(fd) < 0) {
+        (void)close(fd);
+        return -1;
+    }
+    port->fd = fd;
+    port->connected = true;
+    return 0;
+}
+
 int sm_port_connect(struct sm_port *port, int fd)
 {
     if (!port->ops->connect) {

@@ -167,6 +167,8 @@ void sm_port_ready(struct sm_port *port, unsigned ready);
 
 /** sm_port_connect() - the next VMM's descriptor, which is taken. 0, or -1 with errno (ENOTSUP: this kind takes none). */
 int sm_port_connect(struct sm_port *port, int fd);
+/** sm_port_serve() - for implementations: an ops->connect that need do no more than go on with another socket. */
+int sm_port_serve(struct sm_port *port, int fd);
 /** sm_port_leave() - for implementations: the guest's side has gone. Drops what waits for it and closes port->fd. */
 void sm_port_leave(struct sm_port *port);
 

@@ -60,17 +60,6 @@ static int dgram_write(struct sm_port *port, const struct sm_frame_out *frames, 
     return (int)n;
 }
 
-static int dgram_connect(struct sm_port *port, int fd)
-{
-    if (sm_fd_set_nonblock(fd) < 0) {
-        (void)close(fd);
-        return -1;
-    }
-    port->fd = fd;
-    port->connected = true;
-    return 0;
-}
-
 static void dgram_free(struct sm_port *port)
 {
     sm_fd_close(&port->fd);
@@ -78,7 +67,7 @@ static void dgram_free(struct sm_port *port)
 }
 
 static const struct sm_port_ops dgram_ops = {
-    .name = "dgram", .read = dgram_read, .write = dgram_write, .connect = dgram_connect, .free = dgram_free};
+    .name = "dgram", .read = dgram_read, .write = dgram_write, .connect = sm_port_serve, .free = dgram_free};
 
 struct sm_port *sm_port_dgram_new(int fd, unsigned mtu, GError **error)
 {

@@ -204,17 +204,6 @@ static void stream_left(struct sm_port *port)
     port->pending = false;
 }
 
-static int stream_connect(struct sm_port *port, int fd)
-{
-    if (sm_fd_set_nonblock(fd) < 0) {
-        (void)close(fd);
-        return -1;
-    }
-    port->fd = fd;
-    port->connected = true;
-    return 0;
-}
-
 static void stream_free(struct sm_port *port)
 {
     struct stream *s = of(port);
@@ -227,7 +216,7 @@ static void stream_free(struct sm_port *port)
 static const struct sm_port_ops stream_ops = {.name = "stream",
                                               .read = stream_read,
                                               .write = stream_write,
-                                              .connect = stream_connect,
+                                              .connect = sm_port_serve,
                                               .left = stream_left,
                                               .free = stream_free};
 
