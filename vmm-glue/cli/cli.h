@@ -12,7 +12,7 @@
 
 #define SM_CLI_USAGE 2
 
-/** `slirp-med run [FLAGS] [--] CMD...` and `slirp-med vm [FLAGS] --kernel FILE ... [-- QEMU ARGUMENT...]` */
+/** `slirp-med run [FLAGS] [--] CMD...`, `slirp-med vm [FLAGS] --kernel FILE ... [-- QEMU ARGUMENT...]` and `slirp-med attach [NAME] [FLAGS]` */
 int sm_cli_run(int argc, char **argv);
 /** `slirp-med status NAME [--json] [--state-dir DIR]` */
 int sm_cli_status(int argc, char **argv);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* `slirp-med run`, `vm` and `attach`: options, then launch/run.c. */
+/* `slirp-med run`, `vm` and `attach`: options, then what only shows something, or launch/run.c. */
 #include "launch/run.h"
 
 #include <stdio.h>
@@ -78,20 +78,19 @@ static void print_help(void)
            flags);
 }
 
-static int show_dry_run(const struct sm_run_options *o)
+/** Takes what is to be shown: as JSON, or as text for people. */
+static int show(const struct sm_run_options *o, json_t *what, char *(*as_text)(const json_t *what))
 {
-    json_t *dry_run = sm_dry_run(o);
-
     if (o->json) {
-        char *text = json_dumps(dry_run, JSON_INDENT(2));
+        char *text = json_dumps(what, JSON_INDENT(2));
         puts(text ? text : "null");
         free(text);
     } else {
-        g_autofree char *text = sm_dry_run_text(dry_run);
+        g_autofree char *text = as_text(what);
         fputs(text, stdout);
     }
-    json_decref(dry_run);
-    return 0;
+    json_decref(what);
+    return fflush(stdout) == 0 ? 0 : SM_SUPERVISOR_FAILED;
 }
 
 static int print_command(const struct sm_run_options *o)
@@ -106,23 +105,6 @@ static int print_command(const struct sm_run_options *o)
     }
     g_autofree char *text = sm_qemu_show(vm.argv);
     fputs(text, stdout);
-    return fflush(stdout) == 0 ? 0 : SM_SUPERVISOR_FAILED;
-}
-
-/** The CA's path is not known before there is a workspace. */
-static int print_args(const struct sm_run_options *o)
-{
-    json_t *args = sm_attach_args(o, NULL);
-
-    if (o->json) {
-        char *text = json_dumps(args, JSON_INDENT(2));
-        puts(text ? text : "null");
-        free(text);
-    } else {
-        g_autofree char *text = sm_attach_args_text(args);
-        fputs(text, stdout);
-    }
-    json_decref(args);
     return fflush(stdout) == 0 ? 0 : SM_SUPERVISOR_FAILED;
 }
 
@@ -149,9 +131,9 @@ int sm_cli_run(int argc, char **argv)
         return 0;
     }
     if (o.dry_run)
-        return show_dry_run(&o);
-    if (o.attach.print_args)
-        return print_args(&o);
+        return show(&o, sm_dry_run(&o), sm_dry_run_text);
+    if (o.attach.print_args) /* the CA's path is not known before there is a workspace */
+        return show(&o, sm_attach_args(&o, NULL), sm_attach_args_text);
     if (o.vm.print_command)
         return print_command(&o);
     for (guint i = 0; i < o.warnings->len; i++)
