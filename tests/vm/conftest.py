@@ -61,10 +61,10 @@ def bound():
 class Guest:
     """A guest, from the start of `slirp-med vm` (or of a QEMU of the test's own) on."""
 
-    def __init__(self, vms, name, argv):
+    def __init__(self, vms, name, argv, env=None):
         self.name, self.vms, self.seen, self.n = name, vms, b"", 0
         self.err = open(os.path.join(vms.tmp, f"stderr.{len(vms.guests)}.{name}"), "w+b")
-        self.p = subprocess.Popen(USER + argv, env=vms.env(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.err)
+        self.p = subprocess.Popen(USER + argv, env=vms.env(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.err)
 
     def errors(self):
         with open(self.err.name, "rb") as f:
@@ -182,7 +182,7 @@ class Vms:
         self.served.append(p)
         assert ready, said
         told = json.JSONDecoder().raw_decode(said[said.index("{"):])[0]
-        p.name, p.qemu = name, told["qemu"] + ["-fw_cfg", f"name=opt/org.slirp-med/ca.pem,file={told['ca_certificate']}"]
+        p.name, p.qemu = name, told["qemu"]
         if port == "vhost-user":  # QEMU 7.2 under TCG
             p.qemu = [a + ",vectors=0" if a.startswith("virtio-net-pci") else a for a in p.qemu]
         return p

@@ -300,7 +300,7 @@ static void add_devices(const struct sm_vsock_options *v, json_t *args)
     }
 }
 
-static json_t *qemu_args(const struct sm_run_options *o)
+static json_t *qemu_args(const struct sm_run_options *o, const char *ca)
 {
     const struct sm_attach_options *a = &o->attach;
     g_autofree char *path = qemu_value(a->path ? a->path : "");
@@ -344,6 +344,11 @@ static json_t *qemu_args(const struct sm_run_options *o)
     add(args, "-device");
     add(args, "virtio-net-pci,netdev=net0,mac=%s", sm_run_options_mac(o));
     add_devices(&o->vsock, args);
+    if (ca) { /* where there is no vsock and no virtio-serial port, this needs neither */
+        g_autofree char *file = qemu_value(ca);
+        add(args, "-fw_cfg");
+        add(args, "name=" SM_QEMU_FW_CFG_CA ",file=%s", file);
+    }
     return args;
 }
 
@@ -377,7 +382,7 @@ static json_t *hints(const struct sm_run_options *o)
     if (a->kind == SM_KIND_VHOST_USER || o->vsock.device) {
         add(list, "put the guest's RAM in place of " EXAMPLE_MEMORY ", wherever it stands; it has to be shared");
         add(list,
-            "QEMU 7.2 without KVM (TCG) crashes with vhost-user and MSI-X: add vectors=0 behind the device's mac");
+            "QEMU 7.2 without KVM (TCG) crashes with vhost-user and MSI-X: add vectors=0 to each vhost-user device");
     }
     if (a->kind == SM_KIND_TAP || a->kind == SM_KIND_TAP_VNET)
         add(list, "the guest is whoever uses the tap's interface; its MAC address has to be the one above");
@@ -399,7 +404,7 @@ json_t *sm_attach_args(const struct sm_run_options *o, const char *ca)
 {
     return json_pack("{s:s, s:o, s:s, s:i, s:o, s:o, s:o, s:o}", "workspace", o->name, "port",
                      sm_attach_facts(&o->attach), "mac", sm_run_options_mac(o), "mtu", (int)o->mtu, "ca_certificate",
-                     text_or_null(ca), "qemu", qemu_args(o), "cloud_hypervisor", cloud_hypervisor_args(o), "hints",
+                     text_or_null(ca), "qemu", qemu_args(o, ca), "cloud_hypervisor", cloud_hypervisor_args(o), "hints",
                      hints(o));
 }
 

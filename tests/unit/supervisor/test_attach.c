@@ -210,7 +210,9 @@ static char *list_text(const json_t *list)
 
 static void test_arguments(void **state)
 {
-#define CARD " -device virtio-net-pci,netdev=net0,mac=" SM_NET_GUEST_MAC
+#define CARD                                                                                                           \
+    " -device virtio-net-pci,netdev=net0,mac=" SM_NET_GUEST_MAC " -fw_cfg name=" SM_QEMU_FW_CFG_CA ",file=/state/"     \
+    "ca.pem"
 #define SHARED "-m 512M -object memory-backend-memfd,id=mem0,size=512M,share=on -machine memory-backend=mem0 "
     static const struct {
         const char *args, *qemu, *cloud_hypervisor;
