@@ -13,6 +13,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -48,6 +49,7 @@ int main(int argc, char **argv)
     if (argc < 3)
         errx(2, "usage: launcher KERNEL INITRD [ALLOWED-HOST...]");
     config.name = "example";
+    config.program = getenv("SLIRP_MED"); /* NULL: the one that was installed with the library */
     config.mode = SLIRP_MED_STRICT;
     config.allow = (const char *const *)argv + 3; /* ends in NULL, as argv does */
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, vm) < 0)
