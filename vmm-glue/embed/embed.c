@@ -4,7 +4,7 @@
  *
  *   descriptor of the child   what
  *   0, 1                      /dev/null
- *   2                         a pipe: each line is a MESSAGE
+ *   2                         a pipe that keeps nobody waiting: each line is a MESSAGE, what it has no room for is lost
  *   3                         the owner's socket: one line of JSON when all are ready; its end ends the workspace
  *   4                         the guest's device, if it was given as a descriptor
  *
@@ -271,8 +271,10 @@ static int start(struct slirp_med *med, char **how, int device, struct slirp_med
     high_err = above(err_write);
     high_owner = above(theirs);
     high_device = device >= 0 ? above(device) : -1;
-    if (high_err < 0 || high_owner < 0 || (device >= 0 && high_device < 0) || sm_fd_set_nonblock(ours) < 0 ||
-        sm_fd_set_nonblock(err_read) < 0)
+    /* The child's end of the pipe too: a supervisor that waits for a reader of its words does not even hear that it is
+     * to stop, and a guest can have it say much. */
+    if (high_err < 0 || sm_fd_set_nonblock(high_err) < 0 || high_owner < 0 || (device >= 0 && high_device < 0) ||
+        sm_fd_set_nonblock(ours) < 0 || sm_fd_set_nonblock(err_read) < 0)
         goto system;
 
     g_ptr_array_add(argv, med->program);
