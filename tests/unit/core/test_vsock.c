@@ -507,8 +507,8 @@ static void test_guest_closes_with_bytes_behind(void **state)
     stop(f);
 }
 
-/* Nothing is left to do: turns of the loop that last. With an event that is told again and again none does, but that this process may be made to
- * wait in the middle of one. */
+/* Nothing is left to do: turns of the loop that last. With an event that is told again and again none does, but that
+ * this process may be made to wait in the middle of one. */
 static bool comes_to_rest(struct fixture *f)
 {
     for (int i = 0, quiet = 0; i < 200; i++) {
