@@ -174,7 +174,7 @@ enum slirp_med_event_type {
     SLIRP_MED_READY = 1, /**< all processes serve: the guest may be started */
     SLIRP_MED_RECORD,    /**< a line of the audit log of this run: a decision, and what became of it */
     SLIRP_MED_LOST,      /**< lines were rotated away before they were read; count says how many */
-    SLIRP_MED_MESSAGE,   /**< a line that the workspace's processes said for the operator; text. Lost where nobody asks */
+    SLIRP_MED_MESSAGE,   /**< a line that the workspace's processes said for the operator; text. Unread, it is lost */
     SLIRP_MED_STOPPED    /**< the workspace has ended; status, and text says why if it was not asked to */
 };
 
