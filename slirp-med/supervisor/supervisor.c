@@ -84,15 +84,15 @@ struct sm_supervisor {
     int signal_fd;
     sigset_t old_mask;
     struct sm_watch signal_watch, owner_watch;
-    char *started_at; /* RFC 3339 */
-    int status;       /* -1: not known yet */
-    int end_signal;   /* that began ENDING or STOPPING; 0: none */
-    bool guest_killed, went;
+    char *started_at;   /* RFC 3339 */
+    int status;         /* -1: not known yet */
+    int end_signal;     /* that began ENDING or STOPPING; 0: none */
     uint64_t not_given; /* connections of a VMM that the core did not take */
     int64_t not_given_us;
-    bool vmm_left; /* the one that a given descriptor led to: there will be no other */
     char *reason;
     bool reason_is_hearsay; /* a child's FAIL, which may only be the echo of another one's death */
+    bool guest_killed, went;
+    bool vmm_left; /* the one that a given descriptor led to: there will be no other */
 };
 
 static void begin_stop(struct sm_supervisor *s);
