@@ -19,6 +19,10 @@ OK = "curl -sS --max-time 30 https://ok.test/hello"
 # ---- the command ----
 
 
+# Where the port makes no difference that is looked for, the second one is for ./dev test all.
+SECOND_PORT_SLOW = pytest.mark.parametrize("port", ["stream", pytest.param("vhost-user", marks=pytest.mark.slow)])
+
+
 @pytest.mark.parametrize("args,rc,words", [
     ((), 2, ("--kernel",)),
     (("--kernel", "/nonexistent/vmlinuz"), 2, ("--kernel", "/nonexistent/vmlinuz", "No such file")),
@@ -112,6 +116,7 @@ def test_a_qemu_that_was_taken_over(vms, world, mark, flags, fds):
     assert not world.wire(mark) and not world.leaks(mark)
 
 
+@SECOND_PORT_SLOW
 def test_the_real_qemu_is_held_in(vms, port):
     """Seen from outside: its namespaces are its own, it has a filter and nothing of ours."""
     g = vms.boot("--port", port)
@@ -132,6 +137,7 @@ def test_the_real_qemu_is_held_in(vms, port):
 # ---- lives ----
 
 
+@SECOND_PORT_SLOW
 def test_strict(vms, world, mark, port):
     """Only what is listed, by name and by address, over a guest's own resolver."""
     g = vms.boot("--port", port, "--egress", "strict", "--egress-allow", "ok.test")
@@ -222,6 +228,7 @@ def test_killed_back_end(vms, world, port, victim):
     assert "the workspace was stopped" in g.errors()
 
 
+@SECOND_PORT_SLOW
 def test_killed_supervisor(vms, world, port):
     """Everything ends, by the kernel's hand."""
     g = vms.boot("--port", port)
@@ -234,6 +241,7 @@ def test_killed_supervisor(vms, world, port):
     assert not world.wire(mark)
 
 
+@SECOND_PORT_SLOW
 def test_killed_vmm(vms, port):
     g = vms.boot("--port", port)
     busy(g)
@@ -262,7 +270,10 @@ def test_vmm_killed_and_restarted(vms, port):
     assert vms.cli("stop", "again").returncode == 0 and served.wait(30) == 0
 
 
-@pytest.mark.parametrize("victim", ["attach", "nat", "core"])
+@pytest.mark.parametrize("port,victim", [("stream", "nat"), ("vhost-user", "core"), pytest.param("stream", "core", marks=pytest.mark.slow),
+                                         pytest.param("vhost-user", "nat", marks=pytest.mark.slow),
+                                         pytest.param("stream", "attach", marks=pytest.mark.slow),
+                                         pytest.param("vhost-user", "attach", marks=pytest.mark.slow)])
 def test_served_vmm_outlives_its_back_end(vms, world, port, victim):
     """Then it has no network at all: nothing that it sends goes anywhere."""
     served = vms.attach("gone", port)
@@ -279,6 +290,7 @@ def test_served_vmm_outlives_its_back_end(vms, world, port, victim):
     assert not world.wire(mark) and not world.leaks(mark) and not world.since(mark, "nginx")
 
 
+@SECOND_PORT_SLOW
 def test_published_port(vms, port):
     """A connection from the host to a server in the guest."""
     g = vms.boot("--port", port, "--publish", "127.0.0.1:0:80/tcp")
@@ -290,6 +302,7 @@ def test_published_port(vms, port):
     assert g.power_off() == 0
 
 
+@SECOND_PORT_SLOW
 def test_mediation_channel(vms, world, mark, port):
     """The guest's vsock port leads to a target of the host's, and no other port does; it is no egress, so strict does not matter."""
     g = vms.boot("--port", port, "--egress", "strict", "--mediation", f"5000=203.0.113.20:{w.ECHO}")

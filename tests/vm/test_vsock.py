@@ -46,7 +46,7 @@ def certificate(vms, name):
         return f.read()
 
 
-@pytest.mark.parametrize("port", ["stream", "vhost-user"])
+@pytest.mark.parametrize("port", [pytest.param("stream", marks=pytest.mark.slow), "vhost-user"])
 def test_vsock_of_a_real_guest(vms, echo, port):
     g = vms.qemu(served(vms, "v1", port, echo))
     # The certificate, and nothing where there is nothing.
@@ -72,6 +72,7 @@ def test_vsock_of_a_real_guest(vms, echo, port):
     w.wait_for("every connection's end", lambda: len(g.events("mediation_close")) == len(g.events("mediation_open")) == 22, 20)
 
 
+@pytest.mark.slow
 def test_vmm_comes_again(vms, echo):
     """A VMM that is killed leaves no stream behind; the next one finds the same ports."""
     p = served(vms, "v2", "stream", echo)
