@@ -1299,8 +1299,9 @@ void sm_supervisor_free(struct sm_supervisor *s)
     sm_control_free(s->control);
     if (s->signal_fd >= 0) {
         sm_loop_unwatch(s->loop, &s->signal_watch);
+        /* They stay blocked: a second SIGTERM, or the first one when all was over by itself, must not cut off what the process
+         * has yet to put in order, nor make a signal's death of its exit status. */
         sm_fd_close(&s->signal_fd);
-        (void)sigprocmask(SIG_SETMASK, &s->old_mask, NULL);
     }
     sm_loop_unwatch(s->loop, &s->owner_watch);
     sm_loop_disarm(s->loop, &s->deadline);
