@@ -90,7 +90,7 @@ struct sm_supervisor {
     uint64_t not_given; /* connections of a VMM that the core did not take */
     int64_t not_given_us;
     char *reason;
-    bool reason_is_hearsay; /* a child's FAIL, which may only be the echo of another one's death */
+    bool reason_is_hearsay; /* a child's FAIL or its own exit, which may only be the echo of another one's death */
     bool guest_killed, went;
     bool vmm_left; /* the one that a given descriptor led to: there will be no other */
 };
@@ -1021,9 +1021,13 @@ static void on_end(struct sm_watch *watch, uint32_t events)
             s->reason_is_hearsay = false;
         } else if (c->role == SM_CHILD_GUEST && s->phase == PHASE_ENDING && s->status < 0)
             s->status = 128 + s->end_signal;
-        else
+        else {
+            /* One that exits by itself has met the end of the other: whose death it was may be told yet. */
+            if (!s->reason && s->phase != PHASE_STOPPING)
+                s->reason_is_hearsay = !crashed && c->role != SM_CHILD_GUEST;
             set_reason(s, "the %s ended unexpectedly (%s); the workspace was stopped", sm_child_role_name(c->role),
                        describe_end(&info, how));
+        }
     }
     if (!reports_due(s))
         answer_askers(s);

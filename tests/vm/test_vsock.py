@@ -12,6 +12,10 @@ import worldlib as w
 MIB = 1 << 20
 
 
+# A stream that stays; its program's pid is in /tmp/held.
+HELD_OPEN = "rm -f /tmp/in; mkfifo /tmp/in; socat - VSOCK-CONNECT:2:5000 <>/tmp/in >/dev/null 2>&1 & echo $! >/tmp/held"
+
+
 @pytest.fixture
 def echo():
     """The operator's control plane: says back what it hears, up to the end."""
@@ -68,7 +72,10 @@ def test_vsock_of_a_real_guest(vms, echo, port):
     said = g.ok("for i in $(seq 20); do (echo $i | socat -t 30 - VSOCK-CONNECT:2:5000) & done; wait", timeout=200)
     assert sorted(map(int, said.split())) == list(range(1, 21))
     # A program that is killed in the middle.
-    g.ok("sleep 100 | socat - VSOCK-CONNECT:2:5000 & sleep 1; killall -9 socat sleep; true")
+    before = len(g.events("mediation_open"))
+    g.ok(HELD_OPEN)
+    w.wait_for("the connection", lambda: len(g.events("mediation_open")) > before, 20)
+    g.ok("kill -9 $(cat /tmp/held)")
     w.wait_for("every connection's end", lambda: len(g.events("mediation_close")) == len(g.events("mediation_open")) == 22, 20)
 
 
@@ -77,7 +84,7 @@ def test_vmm_comes_again(vms, echo):
     """A VMM that is killed leaves no stream behind; the next one finds the same ports."""
     p = served(vms, "v2", "stream", echo)
     g = vms.qemu(p)
-    g.ok("(sleep 100 | socat - VSOCK-CONNECT:2:5000) >/dev/null 2>&1 & sleep 1; true")
+    g.ok(HELD_OPEN)
     w.wait_for("the connection", lambda: g.events("mediation_open"), 20)
     g.p.kill()
     w.wait_for("its end", lambda: g.events("mediation_close"), 20)
