@@ -38,7 +38,7 @@ SM_NAME_TABLE_COVERS(why_names, SM_WHYS);
 static const char *const other_names[] = {
     [SM_OTHER_ICMP] = "icmp",           [SM_OTHER_IPV6] = "ipv6",         [SM_OTHER_PROTO] = "protocol",
     [SM_OTHER_SPOOFED] = "spoofed",     [SM_OTHER_FRAGMENT] = "fragment", [SM_OTHER_LINK] = "link",
-    [SM_OTHER_MALFORMED] = "malformed",
+    [SM_OTHER_MALFORMED] = "malformed", [SM_OTHER_DEVICE] = "device",
 };
 SM_NAME_TABLE_COVERS(other_names, SM_OTHERS);
 

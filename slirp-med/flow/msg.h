@@ -99,6 +99,7 @@ enum sm_flow_other {
     SM_OTHER_FRAGMENT, /* refused fragments */
     SM_OTHER_LINK,     /* VLAN or an unknown EtherType */
     SM_OTHER_MALFORMED,
+    SM_OTHER_DEVICE, /* no packet: a ring of the guest's that broke, or a message of its VMM's that was refused */
     SM_OTHERS
 };
 

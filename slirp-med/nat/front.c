@@ -215,6 +215,15 @@ static void add_other(struct sm_front *front, enum sm_flow_other kind, uint8_t p
     sm_front_want_tick(front);
 }
 
+void sm_front_tell_faults(struct sm_front *front, const struct sm_port *port, uint64_t *told)
+{
+    static const struct sm_addr nowhere;
+
+    /* A fault stops a ring or a connection: a turn has a handful, and the table makes one line a second of them. */
+    for (; *told < port->faults; (*told)++)
+        add_other(front, SM_OTHER_DEVICE, 0, &nowhere);
+}
+
 bool sm_front_held(struct sm_front *front, const struct sm_hold_key *key, enum sm_flow_how *ret_how)
 {
     if (!sm_holds_match(&front->holds, key, sm_front_now(front), ret_how))
@@ -650,6 +659,7 @@ static bool on_turn_end(void *data)
     struct sm_front *front = data;
 
     heed_offloads(front);
+    sm_front_tell_faults(front, front->port, &front->faults_told);
     if (front->guest_left && !front->dead)
         mark_orphans(front);
     run_list(front, &front->ready);

@@ -45,6 +45,7 @@ struct sm_front {
     struct sm_loop *loop;
     struct sm_front_config cfg;
     struct sm_port *port;
+    uint64_t faults_told;         /* of port->faults */
     struct sm_front_vsock *vsock; /* NULL: the guest has no vsock device */
     struct sm_channel *channel;
     Slirp *slirp;
@@ -165,6 +166,9 @@ bool sm_front_tcp_holds(const struct sm_front_flow *flow);
 void sm_front_tcp_end(struct sm_front_flow *flow, enum sm_flow_why why);
 /** Are there bytes of the guest, or its FIN, that upstream has not got? */
 bool sm_front_tcp_undelivered(const struct sm_front_flow *flow);
+
+/** sm_front_tell_faults() - what has broken at a port since *told is recorded, as other things that are dropped are. */
+void sm_front_tell_faults(struct sm_front *front, const struct sm_port *port, uint64_t *told);
 
 /* vsock_flow.c */
 void sm_front_vsock_message(struct sm_front_flow *flow, const struct sm_flow_msg *msg, int *fd);

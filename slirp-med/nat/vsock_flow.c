@@ -33,6 +33,7 @@ struct vsock_flow {
 struct sm_front_vsock {
     struct sm_front *front;
     struct sm_port *port;
+    uint64_t faults_told; /* of port->faults */
     struct sm_vsock *engine;
     bool connected; /* as it was when we looked last */
     uint64_t connections, epochs;
@@ -336,6 +337,7 @@ void sm_front_vsock_turn(struct sm_front *front)
     if (!v || front->dead)
         return;
     look_who_is_there(v);
+    sm_front_tell_faults(front, v->port, &v->faults_told);
     unsigned want = (may_read(v) ? SM_PORT_READABLE : 0u) | (sm_port_waiting(v->port) ? SM_PORT_WRITABLE : 0u);
     if (sm_port_want(v->port, want) < 0)
         sm_front_fail(front, "the guest's vsock device cannot be watched");

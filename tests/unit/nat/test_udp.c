@@ -454,6 +454,25 @@ static void test_own_answers(void **state)
     core_expect_nothing(h);
 }
 
+/* A ring that broke is no packet, and is recorded as what is dropped: once, and a flood of them as a count. */
+static void test_faults_are_told(void **state)
+{
+    struct h *h = *state;
+    static struct mx mx;
+
+    h->port->faults = 1;
+    core_expect(h, SM_FLOW_OTHER, &mx);
+    assert_int_equal(mx.m.other, SM_OTHER_DEVICE);
+    assert_int_equal(mx.m.count, 1);
+    core_expect_nothing(h);
+    h->port->faults = 40;
+    core_expect_nothing(h);
+    sm_front_tick(h->front);
+    core_expect(h, SM_FLOW_OTHER, &mx);
+    assert_int_equal(mx.m.other, SM_OTHER_DEVICE);
+    assert_int_equal(mx.m.count, 39);
+}
+
 /* The first of a kind at once, the rest once a second with a count, and never more lines than the table holds. */
 static void test_others(void **state)
 {
@@ -503,7 +522,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, h_setup, h_teardown)
         T(test_flow),        T(test_tuples),     T(test_refusals),    T(test_held_bound), T(test_unanswered),
         T(test_dns),         T(test_dns_any),    T(test_bad_batch),   T(test_fragments),  T(test_pair_full),
-        T(test_asked_bound), T(test_table_full), T(test_own_answers), T(test_others),
+        T(test_asked_bound), T(test_table_full), T(test_own_answers), T(test_others),     T(test_faults_are_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
