@@ -137,7 +137,8 @@ struct sm_port {
     uint64_t connections;
     uint64_t
         epochs; /* counted up by a kind whose guest's driver can begin anew while the VMM stays: who keeps state forgets it */
-    uint64_t faults; /* vhost-user: rings that broke, and messages of the VMM that were refused; each is on the log */
+    uint64_t
+        faults; /* rings that broke, messages of the VMM that were refused, framing that was none; recorded by the front */
 };
 
 /** A kind of port: a row of the table that the program gives to sm_nat_main(). */

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import time
 
@@ -140,6 +141,21 @@ def test_broken_framing_ends_the_connection_and_no_more(sm, what):
     v.s.sendall(what + b"x" * 100)
     assert v.ended()
     assert fetch(a.vmm(path_of(sm))) == w.BANNER_SSH
+    assert [r["reason"] for r in a.audit() if r["event"] == "egress_other_deny"] == ["device"]
+
+
+def test_a_lie_over_vhost_user_is_recorded(sm):
+    """A message without a version, and a request that there is not: the connection or the request ends, each with its line in the audit."""
+    a = attach(sm, "--vhost-user", path_of(sm), *GUARDED).ready()
+    with vmmlib.connect(path_of(sm)) as s:
+        s.settimeout(20)
+        s.sendall(struct.pack("<III", 1, 0, 0))
+        assert s.recv(100) == b""
+    waits("the line", lambda: [r for r in a.audit() if r["event"] == "egress_other_deny" and r["reason"] == "device"])
+    with vmmlib.connect(path_of(sm)) as s:  # GET_FEATURES of an honest one
+        s.settimeout(20)
+        s.sendall(struct.pack("<III", 1, 1, 0))
+        assert struct.unpack("<III", s.recv(12)) == (1, 5, 8)
 
 
 def test_frames_of_another_card_and_too_long_ones(sm):

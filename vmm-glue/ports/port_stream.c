@@ -115,12 +115,14 @@ static int stream_read(struct sm_port *port, struct sm_frame *frames, unsigned n
         /* One read(2) a call: what is behind it is met at the next wake-up, when others have had their turn. */
         if (r == 0 && filled)
             return (int)got;
+        bool lied = r < 0;
         if (r == 0 && (r = fill(s)) == 0)
             return (int)got;
         if (r < 0) {
-            if (got == 0)
+            if (got == 0) {
+                port->faults += lied;
                 sm_port_leave(port);
-            else /* what came before the end is still the guest's; the next call meets the end again */
+            } else /* what came before the end is still the guest's; the next call meets the end again */
                 port->more = true;
             return (int)got;
         }
