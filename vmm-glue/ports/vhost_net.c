@@ -97,18 +97,16 @@ static int net_read(struct sm_port *port, struct sm_frame *frames, unsigned n)
 
 /* ---- to the guest ---- */
 
-enum put { PUT_DONE, PUT_FULL, PUT_NEVER, PUT_BROKEN };
-
 /* Take as many buffers as `need` bytes want. */
-static enum put gather(struct sm_vhost_port *p, size_t need, struct sm_vhost_chain *chains, unsigned *ret_n)
+static enum sm_vhost_put gather(struct sm_vhost_port *p, size_t need, struct sm_vhost_chain *chains, unsigned *ret_n)
 {
     struct sm_vhost_ring *rx = &p->vhost.rings[SM_VHOST_RX];
     unsigned max = sm_vhost_has(&p->vhost, VIRTIO_NET_F_MRG_RXBUF) ? MERGE_MAX : 1;
     unsigned n = 0, parts = 0, desc = 0;
     size_t room = 0;
-    enum put why = PUT_DONE;
+    enum sm_vhost_put why = SM_VHOST_PUT_DONE;
 
-    while (room < need && why == PUT_DONE) {
+    while (room < need && why == SM_VHOST_PUT_DONE) {
         enum sm_vhost_pop rc = n < max
                                    ? sm_vhost_ring_pop(rx, p->parts + parts, SM_ARRAY_LEN(p->parts) - parts, &chains[n])
                                    : SM_VHOST_POP_NO_ROOM;
@@ -119,28 +117,29 @@ static enum put gather(struct sm_vhost_port *p, size_t need, struct sm_vhost_cha
             room += chains[n].in_len;
             if (chains[n].n_out > 0) {
                 rx->fault = SM_VHOST_FAULT_DIRECTION;
-                why = PUT_BROKEN;
+                why = SM_VHOST_PUT_BROKEN;
             }
             n++;
             break;
         case SM_VHOST_POP_NONE:
-            why = desc >= rx->num ? PUT_NEVER : PUT_FULL; /* the guest has posted all that the ring holds */
+            why = desc >= rx->num ? SM_VHOST_PUT_NEVER
+                                  : SM_VHOST_PUT_FULL; /* the guest has posted all that the ring holds */
             break;
         case SM_VHOST_POP_NO_ROOM:
-            why = PUT_NEVER;
+            why = SM_VHOST_PUT_NEVER;
             break;
         case SM_VHOST_POP_BROKEN:
-            why = PUT_BROKEN;
+            why = SM_VHOST_PUT_BROKEN;
             break;
         }
     }
-    if (why != PUT_DONE)
+    if (why != SM_VHOST_PUT_DONE)
         sm_vhost_ring_unpop(rx, n);
     *ret_n = n;
     return why;
 }
 
-static enum put put(struct sm_vhost_port *p, const struct sm_frame_out *f)
+static enum sm_vhost_put put(struct sm_vhost_port *p, const struct sm_frame_out *f)
 {
     struct sm_vhost_ring *rx = &p->vhost.rings[SM_VHOST_RX];
     struct sm_vhost_chain chains[MERGE_MAX];
@@ -150,8 +149,8 @@ static enum put put(struct sm_vhost_port *p, const struct sm_frame_out *f)
 
     for (unsigned i = 0; i < f->n_iov; i++)
         left += f->iov[i].iov_len;
-    enum put rc = gather(p, left, chains, &n);
-    if (rc != PUT_DONE)
+    enum sm_vhost_put rc = gather(p, left, chains, &n);
+    if (rc != SM_VHOST_PUT_DONE)
         return rc;
 
     sm_vnet_hdr_put(&f->offload, h);
@@ -175,38 +174,12 @@ static enum put put(struct sm_vhost_port *p, const struct sm_frame_out *f)
         left -= want;
         sm_vhost_ring_push(rx, chains[c].head, (uint32_t)want);
     }
-    return PUT_DONE;
+    return SM_VHOST_PUT_DONE;
 }
 
 static int net_write(struct sm_port *port, const struct sm_frame_out *frames, unsigned n)
 {
-    struct sm_vhost_port *p = sm_vhost_port_of(port);
-    unsigned taken = 0;
-    bool full = false;
-
-    while (taken < n && !full && sm_vhost_port_running(p)) {
-        switch (put(p, &frames[taken])) {
-        case PUT_DONE:
-            taken++;
-            break;
-        case PUT_FULL: /* unless more has come while we asked to be told */
-            full = !sm_vhost_ring_kicks_on(&p->vhost.rings[SM_VHOST_RX]);
-            break;
-        case PUT_NEVER:
-            port->tx_dropped++;
-            taken++;
-            break;
-        case PUT_BROKEN: /* and not running any more */
-            break;
-        }
-    }
-    sm_vhost_port_check(p, SM_VHOST_RX);
-    if (sm_vhost_port_running(p)) {
-        sm_vhost_port_written(p);
-        return (int)taken;
-    }
-    port->tx_dropped += n - taken; /* no driver, or one that broke its ring */
-    return (int)n;
+    return sm_vhost_port_write(sm_vhost_port_of(port), frames, n, put);
 }
 
 static void net_free(struct sm_port *port)

@@ -61,7 +61,9 @@ static void on_again(struct sm_timer *timer, int64_t now_us)
         sm_port_ready(&p->port, ready);
 }
 
-void sm_vhost_port_written(struct sm_vhost_port *p)
+/** At the end of a write(): what was put into ring 0 becomes visible, and the guest is told with the next turn, once for all of this
+ * one. */
+static void written(struct sm_vhost_port *p)
 {
     if (!sm_vhost_ring_publish(&p->vhost.rings[SM_VHOST_RX]))
         return;
@@ -79,7 +81,8 @@ static void count_faults(struct sm_vhost_port *p)
     p->port.faults = p->vhost.stats.broken + p->vhost.stats.refused;
 }
 
-void sm_vhost_port_check(struct sm_vhost_port *p, unsigned index)
+/** After using a ring: reports it if it has broken, and lets nothing wait for it. */
+static void check(struct sm_vhost_port *p, unsigned index)
 {
     bool broken = sm_vhost_check(&p->vhost, index);
 
@@ -137,7 +140,7 @@ static void listen_to(struct sm_vhost_port *p, unsigned index, unsigned ready)
         ring->fault = SM_VHOST_FAULT_KICK;
     else if (sm_vhost_ring_kicks_on(ring) || sm_vhost_ring_waiting(ring))
         ready_again(p, ready);
-    sm_vhost_port_check(p, index);
+    check(p, index);
 }
 
 static void ignore(struct sm_vhost_port *p, unsigned index)
@@ -298,8 +301,39 @@ int sm_vhost_port_read(struct sm_vhost_port *p, struct sm_frame *frames, unsigne
             break; /* broken, or dry */
         }
     }
-    sm_vhost_port_check(p, SM_VHOST_TX);
+    check(p, SM_VHOST_TX);
     if (sm_vhost_ring_live(tx))
         (void)sm_vhost_ring_call(tx);
     return (int)got;
+}
+
+int sm_vhost_port_write(struct sm_vhost_port *p, const struct sm_frame_out *frames, unsigned n,
+                        enum sm_vhost_put (*put)(struct sm_vhost_port *p, const struct sm_frame_out *frame))
+{
+    unsigned taken = 0;
+    bool full = false;
+
+    while (taken < n && !full && sm_vhost_port_running(p)) {
+        switch (put(p, &frames[taken])) {
+        case SM_VHOST_PUT_DONE:
+            taken++;
+            break;
+        case SM_VHOST_PUT_FULL: /* unless more has come while we asked to be told */
+            full = !sm_vhost_ring_kicks_on(&p->vhost.rings[SM_VHOST_RX]);
+            break;
+        case SM_VHOST_PUT_NEVER:
+            p->port.tx_dropped++;
+            taken++;
+            break;
+        case SM_VHOST_PUT_BROKEN: /* and not running any more */
+            break;
+        }
+    }
+    check(p, SM_VHOST_RX);
+    if (sm_vhost_port_running(p)) {
+        written(p);
+        return (int)taken;
+    }
+    p->port.tx_dropped += n - taken; /* no driver, or one that broke its ring */
+    return (int)n;
 }

@@ -55,10 +55,18 @@ static inline bool sm_vhost_port_running(const struct sm_vhost_port *p)
 {
     return sm_vhost_ring_live(&p->vhost.rings[SM_VHOST_RX]);
 }
-/** sm_vhost_port_written() - at the end of a write(): what was put into ring 0 becomes visible, and the guest is told
- * with the next turn, once for all of this one. */
-void sm_vhost_port_written(struct sm_vhost_port *p);
-/** sm_vhost_port_check() - after using a ring: reports it if it has broken, and lets nothing wait for it. */
-void sm_vhost_port_check(struct sm_vhost_port *p, unsigned index);
+/** What became of a frame for the guest. */
+enum sm_vhost_put {
+    SM_VHOST_PUT_DONE,
+    SM_VHOST_PUT_FULL,   /* ring 0 has no room now */
+    SM_VHOST_PUT_NEVER,  /* it fits in nothing that the guest will post: dropped */
+    SM_VHOST_PUT_BROKEN, /* the ring has a fault */
+};
+/**
+ * sm_vhost_port_write() - ops->write: put() lays a frame into ring 0. Returns as ops->write: what is not taken is put again, from its
+ * beginning or from where put() left it. Frames for a ring that does not run are dropped and counted.
+ */
+int sm_vhost_port_write(struct sm_vhost_port *p, const struct sm_frame_out *frames, unsigned n,
+                        enum sm_vhost_put (*put)(struct sm_vhost_port *p, const struct sm_frame_out *frame));
 
 #endif

@@ -70,10 +70,9 @@ static int vsock_read(struct sm_port *port, struct sm_frame *frames, unsigned n)
     return sm_vhost_port_read(sm_vhost_port_of(port), frames, n, take);
 }
 
-enum put { PUT_DONE, PUT_FULL, PUT_NEVER, PUT_BROKEN };
-
 /* One buffer of the guest: the header, and as much of the packet as fits. */
-static enum put put_piece(struct vsock *s, const struct sm_frame_out *f, struct virtio_vsock_hdr *h, size_t payload)
+static enum sm_vhost_put put_piece(struct vsock *s, const struct sm_frame_out *f, struct virtio_vsock_hdr *h,
+                                   size_t payload)
 {
     struct sm_vhost_ring *rx = &s->p.vhost.rings[SM_VHOST_RX];
     struct sm_vhost_chain c;
@@ -82,26 +81,26 @@ static enum put put_piece(struct vsock *s, const struct sm_frame_out *f, struct 
     case SM_VHOST_POP_CHAIN:
         break;
     case SM_VHOST_POP_NONE:
-        return PUT_FULL;
+        return SM_VHOST_PUT_FULL;
     case SM_VHOST_POP_NO_ROOM: /* not with so many parts */
         rx->fault = SM_VHOST_FAULT_PARTS;
-        return PUT_BROKEN;
+        return SM_VHOST_PUT_BROKEN;
     case SM_VHOST_POP_BROKEN:
-        return PUT_BROKEN;
+        return SM_VHOST_PUT_BROKEN;
     }
     if (c.n_out > 0) {
         rx->fault = SM_VHOST_FAULT_DIRECTION;
-        return PUT_BROKEN;
+        return SM_VHOST_PUT_BROKEN;
     }
     size_t left = payload - s->done;
     if (c.in_len < HDR_LEN || (left > 0 && c.in_len == HDR_LEN)) {
         rx->fault = SM_VHOST_FAULT_BUFFER;
-        return PUT_BROKEN;
+        return SM_VHOST_PUT_BROKEN;
     }
     size_t piece = SM_MIN(left, c.in_len - HDR_LEN);
     if (piece < left && le16toh(h->op) != VIRTIO_VSOCK_OP_RW) {
         sm_vhost_ring_unpop(rx, 1);
-        return PUT_NEVER;
+        return SM_VHOST_PUT_NEVER;
     }
     struct sm_vhost_fill fill = {.part = c.parts, .left = c.n_in};
     size_t skip = HDR_LEN + s->done, rest = piece;
@@ -120,63 +119,36 @@ static enum put put_piece(struct vsock *s, const struct sm_frame_out *f, struct 
     }
     sm_vhost_ring_push(rx, c.head, (uint32_t)(HDR_LEN + piece));
     s->done += piece;
-    return PUT_DONE;
+    return SM_VHOST_PUT_DONE;
 }
 
-static enum put put(struct vsock *s, const struct sm_frame_out *f)
+static enum sm_vhost_put put(struct sm_vhost_port *p, const struct sm_frame_out *f)
 {
+    struct vsock *s = of(p);
     struct virtio_vsock_hdr h;
     size_t total = 0;
-    enum put rc;
 
     for (unsigned i = 0; i < f->n_iov; i++)
         total += f->iov[i].iov_len;
     if (sm_vhost_parts_read(f->iov, f->n_iov, 0, &h, HDR_LEN) < HDR_LEN)
-        return PUT_NEVER;
-    for (;;) {
-        rc = put_piece(s, f, &h, total - HDR_LEN);
-        if (rc == PUT_DONE && s->done == total - HDR_LEN)
-            break;
-        /* Look again after asking to be told of more. */
-        if (rc == PUT_FULL && sm_vhost_ring_kicks_on(&s->p.vhost.rings[SM_VHOST_RX]))
-            continue;
-        if (rc != PUT_DONE)
+        return SM_VHOST_PUT_NEVER;
+    do {
+        enum sm_vhost_put rc = put_piece(s, f, &h, total - HDR_LEN);
+        if (rc != SM_VHOST_PUT_DONE)
             return rc;
-    }
+    } while (s->done < total - HDR_LEN);
     s->done = 0;
-    return PUT_DONE;
+    return SM_VHOST_PUT_DONE;
 }
 
 static int vsock_write(struct sm_port *port, const struct sm_frame_out *frames, unsigned n)
 {
     struct sm_vhost_port *p = sm_vhost_port_of(port);
-    unsigned taken = 0;
-    bool full = false;
+    int taken = sm_vhost_port_write(p, frames, n, put);
 
-    while (taken < n && !full && sm_vhost_port_running(p)) {
-        switch (put(of(p), &frames[taken])) {
-        case PUT_DONE:
-            taken++;
-            break;
-        case PUT_FULL:
-            full = true;
-            break;
-        case PUT_NEVER:
-            port->tx_dropped++;
-            taken++;
-            break;
-        case PUT_BROKEN: /* and not running any more */
-            break;
-        }
-    }
-    sm_vhost_port_check(p, SM_VHOST_RX);
-    if (sm_vhost_port_running(p)) {
-        sm_vhost_port_written(p);
-        return (int)taken;
-    }
-    of(p)->done = 0;
-    port->tx_dropped += n - taken; /* no driver, or one that broke its ring */
-    return (int)n;
+    if (!sm_vhost_port_running(p))
+        of(p)->done = 0;
+    return taken;
 }
 
 static void vsock_left(struct sm_port *port)
