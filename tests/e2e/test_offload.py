@@ -168,10 +168,10 @@ nsenter --net=/run/netns/offbox sh -ec 'ip link set lo up; ip addr add 192.0.2.2
         assert r.end().rc == 0
 
 
-# Slow for now: of some forty runs one found a single segment with a wrong sum, on a loaded machine, and it is not known whose it was. Every
-# sum of ours is checked in tests/stack by default all the same.
-@pytest.mark.slow
-@pytest.mark.parametrize("mss", [1460, 536])
+# Of some 130 runs with 536 one found a single segment with a wrong sum, on a loaded machine, and it is not known whose it was. That one is for
+# ./dev test all until it is; every sum of ours is checked in tests/stack besides.
+@pytest.mark.core
+@pytest.mark.parametrize("mss", [1460, pytest.param(536, marks=pytest.mark.slow)])
 def test_a_wire_behind_the_guest_decodes_cleanly(box, world, tmp_path, mss):
     if not shutil.which("tshark") or not shutil.which("dumpcap"):
         pytest.skip("tshark is not installed: apt-get install tshark")
