@@ -6,10 +6,11 @@
  * other no further than the table in supervisor/requests: the supervisor takes an unknown verb, or one that the child may not send, as the end
  * of that child, and parses no text beyond the named role.
  *
- *   READY             child -> sup   sandbox entered, serving (core and front; of the guest TAP says as much)
+ *   READY [hash]      child -> sup   sandbox entered, serving (core and front; of the guest TAP says as much). A core with a CA adds the
+ *                                    hash of its subject, by which OpenSSL finds it in a folder of certificates: eight hex digits
  *   FAIL text         child -> sup   cannot start or cannot go on; text is for the operator; the child exits
  *   TAP        +fd    guest -> sup   the tap descriptor
- *   GO                sup -> guest   run CMD now
+ *   GO [hash]         sup -> guest   run CMD now; what the core said in READY
  *   EXIT n            guest -> sup   CMD's exit status
  *   SIGNAL n          sup -> guest   pass signal n to CMD
  *   WANT role         core -> sup    open the file of that role ("audit": rotate; "resolv": resolv.conf; "roots": the certificates that

@@ -247,10 +247,13 @@ static int fail(const GError *error)
 /* All that must be there is there, or the start ends here. */
 static void ready(struct sm_core *core, const GError *error)
 {
+    char hash[9];
+
     if (error) {
         (void)fail(error);
         sm_core_stop(core, "mediation_unreachable", 1);
-    } else if (sm_link_send(SM_LINK_FD, SM_LINK_READY, NULL, -1) < 0) {
+    } else if (sm_link_send(SM_LINK_FD, SM_LINK_READY,
+                            core->ca && sm_tls_ca_subject_hash(core->ca, hash) ? hash : NULL, -1) < 0) {
         sm_core_stop(core, "supervisor_ended", 1);
     }
 }

@@ -48,7 +48,8 @@ static const struct request {
     bool owed; /* only as the answer to something asked */
     enum sm_request_op op;
 } requests[] = {
-    {SM_LINK_READY, CORE | FRONT, STARTED | STOPPING, NEED_NONE, NEED_NONE, false, SM_REQUEST_READY},
+    {SM_LINK_READY, CORE, STARTED | STOPPING, NEED_EITHER, NEED_NONE, false, SM_REQUEST_READY},
+    {SM_LINK_READY, FRONT, STARTED | STOPPING, NEED_NONE, NEED_NONE, false, SM_REQUEST_READY},
     {SM_LINK_TAP, GUEST, STARTED | STOPPING, NEED_NONE, NEED_EITHER, false, SM_REQUEST_TAP},
     {SM_LINK_EXIT, GUEST, RUNNING | STOPPING, NEED_ONE, NEED_NONE, false, SM_REQUEST_EXIT},
     {SM_LINK_WANT, CORE, SERVING | STOPPING, NEED_ONE, NEED_NONE, false, SM_REQUEST_WANT},
@@ -113,6 +114,11 @@ bool sm_open_role_parse(const char *text, enum sm_open_role *ret, unsigned *ret_
         return true;
     }
     return false;
+}
+
+bool sm_request_ca_hash(const char *text)
+{
+    return strlen(text) == 8 && strspn(text, "0123456789abcdef") == 8;
 }
 
 bool sm_request_exit_status(const char *text, int *ret)

@@ -67,6 +67,9 @@ const char *sm_open_role_name(enum sm_open_role role);
 /** sm_open_role_parse() - false when text is no role. *ret_index: the N of "ref:N", below SM_OPEN_REFS_MAX; else 0. */
 bool sm_open_role_parse(const char *text, enum sm_open_role *ret, unsigned *ret_index) SM_WARN_UNUSED;
 
+/** sm_request_ca_hash() - READY's text of a core with a CA: eight lower-case hex digits. */
+bool sm_request_ca_hash(const char *text) SM_WARN_UNUSED;
+
 /** sm_request_exit_status() - EXIT's text: 0 to 255 in decimal, nothing around it. */
 bool sm_request_exit_status(const char *text, int *ret) SM_WARN_UNUSED;
 

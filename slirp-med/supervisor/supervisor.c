@@ -85,6 +85,7 @@ struct sm_supervisor {
     sigset_t old_mask;
     struct sm_watch signal_watch, owner_watch;
     char *started_at;   /* RFC 3339 */
+    char ca_hash[9];    /* what the core said in READY, for GO; empty: nothing */
     int status;         /* -1: not known yet */
     int end_signal;     /* that began ENDING or STOPPING; 0: none */
     uint64_t not_given; /* connections of a VMM that the core did not take */
@@ -188,7 +189,7 @@ static int spawn_child(struct child *c, struct more_fds more, GError **error)
     if (config < 0)
         return -1;
     struct sm_spawn_spec sp = {
-        .exe = s->spec.exe,
+        .exe = spec->exe ? spec->exe : s->spec.exe,
         .argv = spec->argv,
         .envp = spec->envp,
         .fds = {theirs, config},
@@ -299,7 +300,9 @@ static void go_when_ready(struct sm_supervisor *s)
         return;
     struct child *guest = &s->children[SM_CHILD_GUEST];
     if (s->spec.children[SM_CHILD_GUEST].used) {
-        if (sm_link_send(guest->link, SM_LINK_GO, NULL, -1) < 0) {
+        if (sm_link_send(guest->link, SM_LINK_GO, s->ca_hash, -1) < 0) {
+            if (errno == EPIPE || errno == ECONNRESET)
+                return; /* it has ended: why is in its link, which is read next */
             set_reason(s, "the guest does not take GO: %s", strerror(errno));
             begin_stop(s);
             return;
@@ -824,6 +827,12 @@ static void handle(struct child *c, enum sm_request_op op, struct sm_link_msg *m
 
     switch (op) {
     case SM_REQUEST_READY:
+        if (msg->text[0] && !sm_request_ca_hash(msg->text)) {
+            break_off(c, "READY with a text that is no hash");
+            return;
+        }
+        if (msg->text[0])
+            g_strlcpy(s->ca_hash, msg->text, sizeof(s->ca_hash));
         if (c->state == SM_CHILD_STARTED)
             c->state = SM_CHILD_SERVING;
         go_when_ready(s);

@@ -49,6 +49,7 @@
 
 struct sm_child_spec {
     bool used;
+    const char *exe; /* NULL: the supervisor's own, sm_supervisor_spec.exe */
     char *const *argv;
     char *const *envp;
     const char *config; /* text for descriptor 4 */

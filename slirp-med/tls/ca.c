@@ -306,3 +306,13 @@ void sm_tls_ca_fingerprint(const struct sm_tls_ca *ca, char out[65])
     }
     out[64] = '\0';
 }
+
+bool sm_tls_ca_subject_hash(const struct sm_tls_ca *ca, char out[9])
+{
+    int ok = 0;
+    unsigned long hash = X509_NAME_hash_ex(X509_get_subject_name(ca->cert), NULL, NULL, &ok);
+
+    (void)g_snprintf(out, 9, "%08lx", hash & 0xffffffffUL);
+    ERR_clear_error();
+    return ok;
+}

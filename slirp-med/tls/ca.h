@@ -56,6 +56,9 @@ const char *sm_tls_ca_cert_pem(const struct sm_tls_ca *ca);
 struct sm_secret *sm_tls_ca_key_pem(const struct sm_tls_ca *ca);
 /** sm_tls_ca_fingerprint() - SHA-256 of the certificate, 64 lower-case hex digits and NUL. */
 void sm_tls_ca_fingerprint(const struct sm_tls_ca *ca, char out[65]);
+/** sm_tls_ca_subject_hash() - the name under which OpenSSL looks for it in a folder of certificates: 8 lower-case hex digits and NUL.
+ * False: not known. */
+bool sm_tls_ca_subject_hash(const struct sm_tls_ca *ca, char out[9]) SM_WARN_UNUSED;
 
 enum sm_tls_leaf_status {
     SM_TLS_LEAF_OK,

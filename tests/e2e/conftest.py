@@ -66,11 +66,13 @@ def world():
 
 
 def processes(binary):
-    """(pid, role, argv) of every process of the program in this pid namespace."""
+    """(pid, role, argv) of every process of the program, and of its part for the roles that face the guest, in this pid namespace."""
+    here = os.path.dirname(binary)
+    programs = {binary, f"{here}/slirp-med-edge", os.path.normpath(f"{here}/../libexec/slirp-med/slirp-med-edge")}
     found = []
     for p in filter(str.isdigit, os.listdir("/proc")):
         try:
-            if os.path.realpath(f"/proc/{p}/exe") != binary:
+            if os.path.realpath(f"/proc/{p}/exe") not in programs:
                 continue
             with open(f"/proc/{p}/cmdline", "rb") as f:
                 argv = f.read().split(b"\0")

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import time
@@ -344,3 +345,15 @@ while time.monotonic() < end:
     if out["after"] == "x": break
 """, *G, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200)))
     assert r.out["after"] == "x", r.out
+
+
+def test_without_its_other_half_nothing_starts(sm, tmp_path):
+    """A program that was copied alone: it says what is missing, and makes nothing."""
+    alone = tmp_path / "slirp-med"
+    shutil.copy(sm.bin, alone)
+    r = subprocess.run([alone, "run", "--name", "half", "--", "true"], env=sm.env(), capture_output=True, text=True, timeout=60)
+    if r.returncode == 0:  # an installed one of this prefix
+        pytest.skip("slirp-med-edge is installed on this machine")
+    assert r.returncode == 125
+    assert "slirp-med-edge is neither at" in r.stderr and "the installation is not whole" in r.stderr
+    assert not os.path.exists(f"{sm.state}/slirp-med/half")

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The one binary: picks the subcommand out of one table. Roles (core, nat, guest-init) are started by the supervisor, not by users. */
+/*
+ * The program: picks the subcommand out of one table. Roles (core, fetch; those that face the guest are in slirp-med-edge) are started by the
+ * supervisor, not by users.
+ */
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -11,9 +14,6 @@
 #include "core/core.h"
 #include "core/fetcher.h"
 #include "launch/options.h"
-#include "nat/front.h"
-#include "paths/guest_init.h"
-#include "ports/ports.h"
 
 struct command {
     const char *name;
@@ -23,11 +23,6 @@ struct command {
 };
 
 static int help_main(int argc, char **argv);
-
-static int nat_main(int argc, char **argv)
-{
-    return sm_nat_main(sm_port_kinds, sm_port_kinds_count);
-}
 
 static const struct command commands[] = {
     {"run", sm_cli_run, "run a command whose only network is the mediator", NULL},
@@ -43,8 +38,6 @@ static const struct command commands[] = {
     {"help", help_main, "print this, or the help of a command", NULL},
     {"core", sm_core_main, NULL, "slirp-med-core"},
     {"fetch", sm_fetcher_main, NULL, "slirp-med-fetch"},
-    {"nat", nat_main, NULL, "slirp-med-front"},
-    {"guest-init", sm_guest_init_main, NULL, "slirp-med-guest"},
 };
 
 static void print_help(FILE *to)

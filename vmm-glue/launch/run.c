@@ -12,6 +12,7 @@
 
 #include "audit/file.h"
 #include "base/error.h"
+#include "launch/edge.h"
 #include "launch/hidden.h"
 #include "launch/messages.h"
 #include "launch/reload.h"
@@ -154,11 +155,14 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     g_auto(GStrv) files = sm_swaps_hidden_files(o->swaps);
     g_auto(GStrv) hidden = sm_hidden_paths(files, ground->cwd, getenv("HOME"));
     g_auto(GStrv) roots_paths = sm_roots_paths(getenv("SSL_CERT_FILE"));
+    g_autofree char *edge = sm_edge_path(&error);
     sm_cleanup(sm_workspace_ca_close) struct sm_workspace_ca ca = SM_WORKSPACE_CA_INIT;
     sm_autofd audit_fd = -1;
     sm_autofd counters_fd = -1;
     bool networked = o->network == SM_NETWORK_USER;
 
+    if (!edge)
+        return say(error);
     if (networked) {
         audit_fd = sm_audit_open(ws->dirfd, &ground->seq_floor, &error);
         if (audit_fd < 0)
@@ -259,11 +263,11 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     };
     memcpy(spec.guest_more, vm->guest_fds, sizeof(spec.guest_more));
     spec.children[SM_CHILD_CORE] =
-        (struct sm_child_spec){networked, core_argv, service_env, core_config, strlen(core_config)};
+        (struct sm_child_spec){networked, NULL, core_argv, service_env, core_config, strlen(core_config)};
     spec.children[SM_CHILD_FRONT] =
-        (struct sm_child_spec){networked, front_argv, service_env, front_config, strlen(front_config)};
-    spec.children[SM_CHILD_GUEST] = (struct sm_child_spec){!o->is_attach, guest_argv, guest_env, guest_config,
-                                                           guest_config ? strlen(guest_config) : 0};
+        (struct sm_child_spec){networked, edge, front_argv, service_env, front_config, strlen(front_config)};
+    spec.children[SM_CHILD_GUEST] = (struct sm_child_spec){
+        !o->is_attach, edge, guest_argv, guest_env, guest_config, guest_config ? strlen(guest_config) : 0};
 
     sm_cleanup(supervisor_freep) struct sm_supervisor *supervisor = sm_supervisor_new(&spec, &error);
     if (!supervisor) {

@@ -2,12 +2,16 @@
 /*
  * guest-init: three processes in a row (A, B, C of guest_init.h), each with less than the one before.
  *
- *   A  config, list of sockets (needs the caller's namespaces) -> namespaces, tap -> TAP -> GO -> fork B
- *      -> no capabilities, passes signals on
+ *   A  config, list of sockets (needs the caller's namespaces) -> namespaces, tap -> TAP -> fork B
+ *      -> no capabilities -> GO -> opens the gate, passes signals on
  *   B  PID 1: mounts -> fork C -> no capabilities, reaps, passes signals on, exits with C's status
  *   C  limits, no capabilities, filter -> exec CMD
  *
- * A pipe goes from B and C to A. Whoever fails before CMD runs writes the reason into it; the exec closes it.
+ * All is made ready while core and front start, up to a gate that A opens at GO: before the mounts where CMD is to trust a CA, which is not
+ * there earlier; else just before the exec.
+ *
+ * A pipe goes from B and C to A. Whoever fails before CMD runs writes the reason into it; the exec closes it. The gate is a pipe from A: the
+ * text of GO and then the end of file; a gate that ends without a byte is A's end.
  */
 #include "paths/guest_init.h"
 
@@ -47,6 +51,9 @@
 /** Longest reason that is passed on. */
 #define REASON_MAX 2048
 
+/** GO's text and a line end: the hash of a CA's subject, or nothing. */
+#define GATE_MAX 64
+
 /** Descriptors that a VMM is given. */
 #define PASSED_MAX (1 + SM_GUEST_MORE_MAX + SM_GUEST_FILES_MAX)
 
@@ -55,6 +62,7 @@ struct guest {
     char **env;
     struct sm_guest_view *view;
     struct sm_trust *trust; /* NULL: nothing is intercepted */
+    int gate;               /* B and C: opened by A at GO */
     sigset_t handled;       /* taken by signalfd and sigwaitinfo in A and B, open again in C */
 };
 
@@ -168,6 +176,31 @@ static void close_passed(const struct sm_guest_config *c)
         (void)close(fds[i]);
 }
 
+/* CMD's trust in a CA is made by us (a VMM has it as a file). */
+static bool makes_trust(const struct sm_guest_config *c)
+{
+    return c->ca && !c->bare;
+}
+
+/* Until A has GO; whoever is not let through ends. Returns GO's text. */
+static char *pass_gate(int gate)
+{
+    char text[GATE_MAX];
+    size_t len = 0;
+    ssize_t n = -1;
+
+    while (len < sizeof(text) && (n = read(gate, text + len, sizeof(text) - len)) != 0) {
+        if (n > 0)
+            len += (size_t)n;
+        else if (errno != EINTR)
+            break;
+    }
+    if (n != 0 || len == 0 || text[len - 1] != '\n')
+        _exit(SM_GUEST_INIT_FAILED);
+    (void)close(gate);
+    return g_strndup(text, len - 1);
+}
+
 static _Noreturn void run_command(const struct guest *g, int pipe_fd)
 {
     const struct sm_guest_config *c = g->config;
@@ -177,10 +210,12 @@ static _Noreturn void run_command(const struct guest *g, int pipe_fd)
         fail_in_child(pipe_fd, error);
     if (c->umask >= 0)
         (void)umask((mode_t)c->umask);
-    int kept[PASSED_MAX + 1];
-    size_t n_passed = passed_fds(c, kept);
-    kept[n_passed] = pipe_fd;
-    if (sm_sandbox_close_fds(kept, n_passed + 1) < 0) {
+    int kept[PASSED_MAX + 2];
+    size_t n_passed = passed_fds(c, kept), n_kept = n_passed;
+    kept[n_kept++] = pipe_fd;
+    if (g->gate >= 0)
+        kept[n_kept++] = g->gate;
+    if (sm_sandbox_close_fds(kept, n_kept) < 0) {
         sm_error_set_errno(&error, errno, "close_range (Linux 5.9 or later is needed)");
         fail_in_child(pipe_fd, error);
     }
@@ -204,6 +239,8 @@ static _Noreturn void run_command(const struct guest *g, int pipe_fd)
     leave_process_group();
     if (sm_sandbox_parent(-1, &error) < 0 || sm_sandbox_guest_filter(&error) < 0)
         fail_in_child(pipe_fd, error);
+    if (g->gate >= 0)
+        g_free(pass_gate(g->gate));
     restore_signals();
     environ = g->env;
     (void)execvp(c->argv[0], c->argv);
@@ -235,6 +272,22 @@ static _Noreturn void reap_until(const struct guest *g, pid_t command)
     }
 }
 
+/* After GO: the core has written the certificate before it said READY. */
+static int take_ca(struct guest *g, const char *hash, GError **error)
+{
+    size_t len;
+
+    sm_autofd fd = SM_GUEST_CA_FD;
+    g_autofree char *pem = sm_fd_read_all(fd, SM_TRUST_CA_MAX, &len, error);
+    if (!pem) {
+        g_prefix_error(error, "the workspace's CA: ");
+        return -1;
+    }
+    /* Nothing in it, or half of it: CMD would have a network in which no TLS verifies. */
+    g->trust = sm_trust_new(pem, len, hash, error);
+    return g->trust ? 0 : -1;
+}
+
 static _Noreturn void be_init(struct guest *g, int pipe_fd)
 {
     GError *error = NULL;
@@ -245,7 +298,15 @@ static _Noreturn void be_init(struct guest *g, int pipe_fd)
         sm_error_set_errno(&error, errno, "PR_SET_DUMPABLE");
         fail_in_child(pipe_fd, error);
     }
-    if (sm_sandbox_parent(pipe_fd, &error) < 0 || sm_guest_view_apply(g->view, g->trust, g->env, &error) < 0)
+    if (sm_sandbox_parent(pipe_fd, &error) < 0)
+        fail_in_child(pipe_fd, error);
+    if (makes_trust(g->config)) {
+        g_autofree char *hash = pass_gate(g->gate);
+        g->gate = -1;
+        if (take_ca(g, hash, &error) < 0)
+            fail_in_child(pipe_fd, error);
+    }
+    if (sm_guest_view_apply(g->view, g->trust, g->env, &error) < 0)
         fail_in_child(pipe_fd, error);
     if (g->trust) {
         char **env = sm_trust_environment(g->trust, g->env);
@@ -341,11 +402,12 @@ static int receive(struct sm_link_msg *msg, GError **error)
     return rc;
 }
 
-/* Returns 0 for GO, the exit status otherwise. */
-static int wait_for_go(int signals)
+/* Returns 0 for GO and what came with it, the exit status otherwise. When B ends now, watch() tells why. */
+static int wait_for_go(int signals, int reasons, char **ret_text)
 {
     static struct sm_link_msg msg; /* large */
-    struct pollfd p[] = {{.fd = SM_LINK_FD, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
+    struct pollfd p[] = {
+        {.fd = SM_LINK_FD, .events = POLLIN}, {.fd = signals, .events = POLLIN}, {.fd = reasons, .events = POLLIN}};
 
     for (;;) {
         g_autoptr(GError) error = NULL;
@@ -361,6 +423,8 @@ static int wait_for_go(int signals)
                  info.ssi_signo == SIGTERM))
                 return STATUS_SIGNAL + (int)info.ssi_signo;
         }
+        if (p[2].revents)
+            return 0;
         if (!p[0].revents)
             continue;
         int rc = receive(&msg, &error);
@@ -368,8 +432,10 @@ static int wait_for_go(int signals)
             return report_failure(error->message);
         if (rc == 0 || msg.verb == SM_LINK_STOP)
             return SM_GUEST_INIT_FAILED;
-        if (msg.verb == SM_LINK_GO)
+        if (msg.verb == SM_LINK_GO) {
+            *ret_text = g_strdup(msg.text);
             return 0;
+        }
         return report_failure("the supervisor sent something else than GO");
     }
 }
@@ -492,7 +558,9 @@ static int prepare(struct guest *g, GError **error)
     }
     if (take_more(g->config, error) < 0)
         return -1;
-    g_autoptr(GHashTable) sockets = sm_guest_sockets(g_getenv("HOME"));
+    /* In a bare view there is no folder of the caller's, and so no socket to be covered. */
+    g_autoptr(GHashTable) sockets =
+        g->config->bare ? g_hash_table_new(g_str_hash, g_str_equal) : sm_guest_sockets(g_getenv("HOME"));
     g->env = sm_guest_environment(environ, g->config->unset_env, sockets);
     if (make_namespaces(g->config, error) < 0)
         return -1;
@@ -505,24 +573,6 @@ static int prepare(struct guest *g, GError **error)
     return hand_over_tap(g->config, error); /* last: who has the tap knows that all else is ready */
 }
 
-/* After GO: the core has written the certificate before it said READY. */
-static int take_ca(struct guest *g, GError **error)
-{
-    size_t len;
-
-    if (!g->config->ca || g->config->bare)
-        return 0;
-    sm_autofd fd = SM_GUEST_CA_FD;
-    g_autofree char *pem = sm_fd_read_all(fd, SM_TRUST_CA_MAX, &len, error);
-    if (!pem) {
-        g_prefix_error(error, "the workspace's CA: ");
-        return -1;
-    }
-    /* Nothing in it, or half of it: CMD would have a network in which no TLS verifies. */
-    g->trust = sm_trust_new(pem, len, error);
-    return g->trust ? 0 : -1;
-}
-
 int sm_guest_init_main(int argc, char **argv)
 {
     static const int keep[] = {
@@ -532,7 +582,7 @@ int sm_guest_init_main(int argc, char **argv)
     _Static_assert(SM_ARRAY_LEN(keep) == 3 + SM_GUEST_MORE_MAX, "all that a launcher may add");
     sm_cleanup(guest_clear) struct guest g = {0};
     g_autoptr(GError) error = NULL;
-    int pipe_fds[2];
+    int pipe_fds[2], gate[2];
 
     sm_log_init("guest-init");
     if (argc > 1) {
@@ -557,29 +607,37 @@ int sm_guest_init_main(int argc, char **argv)
 
     if (prepare(&g, &error) < 0)
         return report_failure(error->message);
-    int rc = wait_for_go(signals);
-    if (rc != 0)
-        return rc;
-    if (take_ca(&g, &error) < 0)
-        return report_failure(error->message);
-    if (pipe2(pipe_fds, O_CLOEXEC) < 0)
+    if (pipe2(pipe_fds, O_CLOEXEC) < 0 || pipe2(gate, O_CLOEXEC) < 0)
         return report_failure("pipe");
     pid_t init = fork();
     if (init == 0) {
         (void)close(pipe_fds[0]);
+        (void)close(gate[1]);
         (void)close(signals);
         (void)close(SM_LINK_FD);
+        g.gate = gate[0];
         be_init(&g, pipe_fds[1]);
     }
     (void)close(pipe_fds[1]);
+    (void)close(gate[0]);
     sm_autofd reasons = pipe_fds[0];
     if (init < 0)
         return report_failure("fork: the PID namespace could not be entered");
     close_passed(g.config);
+    if (makes_trust(g.config))
+        (void)close(SM_GUEST_CA_FD);
     g_clear_pointer(&g.view, sm_guest_view_free); /* its descriptors are B's now */
     if (sm_sandbox_drop_caps(&error) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0) {
         (void)kill(init, SIGKILL);
         return report_failure(error ? error->message : "PR_SET_DUMPABLE");
     }
+    g_autofree char *go = NULL;
+    int rc = wait_for_go(signals, reasons, &go);
+    if (rc != 0)
+        return rc; /* and with us B */
+    g_autofree char *line = go ? g_strconcat(go, "\n", NULL) : NULL;
+    if (line && strlen(line) < GATE_MAX)
+        (void)sm_fd_write_all(gate[1], line, strlen(line));
+    (void)close(gate[1]);
     return watch(init, reasons, signals);
 }

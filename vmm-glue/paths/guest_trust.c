@@ -6,9 +6,6 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <linux/openat2.h>
-#include <openssl/err.h>
-#include <openssl/pem.h>
-#include <openssl/x509.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
@@ -59,34 +56,20 @@ GArray *sm_trust_array(size_t size, GDestroyNotify clear)
     return a;
 }
 
-static bool subject_hash(const char *pem, size_t len, unsigned long *ret)
-{
-    BIO *bio = BIO_new_mem_buf(pem, (int)len);
-    X509 *x = bio ? PEM_read_bio_X509(bio, NULL, NULL, NULL) : NULL;
-    int ok = 0;
-
-    if (x)
-        *ret = X509_NAME_hash_ex(X509_get_subject_name(x), NULL, NULL, &ok);
-    X509_free(x);
-    (void)BIO_free(bio);
-    ERR_clear_error();
-    return ok;
-}
-
-struct sm_trust *sm_trust_new(const char *pem, size_t len, GError **error)
+struct sm_trust *sm_trust_new(const char *pem, size_t len, const char *hash, GError **error)
 {
     struct sm_certs *one = sm_certs_new();
-    unsigned long hash = 0;
     struct sm_trust *t = NULL;
 
-    if (len <= SM_TRUST_CA_MAX && sm_certs_add_pem(one, pem, len) == 1 && subject_hash(pem, len, &hash)) {
+    if (len <= SM_TRUST_CA_MAX && sm_certs_add_pem(one, pem, len) == 1 && strlen(hash) == SM_TRUST_HASH_LEN &&
+        strspn(hash, "0123456789abcdef") == SM_TRUST_HASH_LEN) {
         size_t der_len;
         const uint8_t *der = sm_certs_get(one, 0, &der_len);
         g_autofree char *base64 = g_base64_encode(der, der_len);
         t = g_new0(struct sm_trust, 1);
         t->root = t->dir = -1;
         t->pem = g_string_free(sm_certs_pem(one), FALSE);
-        t->hash = g_strdup_printf("%08lx", hash);
+        t->hash = g_strdup(hash);
         t->bundle = sm_certs_new();
         t->extra = sm_certs_new();
         sm_certs_add_all(t->bundle, one);
@@ -97,7 +80,8 @@ struct sm_trust *sm_trust_new(const char *pem, size_t len, GError **error)
         t->stores = sm_trust_array(sizeof(struct store), clear_store);
         t->folders = sm_trust_array(sizeof(struct folder), sm_trust_clear_folder);
     } else {
-        sm_error_set(error, SM_ERROR_SYSTEM, "the workspace's CA is not one certificate in PEM");
+        sm_error_set(error, SM_ERROR_SYSTEM,
+                     "the workspace's CA is not one certificate in PEM and the hash of its subject");
     }
     sm_certs_free(one);
     return t;

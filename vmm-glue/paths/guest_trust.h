@@ -48,8 +48,13 @@ struct sm_trust_cover {
     bool writable;
 };
 
-/** sm_trust_new() - pem: the CA's certificate, one block. NULL with error set when it is none. */
-struct sm_trust *sm_trust_new(const char *pem, size_t len, GError **error);
+/** Hex digits, lower case. */
+#define SM_TRUST_HASH_LEN 8
+/**
+ * sm_trust_new() - pem: the CA's certificate, one block; hash: of its subject, as OpenSSL names files in a folder of certificates (the core
+ * has it from OpenSSL, so that this process need not load it). NULL with error set when they are none.
+ */
+struct sm_trust *sm_trust_new(const char *pem, size_t len, const char *hash, GError **error);
 void sm_trust_free(struct sm_trust *trust);
 
 /**

@@ -306,13 +306,19 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
     return remove(path);
 }
 
+static char *ca_hash(void)
+{
+    return g_strdup_printf("%08lx", X509_NAME_hash_ex(X509_get_subject_name(certificates[CA]), NULL, NULL, NULL));
+}
+
 static void begin(struct layout *l, const char *name)
 {
     l->root = g_build_filename(top, name, "root", NULL);
     l->dir = g_build_filename(top, name, "trust", NULL);
     assert_int_equal(g_mkdir_with_parents(l->root, 0755), 0);
     assert_int_equal(g_mkdir_with_parents(l->dir, 0755), 0);
-    l->trust = sm_trust_new(pems[CA], strlen(pems[CA]), NULL);
+    g_autofree char *hash = ca_hash();
+    l->trust = sm_trust_new(pems[CA], strlen(pems[CA]), hash, NULL);
     assert_non_null(l->trust);
 }
 
@@ -413,11 +419,6 @@ static void expect_link_in_copy(const struct layout *l, const char *path, const 
     g_autofree char *got = g_file_read_link(whole, NULL);
     if (g_strcmp0(got, want) != 0)
         fail_msg("%s leads to %s and not to %s", at, got ? got : "nothing", want);
-}
-
-static char *ca_hash(void)
-{
-    return g_strdup_printf("%08lx", X509_NAME_hash_ex(X509_get_subject_name(certificates[CA]), NULL, NULL, NULL));
 }
 
 static char *java_of(int a, int b)
@@ -702,17 +703,24 @@ static void test_environment(void **state)
 
 static void test_new(void **state)
 {
-    static const char *const wrong[] = {"", "x", "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n",
-                                        "-----BEGIN CERTIFICATE-----\nMAIFAA==\n-----END CERTIFICATE-----\n"};
+    static const char *const no_certificates[] = {"", "x",
+                                                  "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"};
+    static const char *const no_hashes[] = {"", "0123456", "012345678", "0123456G", "0123456F", "../../ab"};
     g_autofree char *two = concat(pems[ONE], pems[TWO]);
+    g_autofree char *hash = ca_hash();
     g_autoptr(GError) error = NULL;
 
-    for (size_t i = 0; i < SM_ARRAY_LEN(wrong); i++) {
-        assert_null(sm_trust_new(wrong[i], strlen(wrong[i]), &error));
+    for (size_t i = 0; i < SM_ARRAY_LEN(no_certificates); i++) {
+        assert_null(sm_trust_new(no_certificates[i], strlen(no_certificates[i]), hash, &error));
         assert_non_null(error);
         g_clear_error(&error);
     }
-    assert_null(sm_trust_new(two, strlen(two), &error));
+    for (size_t i = 0; i < SM_ARRAY_LEN(no_hashes); i++) {
+        assert_null(sm_trust_new(pems[CA], strlen(pems[CA]), no_hashes[i], &error));
+        assert_non_null(error);
+        g_clear_error(&error);
+    }
+    assert_null(sm_trust_new(two, strlen(two), hash, &error));
     assert_non_null(error);
 }
 

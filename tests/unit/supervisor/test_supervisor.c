@@ -312,7 +312,7 @@ static struct sm_supervisor_result play(const struct scenario *sc)
         argvs[i][1] = child;
         argvs[i][2] = (char *)(uintptr_t)scripts[i];
         argvs[i][3] = NULL;
-        spec.children[i] = (struct sm_child_spec){scripts[i] != NULL, argvs[i], env, none_config, strlen(none_config)};
+        spec.children[i] = (struct sm_child_spec){scripts[i] != NULL, NULL, argvs[i], env, none_config, strlen(none_config)};
     }
     vmm_end = given[1];
     struct sm_supervisor *s = sm_supervisor_new(&spec, &error);
@@ -831,7 +831,7 @@ static void test_published_port_in_use(void **state)
                                       .publishes = &p,
                                       .n_publishes = 1};
     for (int i = 0; i < SM_CHILDREN; i++)
-        spec.children[i] = (struct sm_child_spec){true, argv, env, "{}", 2};
+        spec.children[i] = (struct sm_child_spec){true, NULL, argv, env, "{}", 2};
     assert_null(sm_supervisor_new(&spec, &error));
     if (!g_str_has_prefix(error->message, named))
         fail_msg("%s", error->message);
@@ -1021,7 +1021,7 @@ static void test_no_such_executable(void **state)
                                       .ca_cert_fd = -1,
                                       .ca_guest_fd = -1,
                                       .counters_fd = -1};
-    spec.children[SM_CHILD_GUEST] = (struct sm_child_spec){true, argv, env, "{}", 2};
+    spec.children[SM_CHILD_GUEST] = (struct sm_child_spec){true, NULL, argv, env, "{}", 2};
     assert_null(sm_supervisor_new(&spec, &error));
     assert_non_null(strstr(error->message, "/nonexistent"));
     assert_int_equal(faccessat(dirfd_, SM_CONTROL_SOCKET, F_OK, 0), -1);
