@@ -252,8 +252,8 @@ static void ready(struct sm_core *core, const GError *error)
     if (error) {
         (void)fail(error);
         sm_core_stop(core, "mediation_unreachable", 1);
-    } else if (sm_link_send(SM_LINK_FD, SM_LINK_READY,
-                            core->ca && sm_tls_ca_subject_hash(core->ca, hash) ? hash : NULL, -1) < 0) {
+    } else if (sm_link_send(SM_LINK_FD, SM_LINK_READY, core->ca && sm_tls_ca_subject_hash(core->ca, hash) ? hash : NULL,
+                            -1) < 0) {
         sm_core_stop(core, "supervisor_ended", 1);
     }
 }
