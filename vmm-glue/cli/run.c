@@ -58,7 +58,7 @@ static void print_attach_help(void)
            flags);
 }
 
-static void print_help(void)
+static void print_run_help(void)
 {
     g_autofree char *flags = sm_run_options_help(SM_COMMAND_RUN);
 
@@ -76,6 +76,23 @@ static void print_help(void)
            "be executed;\n"
            "127 when CMD was not found; 2 when a flag, a policy or swap file or the state folder is wrong.\n",
            flags);
+}
+
+static void print_help(enum sm_command command)
+{
+    switch (command) {
+    case SM_COMMAND_RUN:
+        print_run_help();
+        return;
+    case SM_COMMAND_VM:
+        print_vm_help();
+        return;
+    case SM_COMMAND_ATTACH:
+        print_attach_help();
+        return;
+    case SM_COMMANDS:
+        return;
+    }
 }
 
 /** Takes what is to be shown: as JSON, or as text for people. */
@@ -122,12 +139,7 @@ int sm_cli_run(int argc, char **argv)
         return sm_cli_fail(error, SM_CLI_USAGE);
     }
     if (o.help) {
-        if (o.is_vm)
-            print_vm_help();
-        else if (o.is_attach)
-            print_attach_help();
-        else
-            print_help();
+        print_help(o.command);
         return 0;
     }
     if (o.dry_run)

@@ -152,9 +152,9 @@ char *sm_message_front(const struct sm_run_options *o, GError **error)
     put(m, &ok, "mtu", json_integer(o->mtu));
     put(m, &ok, "dns_any", json_boolean(o->mode != SM_MODE_OFF));
     put(m, &ok, "port",
-        json_string(o->is_vm       ? sm_qemu_port_name(o->vm.port)
-                    : o->is_attach ? sm_attach_kind_name(o->attach.kind)
-                                   : "tap-vnet"));
+        json_string(o->command == SM_COMMAND_VM       ? sm_qemu_port_name(o->vm.port)
+                    : o->command == SM_COMMAND_ATTACH ? sm_attach_kind_name(o->attach.kind)
+                                                      : "tap-vnet"));
     if (o->vsock.device)
         put(m, &ok, "vsock",
             json_pack("{s:s, s:I}", "port", "vhost-user-vsock", "cid", (json_int_t)sm_vsock_cid(&o->vsock)));
@@ -167,7 +167,7 @@ char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace
     json_t *m = json_object(), *argv = json_array(), *masks = json_array();
     bool ok = true;
 
-    char *const *command = o->is_vm ? g->vmm_argv : o->argv;
+    char *const *command = o->command == SM_COMMAND_VM ? g->vmm_argv : o->argv;
     for (size_t i = 0; command[i]; i++)
         ok = json_array_append_new(argv, json_string(command[i])) == 0 && ok;
     if (g->default_base && strcmp(g->default_base, ws->base) != 0)
@@ -183,11 +183,11 @@ char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace
 
     put(m, &ok, "name", json_string(o->name));
     put(m, &ok, "argv", argv);
-    put(m, &ok, "cwd", json_string(o->is_vm ? "/" : g->cwd));
+    put(m, &ok, "cwd", json_string(o->command == SM_COMMAND_VM ? "/" : g->cwd));
     /* A VMM has no network at all: its guest's frames leave by a socket that it was given. */
-    bool tap = o->network == SM_NETWORK_USER && !o->is_vm;
+    bool tap = o->network == SM_NETWORK_USER && o->command != SM_COMMAND_VM;
     put(m, &ok, "network", json_string(sm_network_mode_name(tap ? SM_NETWORK_USER : SM_NETWORK_ISOLATED)));
-    if (o->is_vm) {
+    if (o->command == SM_COMMAND_VM) {
         put(m, &ok, "bare", json_true());
         put(m, &ok, "more", json_integer(g->n_more));
         put(m, &ok, "files",
@@ -215,7 +215,7 @@ char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace
         put(m, &ok, "rootfs", json_string(o->rootfs));
     json_t *binds = strings(o->binds);
     /* A VMM from elsewhere: what lies below /usr is in its view anyway. */
-    if (o->is_vm && binds && !g_str_has_prefix(g->vmm_program, "/usr/"))
+    if (o->command == SM_COMMAND_VM && binds && !g_str_has_prefix(g->vmm_program, "/usr/"))
         ok = json_array_append_new(binds, json_string(g->vmm_program)) == 0 && ok;
     put(m, &ok, "binds", binds);
     return finish(m, ok, "command", error);
@@ -240,11 +240,11 @@ json_t *sm_message_facts(const struct sm_run_options *o)
     put(facts, &ok, "opaque", json_boolean(o->opaque));
     put(facts, &ok, "datapath", json_string("slirp"));
     put(facts, &ok, "network", network);
-    if (o->is_attach)
+    if (o->command == SM_COMMAND_ATTACH)
         put(facts, &ok, "port", sm_attach_facts(&o->attach));
     if (sm_vsock_given(&o->vsock))
         put(facts, &ok, "vsock", sm_vsock_facts(&o->vsock));
-    if (o->is_vm)
+    if (o->command == SM_COMMAND_VM)
         put(facts, &ok, "vm",
             json_pack("{s:s, s:s, s:s, s:s*, s:I, s:i}", "vmm", "qemu", "port", sm_qemu_port_name(o->vm.port), "kernel",
                       o->vm.kernel, "initrd", o->vm.initrd, "memory_mib", (json_int_t)o->vm.memory_mib, "cpus",

@@ -27,9 +27,15 @@ const char *sm_command_name(enum sm_command command)
     return (unsigned)command < SM_COMMANDS ? command_names[command] : "invalid";
 }
 
-static enum sm_command command_of(const struct sm_run_options *o)
+bool sm_command_parse(const char *text, enum sm_command *ret)
 {
-    return o->is_vm ? SM_COMMAND_VM : o->is_attach ? SM_COMMAND_ATTACH : SM_COMMAND_RUN;
+    for (unsigned i = 0; i < SM_COMMANDS; i++) {
+        if (strcmp(text, command_names[i]) == 0) {
+            *ret = (enum sm_command)i;
+            return true;
+        }
+    }
+    return false;
 }
 
 static const char *const network_names[] = {[SM_NETWORK_USER] = "user", [SM_NETWORK_ISOLATED] = "isolated"};
@@ -836,11 +842,11 @@ static bool check_whole(struct parse *p, GError **error)
     }
     if (!sm_option_swaps(o, p->swap_file, p->cred_swaps, error))
         return false;
-    if (!sm_vsock_check(&o->vsock, o->network == SM_NETWORK_ISOLATED, o->is_vm, o->warnings, error))
+    if (!sm_vsock_check(&o->vsock, o->network == SM_NETWORK_ISOLATED, o->command == SM_COMMAND_VM, o->warnings, error))
         return false;
-    if (o->is_vm)
+    if (o->command == SM_COMMAND_VM)
         sm_vm_devices(o);
-    if (o->is_attach) {
+    if (o->command == SM_COMMAND_ATTACH) {
         if (o->argv) {
             sm_error_set(error, SM_ERROR_INVALID, "%.80s: attach starts no command: leave it out", o->argv[0]);
             return false;
@@ -856,13 +862,13 @@ static bool check_whole(struct parse *p, GError **error)
         sm_error_set(error, SM_ERROR_INVALID, "--json: shows a dry run: add --dry-run, or leave it out");
         return false;
     }
-    if (o->is_vm && !o->vm.kernel) {
+    if (o->command == SM_COMMAND_VM && !o->vm.kernel) {
         sm_error_set(error, SM_ERROR_INVALID, "no kernel: name one with --kernel FILE");
         return false;
     }
-    if (!o->argv && (o->dry_run || o->is_vm))
+    if (!o->argv && (o->dry_run || o->command == SM_COMMAND_VM))
         return warn_whole(o);
-    if (o->is_vm)
+    if (o->command == SM_COMMAND_VM)
         return check_utf8(o, error) && warn_whole(o);
     if (!o->argv || !o->argv[0]) {
         sm_error_set(error, SM_ERROR_INVALID,
@@ -902,10 +908,10 @@ int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GErr
     bool seen[SM_ARRAY_LEN(flags)] = {false};
     int i;
 
-    p.o.is_vm = argc > 0 && strcmp(argv[0], "vm") == 0;
-    p.o.is_attach = argc > 0 && strcmp(argv[0], "attach") == 0;
+    bool known = argc > 0 && sm_command_parse(argv[0], &p.o.command);
+    g_assert(known);
     p.o.attach.fd = p.o.attach.ready_fd = p.o.attach.owner_fd = -1;
-    enum sm_command command = command_of(&p.o);
+    enum sm_command command = p.o.command;
     p.o.vm.memory_mib = SM_OPTIONS_MEMORY_DEFAULT_MIB;
     p.o.vm.cpus = 1;
     p.o.name = sm_state_name_new();
@@ -931,7 +937,7 @@ int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GErr
             break;
         }
         if (arg[0] != '-' || arg[1] == '\0') {
-            if (p.o.is_attach) { /* NAME */
+            if (p.o.command == SM_COMMAND_ATTACH) { /* NAME */
                 if (!p.o.name_generated) {
                     sm_error_set(error, SM_ERROR_INVALID, "%.80s: one NAME is enough, and '%s' was it", arg, p.o.name);
                     return -1;
@@ -941,7 +947,7 @@ int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GErr
                     return -1;
                 continue;
             }
-            if (!p.o.is_vm)
+            if (p.o.command != SM_COMMAND_VM)
                 break;
             sm_error_set(error, SM_ERROR_INVALID, "%.200s: not a flag: QEMU's own arguments go behind --", arg);
             return -1;
@@ -981,7 +987,7 @@ int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GErr
             }
             value = argv[++i];
         }
-        if (p.o.is_attach && flag->take == take_name && !p.o.name_generated)
+        if (p.o.command == SM_COMMAND_ATTACH && flag->take == take_name && !p.o.name_generated)
             seen[flag - flags] = true; /* as an argument */
         if (seen[flag - flags] && !flag->repeatable) {
             sm_error_set(error, SM_ERROR_INVALID, "--%s%s%.200s: given twice: give it once", flag->name,

@@ -31,9 +31,16 @@
 #define SM_OPTIONS_DNS_QPS_DEFAULT 100
 #define SM_OPTIONS_DNS_QPS_MAX 1000000
 
-/** The subcommands that start a workspace. */
-enum sm_command { SM_COMMAND_RUN, SM_COMMAND_VM, SM_COMMAND_ATTACH, SM_COMMANDS };
+/** The subcommands that start a workspace, each with a guest of another kind. */
+enum sm_command {
+    SM_COMMAND_RUN,    /* a process tree */
+    SM_COMMAND_VM,     /* QEMU */
+    SM_COMMAND_ATTACH, /* a VMM that somebody else starts */
+    SM_COMMANDS
+};
 const char *sm_command_name(enum sm_command command);
+/** sm_command_parse() - false when text is none of them. */
+bool sm_command_parse(const char *text, enum sm_command *ret) SM_WARN_UNUSED;
 
 enum sm_network_mode { SM_NETWORK_USER, SM_NETWORK_ISOLATED, SM_NETWORK_MODES };
 const char *sm_network_mode_name(enum sm_network_mode mode);
@@ -57,8 +64,7 @@ struct sm_vm_options {
 };
 
 struct sm_run_options {
-    bool is_vm;     /* `vm`: the guest is QEMU */
-    bool is_attach; /* `attach`: the guest is a VMM that somebody else starts */
+    enum sm_command command;
     struct sm_vm_options vm;
     struct sm_attach_options attach;
     struct sm_vsock_options vsock;

@@ -73,7 +73,8 @@ static char **guest_environment(const struct sm_run_options *o)
     g_auto(GStrv) hidden = sm_swaps_hidden_variables(o->swaps);
     char **env = g_get_environ();
 
-    if (o->is_vm) { /* whoever takes a VMM over gets what it needs and not what the caller's shell holds */
+    if (o->command == SM_COMMAND_VM) {
+        /* whoever takes a VMM over gets what it needs and not what the caller's shell holds */
         char **less = g_new0(char *, 1);
         for (size_t i = 0; i < SM_ARRAY_LEN(for_vmm); i++) {
             const char *value = g_environ_getenv(env, for_vmm[i]);
@@ -133,7 +134,7 @@ static void unpin(struct sm_ref_source *refs, size_t n)
 static bool gather_doors(const struct sm_run_options *o, const struct sm_vm *vm, GArray *rows, GPtrArray *texts)
 {
     struct sm_listen_spec card = {.kind = SM_LISTEN_UNIX, .single = true, .tag = SM_LISTEN_TAG_NET, .path = vm->socket};
-    bool has = vm->socket || (o->is_attach && sm_attach_listens(&o->attach, &card));
+    bool has = vm->socket || (o->command == SM_COMMAND_ATTACH && sm_attach_listens(&o->attach, &card));
 
     if (has)
         g_array_append_val(rows, card);
@@ -185,7 +186,7 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     ground->resolv_conf = resolv_conf ? resolv_conf : "";
     ground->hidden = hidden;
     const char *bare = sm_hidden_open(files, hidden);
-    if (bare && !o->is_vm && !o->is_attach) {
+    if (bare && o->command == SM_COMMAND_RUN) {
         g_autofree char *shown = g_strescape(bare, NULL);
         fprintf(
             stderr,
@@ -194,16 +195,16 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
             shown);
     }
 
-    if (o->is_vm && sm_vm_connect(o, ws, vm, &error) < 0)
+    if (o->command == SM_COMMAND_VM && sm_vm_connect(o, ws, vm, &error) < 0)
         return say(error);
-    int given_port = o->is_attach ? o->attach.fd : vm->front_fd;
+    int given_port = o->command == SM_COMMAND_ATTACH ? o->attach.fd : vm->front_fd;
     ground->vmm_argv = vm->argv;
     ground->vmm_program = vm->program;
     ground->vmm_socket = vm->socket;
     ground->n_more = (int)vm->n_guest_fds;
     if (!(settings = sm_message_settings(o, &error)) || !(core_config = sm_message_core(o, ground, &error)) ||
         !(front_config = sm_message_front(o, &error)) ||
-        (!o->is_attach && !(guest_config = sm_message_guest(o, ws, ground, &error))) ||
+        (o->command != SM_COMMAND_ATTACH && !(guest_config = sm_message_guest(o, ws, ground, &error))) ||
         sm_workspace_write_settings(ws, settings, &error) < 0)
         return say(error);
 
@@ -253,11 +254,11 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
         .port_fd = given_port,
         .listens = (const struct sm_listen_spec *)(const void *)doors->data,
         .n_listens = doors->len,
-        .on_running = o->is_attach ? sm_attach_running : NULL,
-        .on_stopping = o->is_attach ? sm_attach_stopping : NULL,
+        .on_running = o->command == SM_COMMAND_ATTACH ? sm_attach_running : NULL,
+        .on_stopping = o->command == SM_COMMAND_ATTACH ? sm_attach_stopping : NULL,
         .on_data = &tell,
         .n_guest_more = vm->n_guest_fds,
-        .owner_given = o->is_attach && o->attach.owner_fd >= 0,
+        .owner_given = o->command == SM_COMMAND_ATTACH && o->attach.owner_fd >= 0,
         .owner_fd = o->attach.owner_fd,
         .take_signals = true,
     };
@@ -266,8 +267,9 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
         (struct sm_child_spec){networked, NULL, core_argv, service_env, core_config, strlen(core_config)};
     spec.children[SM_CHILD_FRONT] =
         (struct sm_child_spec){networked, edge, front_argv, service_env, front_config, strlen(front_config)};
-    spec.children[SM_CHILD_GUEST] = (struct sm_child_spec){
-        !o->is_attach, edge, guest_argv, guest_env, guest_config, guest_config ? strlen(guest_config) : 0};
+    spec.children[SM_CHILD_GUEST] =
+        (struct sm_child_spec){o->command != SM_COMMAND_ATTACH,        edge, guest_argv, guest_env, guest_config,
+                               guest_config ? strlen(guest_config) : 0};
 
     sm_cleanup(supervisor_freep) struct sm_supervisor *supervisor = sm_supervisor_new(&spec, &error);
     if (!supervisor) {
@@ -277,7 +279,7 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
     sm_workspace_ca_close(&ca); /* they are the children's */
     sm_fd_close(&counters_fd);
     sm_vm_let_go(vm);
-    if (o->is_attach && o->attach.fd >= 0)
+    if (o->command == SM_COMMAND_ATTACH && o->attach.fd >= 0)
         (void)close(o->attach.fd); /* the VMM is to see the front's end, and not ours */
     struct sm_supervisor_result result;
     sm_supervisor_run(supervisor, &result);
@@ -298,7 +300,7 @@ int sm_launch_run(const struct sm_run_options *o)
     g_autofree char *default_base = NULL;
     struct sm_launch_ground ground = {0};
 
-    int missing = o->is_vm ? sm_vm_prepare(o, &vm, &error) : 0;
+    int missing = o->command == SM_COMMAND_VM ? sm_vm_prepare(o, &vm, &error) : 0;
     if (missing) {
         (void)say(error);
         return missing;

@@ -33,7 +33,7 @@ static struct sm_run_options good(const char *args)
     struct sm_run_options o;
     if (parse(args, &o, &error) < 0)
         fail_msg("'%s': %s", args, error->message);
-    assert_true(o.is_attach);
+    assert_int_equal(o.command, SM_COMMAND_ATTACH);
     return o;
 }
 

@@ -54,7 +54,7 @@ static void test_options(void **state)
     {
         g_auto(GStrv) argv = NULL;
         good("--kernel K", &o, &argv);
-        assert_true(o.is_vm);
+        assert_int_equal(o.command, SM_COMMAND_VM);
         assert_string_equal(o.vm.kernel, kernel);
         assert_null(o.vm.initrd);
         assert_int_equal(o.vm.memory_mib, 512);
