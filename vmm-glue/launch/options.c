@@ -11,6 +11,7 @@
 #include "audit/writer.h"
 #include "base/error.h"
 #include "launch/cafile.h"
+#include "launch/canonical.h"
 #include "launch/messages.h"
 #include "launch/state.h"
 #include "launch/swaps.h"
@@ -52,6 +53,7 @@ struct parse {
     const char *swap_file; /* or NULL */
     GPtrArray *cred_swaps; /* const char *: values of --cred-swap */
     char *name_text;
+    bool creating; /* for `create`: nothing is started */
 };
 
 struct flag;
@@ -637,7 +639,7 @@ static const struct flag flags[] = {
      "HOST:PORT:GUESTPORT/tcp: connections to that address of this machine go to GUESTPORT of the guest (HOST left "
      "out: "
      "127.0.0.1; PORT 0: any free one, which is printed); repeatable"},
-    {"datapath", "PATH", false, take_datapath, "slirp (default) or tproxy"},
+    {"datapath", "KIND", false, take_datapath, "slirp (default) or tproxy"},
     {"mtu", "N", false, take_mtu, "MTU of the guest's device, 576 to 65520 (default 1500)"},
     {"name", "NAME", false, take_name, "name of the workspace (default: generated, and printed)"},
     {"state-dir", "DIR", false, take_state_dir,
@@ -866,7 +868,7 @@ static bool check_whole(struct parse *p, GError **error)
         sm_error_set(error, SM_ERROR_INVALID, "no kernel: name one with --kernel FILE");
         return false;
     }
-    if (!o->argv && (o->dry_run || o->command == SM_COMMAND_VM))
+    if (!o->argv && (o->dry_run || p->creating || o->command == SM_COMMAND_VM))
         return warn_whole(o);
     if (o->command == SM_COMMAND_VM)
         return check_utf8(o, error) && warn_whole(o);
@@ -898,7 +900,24 @@ const char *sm_run_options_mac(const struct sm_run_options *o)
     return o->mac ? o->mac : SM_NET_GUEST_MAC;
 }
 
-int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GError **error)
+/** As it can be given again. */
+static bool keep(struct parse *p, const struct flag *flag, const char *value, GError **error)
+{
+    if (strcmp(flag->name, "name") == 0 || strcmp(flag->name, "state-dir") == 0)
+        return true;
+    if (!sm_option_of_one_start(flag->name)) {
+        g_ptr_array_add(p->o.given, sm_option_canonical(flag->name, flag->metavar, value));
+        return true;
+    }
+    if (!p->creating)
+        return true;
+    sm_error_set(error, SM_ERROR_INVALID, "--%s: is about one start, and 'create' starts nothing: leave it out",
+                 flag->name);
+    return false;
+}
+
+static int parse_all(int argc, char **argv, bool creating, const json_t *spec, struct sm_run_options *ret,
+                     GError **error)
 {
     sm_cleanup(parse_clear) struct parse p = {.o = {.name_generated = true,
                                                     .mode = SM_MODE_GUARDED,
@@ -926,6 +945,9 @@ int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GErr
     p.o.extra_roots = g_string_new(NULL);
     p.o.binds = g_ptr_array_new_with_free_func(g_free);
     p.o.warnings = g_ptr_array_new_with_free_func(g_free);
+    p.o.given = g_ptr_array_new_with_free_func(g_free);
+    p.o.spec = spec ? json_incref((json_t *)(uintptr_t)spec) : NULL;
+    p.creating = creating;
     p.name_text = name_for_messages(argc, argv);
     if (!p.name_text)
         p.name_text = g_strdup(p.o.name);
@@ -995,7 +1017,7 @@ int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GErr
             return -1;
         }
         seen[flag - flags] = true;
-        if (!flag->take(&p, flag, value, error))
+        if (!keep(&p, flag, value, error) || !flag->take(&p, flag, value, error))
             return -1;
     }
     if (i < argc)
@@ -1007,8 +1029,25 @@ int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GErr
     return 0;
 }
 
+int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GError **error)
+{
+    return parse_all(argc, argv, false, NULL, ret, error);
+}
+
+int sm_run_options_parse_create(int argc, char **argv, struct sm_run_options *ret, GError **error)
+{
+    return parse_all(argc, argv, true, NULL, ret, error);
+}
+
+int sm_run_options_parse_stored(int argc, char **argv, const json_t *spec, struct sm_run_options *ret, GError **error)
+{
+    return parse_all(argc, argv, false, spec, ret, error);
+}
+
 void sm_run_options_clear(struct sm_run_options *o)
 {
+    g_clear_pointer(&o->given, g_ptr_array_unref);
+    g_clear_pointer(&o->spec, json_decref);
     g_clear_pointer(&o->name, g_free);
     g_clear_pointer(&o->state_dir, g_free);
     g_clear_pointer(&o->lists, sm_lists_free);

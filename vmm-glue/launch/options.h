@@ -101,11 +101,17 @@ struct sm_run_options {
     bool dry_run;        /* show what would be done (dryrun.h); argv may be NULL then */
     bool json;           /* with dry_run; of `attach` also what a VMM is started with */
     GPtrArray *warnings; /* char *: what was given and will do nothing */
+    GPtrArray *given; /* char *: the flags as they can be given again (canonical.h), without --name and --state-dir */
+    json_t *spec;     /* what --spec FILE held, an object; NULL: it was not given */
 };
 
 /** sm_run_options_parse() - argv[0] is "run", "vm" or "attach". Returns 0 and *ret, or -1 with error set and *ret untouched. Reads policy and swap
  * files, and the variables that the latter's claims name. */
 int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GError **error);
+/** sm_run_options_parse_create() - the same for `create`: CMD may be missing, and what is about one start cannot be kept. */
+int sm_run_options_parse_create(int argc, char **argv, struct sm_run_options *ret, GError **error);
+/** sm_run_options_parse_stored() - of settings.json. @spec: what --spec once held, or NULL; it is not looked for in argv then. */
+int sm_run_options_parse_stored(int argc, char **argv, const json_t *spec, struct sm_run_options *ret, GError **error);
 void sm_run_options_clear(struct sm_run_options *o);
 
 /** sm_run_options_intercepts() - is TLS terminated, so that the workspace has a CA? As the core concludes from mode and opaque. */

@@ -21,7 +21,6 @@
 
 #define LOCK_TRIES 5
 #define LOCK_PAUSE_US 5000
-#define SETTINGS_NEW SM_STATE_SETTINGS ".new"
 
 bool sm_state_name_check(const char *name, GError **error)
 {
@@ -257,37 +256,49 @@ int sm_workspace_holder(const struct sm_workspace *ws, pid_t *ret_pid)
     return 1;
 }
 
-int sm_workspace_write_settings(const struct sm_workspace *ws, const char *text, GError **error)
+int sm_workspace_write_file(const struct sm_workspace *ws, const char *name, const char *text, GError **error)
 {
-    (void)unlinkat(ws->dirfd, SETTINGS_NEW, 0);
-    sm_autofd fd = openat(ws->dirfd, SETTINGS_NEW, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    g_autofree char *new_name = g_strconcat(name, SM_STATE_NEW, NULL);
 
-    if (fd < 0 || sm_fd_write_all(fd, text, strlen(text)) < 0 ||
-        renameat(ws->dirfd, SETTINGS_NEW, ws->dirfd, SM_STATE_SETTINGS) < 0) {
-        sm_error_set_errno(error, errno, "write %s/%s/" SM_STATE_SETTINGS, ws->base, ws->name);
-        (void)unlinkat(ws->dirfd, SETTINGS_NEW, 0);
+    (void)unlinkat(ws->dirfd, new_name, 0);
+    sm_autofd fd = openat(ws->dirfd, new_name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+    if (fd < 0 || sm_fd_write_all(fd, text, strlen(text)) < 0 || renameat(ws->dirfd, new_name, ws->dirfd, name) < 0) {
+        sm_error_set_errno(error, errno, "write %s/%s/%s", ws->base, ws->name, name);
+        (void)unlinkat(ws->dirfd, new_name, 0);
         return -1;
     }
     return 0;
 }
 
-char *sm_workspace_read_settings(const struct sm_workspace *ws, GError **error)
+char *sm_workspace_read_file(const struct sm_workspace *ws, const char *name, size_t max, size_t *ret_len,
+                             GError **error)
 {
     struct stat st;
-    sm_autofd fd = openat(ws->dirfd, SM_STATE_SETTINGS, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    sm_autofd fd = openat(ws->dirfd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 
     if (fd < 0 || fstat(fd, &st) < 0) {
-        sm_error_set_errno(error, errno, "open %s/%s/" SM_STATE_SETTINGS, ws->base, ws->name);
+        sm_error_set_errno(error, errno, "open %s/%s/%s", ws->base, ws->name, name);
         return NULL;
     }
     if (!S_ISREG(st.st_mode)) {
-        sm_error_set(error, SM_ERROR_INVALID, "%s/%s/" SM_STATE_SETTINGS " is not a regular file", ws->base, ws->name);
+        sm_error_set(error, SM_ERROR_INVALID, "%s/%s/%s is not a regular file", ws->base, ws->name, name);
         return NULL;
     }
-    char *text = sm_fd_read_all(fd, SM_STATE_SETTINGS_MAX, NULL, error);
+    char *text = sm_fd_read_all(fd, max, ret_len, error);
     if (!text)
-        g_prefix_error(error, "%s/%s/" SM_STATE_SETTINGS ": ", ws->base, ws->name);
+        g_prefix_error(error, "%s/%s/%s: ", ws->base, ws->name, name);
     return text;
+}
+
+int sm_workspace_write_settings(const struct sm_workspace *ws, const char *text, GError **error)
+{
+    return sm_workspace_write_file(ws, SM_STATE_SETTINGS, text, error);
+}
+
+char *sm_workspace_read_settings(const struct sm_workspace *ws, GError **error)
+{
+    return sm_workspace_read_file(ws, SM_STATE_SETTINGS, SM_STATE_SETTINGS_MAX, NULL, error);
 }
 
 /** A file that nobody has open and no other name leads to: an old one goes, the new one must be made by this call. */

@@ -3,7 +3,9 @@
  * A workspace's place on disk: <base>/NAME/, where base is --state-dir, else $XDG_STATE_HOME/slirp-med, else ~/.local/state/slirp-med.
  *
  *   egress.jsonl, egress.jsonl.1   the audit (audit/file.h); kept
- *   workspace.json                 the settings of the last start, one JSON object, replaced atomically
+ *   settings.json                  what `create` was told, which each `start` does again (settings.h); of created workspaces alone
+ *   workspace.json                 what the last start made of its flags, for `status`, one JSON object, replaced atomically; nothing is
+ *                                  started from it
  *   ca.key, ca.pem                 the CA of this run, where TLS is intercepted; new files on every start, filled by the core; ca.key goes
  *                                  with the run, ca.pem stays
  *   counters.json                  bytes moved so far, over all runs with a byte cap (core/counters.h); kept
@@ -25,6 +27,8 @@
 
 #define SM_STATE_LOCK "lock"
 #define SM_STATE_SETTINGS "workspace.json"
+/** Behind the name of a file that is being written; a rename makes it the file. */
+#define SM_STATE_NEW ".new"
 #define SM_STATE_CA_KEY "ca.key"
 #define SM_STATE_CA_CERT "ca.pem"
 #define SM_STATE_VMM "vmm.sock"
@@ -70,6 +74,12 @@ int sm_workspace_lock(struct sm_workspace *ws, GError **error);
 /** sm_workspace_holder() - 1 and the pid (0: not written yet) when somebody runs it, 0 when nobody does, -1 with errno. */
 int sm_workspace_holder(const struct sm_workspace *ws, pid_t *ret_pid);
 
+/** sm_workspace_write_file() - replace a file of the folder as a whole (0600). 0, or -1 with error set and the old one in place. */
+int sm_workspace_write_file(const struct sm_workspace *ws, const char *name, const char *text, GError **error);
+/** sm_workspace_read_file() - its text (g_free(); NUL-terminated, *ret_len without that; NULL: not wanted), at most max bytes. A symbolic link or
+ * what is no regular file is not followed. NULL with error set. */
+char *sm_workspace_read_file(const struct sm_workspace *ws, const char *name, size_t max, size_t *ret_len,
+                             GError **error);
 /** sm_workspace_write_settings() - replace workspace.json. 0, or -1 with error set and the old one in place. */
 int sm_workspace_write_settings(const struct sm_workspace *ws, const char *text, GError **error);
 /** sm_workspace_read_settings() - its text (g_free()), or NULL with error set. */
