@@ -194,7 +194,7 @@ static int spawn_child(struct child *c, struct more_fds more, GError **error)
         .envp = spec->envp,
         .fds = {theirs, config},
         .n_fds = SM_SPAWN_FDS_MAX,
-        .err_fd = -1,
+        .err_fd = c->role == SM_CHILD_GUEST && s->spec.guest_err_fd > 0 ? s->spec.guest_err_fd : -1,
         .own_session = c->role != SM_CHILD_GUEST,
         .sigmask = c->role == SM_CHILD_GUEST ? &s->old_mask : NULL,
     };
@@ -1257,6 +1257,7 @@ void sm_supervisor_run(struct sm_supervisor *s, struct sm_supervisor_result *ret
     if (s->guest_killed)
         wait_for_orphans();
     ret->started = s->went;
+    ret->end_signal = s->end_signal;
     if (s->reason && !s->end_signal)
         ret->status = SM_SUPERVISOR_FAILED; /* whatever CMD made of its sudden end */
     else if (s->status >= 0)

@@ -117,14 +117,16 @@ struct sm_supervisor_spec {
     int start_ms, grace_ms, stop_ms;       /* 0: the defaults above */
     bool owner_given;                      /* owner_fd: its end of file ends the workspace, as SIGTERM does */
     int owner_fd;                          /* non-blocking; stays the caller's */
+    int guest_err_fd;                      /* the guest's 2; 0: our own stderr; stays the caller's */
     bool take_signals;                     /* handle our signals (false in unit tests) */
 };
 
 struct sm_supervisor_result {
     int status; /* CMD's, or 128+n, or SM_SUPERVISOR_FAILED; without a guest of ours 0 after `stop` or a signal, and when
                      the VMM left that a given descriptor led to */
-    char *reason; /* why, when it was not CMD that ended; NULL otherwise; g_free() */
-    bool started; /* GO was sent: CMD may have run */
+    char *reason;   /* why, when it was not CMD that ended; NULL otherwise; g_free() */
+    bool started;   /* GO was sent: CMD may have run */
+    int end_signal; /* that began the end (`stop` counts as SIGTERM); 0: none */
 };
 
 struct sm_supervisor;

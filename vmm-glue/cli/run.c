@@ -154,5 +154,5 @@ int sm_cli_run(int argc, char **argv)
         fprintf(stderr, "slirp-med: %s\n", error->message);
         return SM_SUPERVISOR_FAILED;
     }
-    return sm_launch_run(&o);
+    return sm_launch_run(&o, NULL);
 }

@@ -13,9 +13,11 @@
 #include "audit/file.h"
 #include "base/error.h"
 #include "launch/edge.h"
+#include "launch/exit.h"
 #include "launch/hidden.h"
 #include "launch/messages.h"
 #include "launch/reload.h"
+#include "launch/settings.h"
 #include "launch/state.h"
 #include "launch/vm.h"
 #include "sandbox/sandbox.h"
@@ -142,108 +144,247 @@ static bool gather_doors(const struct sm_run_options *o, const struct sm_vm *vm,
     return has;
 }
 
-static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, struct sm_launch_ground *ground,
-                      struct sm_vm *vm, bool *ret_started)
-{
-    g_autoptr(GError) error = NULL;
-    g_autofree char *settings = NULL;
-    g_autofree char *core_config = NULL;
-    g_autofree char *front_config = NULL;
-    g_autofree char *guest_config = NULL;
-    g_autofree char *resolv_conf = NULL;
-    g_auto(GStrv) service_env = service_environment();
-    g_auto(GStrv) guest_env = guest_environment(o);
-    g_auto(GStrv) files = sm_swaps_hidden_files(o->swaps);
-    g_auto(GStrv) hidden = sm_hidden_paths(files, ground->cwd, getenv("HOME"));
-    g_auto(GStrv) roots_paths = sm_roots_paths(getenv("SSL_CERT_FILE"));
-    g_autofree char *edge = sm_edge_path(&error);
-    sm_cleanup(sm_workspace_ca_close) struct sm_workspace_ca ca = SM_WORKSPACE_CA_INIT;
-    sm_autofd audit_fd = -1;
-    sm_autofd counters_fd = -1;
-    bool networked = o->network == SM_NETWORK_USER;
+/** A start, and all that it holds until its end. */
+struct launch {
+    const struct sm_run_options *o;
+    const struct sm_launch_how *how;
+    struct sm_workspace ws;
+    struct sm_vm vm;
+    struct sm_launch_ground ground;
+    bool networked;
+    int audit_fd, counters_fd;
+    struct sm_workspace_ca ca;
+    char *edge; /* the program of the roles that face the guest */
+    char *cwd, *default_base, *resolv_conf;
+    char **files, **hidden;                          /* of references */
+    char *core_config, *front_config, *guest_config; /* the children's messages, */
+    char **service_env, **guest_env;                 /* and their environments */
+    struct sm_ref_source *refs;                      /* what the core may ask for by number */
+    size_t n_refs;
+    char **roots_paths, *fetch_roots;
+    GArray *doors; /* of struct sm_listen_spec */
+    GPtrArray *door_texts;
+    char *folder, *ca_path;
+    struct sm_attach_tell tell;
+};
 
-    if (!edge)
-        return say(error);
-    if (networked) {
-        audit_fd = sm_audit_open(ws->dirfd, &ground->seq_floor, &error);
-        if (audit_fd < 0)
-            return say(error);
-        resolv_conf = o->n_dns > 0 ? NULL : sm_resolv_read(SM_RESOLV_PATH, NULL);
-        if (resolv_conf && !g_utf8_validate(resolv_conf, -1, NULL))
-            g_clear_pointer(&resolv_conf, g_free);
+static void launch_clear(struct launch *l)
+{
+    unpin(l->refs, l->n_refs);
+    g_clear_pointer(&l->refs, g_free);
+    sm_workspace_ca_close(&l->ca);
+    sm_fd_close(&l->audit_fd);
+    sm_fd_close(&l->counters_fd);
+    sm_vm_clear(&l->vm);
+    g_clear_pointer(&l->doors, g_array_unref);
+    g_clear_pointer(&l->door_texts, g_ptr_array_unref);
+    g_strfreev(l->files);
+    g_strfreev(l->hidden);
+    g_strfreev(l->service_env);
+    g_strfreev(l->guest_env);
+    g_strfreev(l->roots_paths);
+    g_free(l->edge);
+    g_free(l->cwd);
+    g_free(l->default_base);
+    g_free(l->resolv_conf);
+    g_free(l->core_config);
+    g_free(l->front_config);
+    g_free(l->guest_config);
+    g_free(l->fetch_roots);
+    g_free(l->folder);
+    g_free(l->ca_path);
+    sm_workspace_close(&l->ws); /* the lock goes last */
+}
+
+/* ---- the steps (run.h), in their order; each false with error set ---- */
+
+/** 1: what the caller's process gives to CMD. */
+static bool note_caller(struct launch *l, GError **error)
+{
+    mode_t mask = umask(077);
+
+    (void)umask(mask);
+    l->edge = sm_edge_path(error);
+    if (!l->edge)
+        return false;
+    l->ground.umask = mask;
+    l->ground.nofile = soft_limit(RLIMIT_NOFILE);
+    l->ground.core = soft_limit(RLIMIT_CORE);
+    l->ground.supervisor = getpid();
+    char *here = getcwd(NULL, 0);
+    l->cwd = g_strdup(here);
+    free(here);
+    if (!l->cwd) {
+        sm_error_set(error, SM_ERROR_SYSTEM, "the current folder cannot be named (%s): cd to another one",
+                     strerror(errno));
+        return false;
     }
-    if (sm_run_options_counts(o)) {
-        counters_fd = sm_workspace_open_counters(ws, &ground->counters, &error);
-        if (counters_fd < 0)
-            return say(error);
-        if (o->caps.total && ground->counters.bytes[SM_CAPS_UP] + ground->counters.bytes[SM_CAPS_DOWN] >= o->caps.total)
-            fprintf(
-                stderr,
-                "slirp-med: warning: --egress-max-total-bytes is used up by earlier runs: every flow will be refused "
-                "(%s/%s/" SM_STATE_COUNTERS " counts them)\n",
-                ws->base, ws->name);
+    l->ground.cwd = l->cwd;
+    if (l->o->state_dir) {
+        g_autofree char *wanted = sm_state_default_base(NULL);
+        char *real = wanted ? realpath(wanted, NULL) : NULL;
+        l->default_base = g_strdup(real);
+        free(real);
+        l->ground.default_base = l->default_base;
     }
-    ground->resolv_conf = resolv_conf ? resolv_conf : "";
-    ground->hidden = hidden;
-    const char *bare = sm_hidden_open(files, hidden);
-    if (bare && o->command == SM_COMMAND_RUN) {
-        g_autofree char *shown = g_strescape(bare, NULL);
+    return true;
+}
+
+/** 2: the folder, and that nobody else runs it. */
+static bool take_place(struct launch *l, GError **error)
+{
+    const struct sm_run_options *o = l->o;
+
+    if (sm_workspace_open(o->state_dir, o->name, !l->how->stored, &l->ws, error) < 0 ||
+        sm_workspace_lock(&l->ws, error) < 0)
+        return false;
+    if (!l->how->stored && sm_settings_exist(&l->ws)) {
+        sm_error_set(
+            error, SM_ERROR_INVALID,
+            "workspace '%s' was made by 'create', with settings of its own: start it with 'slirp-med start %s', "
+            "or choose another --name",
+            o->name, o->name);
+        return false;
+    }
+    if (l->ws.crashed_pid > 0)
         fprintf(
             stderr,
+            "slirp-med: workspace %s: its last run (pid %d) was killed or crashed; what it left behind is cleaned\n",
+            o->name, (int)l->ws.crashed_pid);
+    if (o->name_generated)
+        fprintf(stderr, "slirp-med: workspace %s\n", o->name);
+    return true;
+}
+
+/** 3: the files that the core writes, and what it is told of the host's. */
+static bool open_files(struct launch *l, GError **error)
+{
+    const struct sm_run_options *o = l->o;
+    struct sm_launch_ground *g = &l->ground;
+
+    if (l->networked) {
+        l->audit_fd = sm_audit_open(l->ws.dirfd, &g->seq_floor, error);
+        if (l->audit_fd < 0)
+            return false;
+        l->resolv_conf = o->n_dns > 0 ? NULL : sm_resolv_read(SM_RESOLV_PATH, NULL);
+        if (l->resolv_conf && !g_utf8_validate(l->resolv_conf, -1, NULL))
+            g_clear_pointer(&l->resolv_conf, g_free);
+    }
+    g->resolv_conf = l->resolv_conf ? l->resolv_conf : "";
+    if (!sm_run_options_counts(o))
+        return true;
+    l->counters_fd = sm_workspace_open_counters(&l->ws, &g->counters, error);
+    if (l->counters_fd < 0)
+        return false;
+    if (o->caps.total && g->counters.bytes[SM_CAPS_UP] + g->counters.bytes[SM_CAPS_DOWN] >= o->caps.total)
+        fprintf(stderr,
+                "slirp-med: warning: --egress-max-total-bytes is used up by earlier runs: every flow will be refused "
+                "(%s/%s/" SM_STATE_COUNTERS " counts them)\n",
+                l->ws.base, l->ws.name);
+    return true;
+}
+
+/** What references name is covered in CMD's view. */
+static void hide(struct launch *l)
+{
+    l->files = sm_swaps_hidden_files(l->o->swaps);
+    l->hidden = sm_hidden_paths(l->files, l->cwd, getenv("HOME"));
+    l->ground.hidden = l->hidden;
+    const char *bare = sm_hidden_open(l->files, l->hidden);
+    if (!bare || l->o->command != SM_COMMAND_RUN)
+        return;
+    g_autofree char *shown = g_strescape(bare, NULL);
+    fprintf(stderr,
             "slirp-med: warning: %s is not in a folder of its own: if it is replaced while this runs, the command can "
             "read the new one (see file: in slirp-med(1))\n",
             shown);
-    }
+}
 
-    if (o->command == SM_COMMAND_VM && sm_vm_connect(o, ws, vm, &error) < 0)
-        return say(error);
-    int given_port = o->command == SM_COMMAND_ATTACH ? o->attach.fd : vm->front_fd;
-    ground->vmm_argv = vm->argv;
-    ground->vmm_program = vm->program;
-    ground->vmm_socket = vm->socket;
-    ground->n_more = (int)vm->n_guest_fds;
-    if (!(settings = sm_message_settings(o, &error)) || !(core_config = sm_message_core(o, ground, &error)) ||
-        !(front_config = sm_message_front(o, &error)) ||
-        (o->command != SM_COMMAND_ATTACH && !(guest_config = sm_message_guest(o, ws, ground, &error))) ||
-        sm_workspace_write_settings(ws, settings, &error) < 0)
-        return say(error);
+/** The children's messages; and workspace.json, which tells what was started. */
+static bool compose(struct launch *l, GError **error)
+{
+    const struct sm_run_options *o = l->o;
+    struct sm_launch_ground *g = &l->ground;
 
-    sm_workspace_drop_ca(ws, false); /* of an earlier run; its key too, when that was killed */
-    if (sm_run_options_intercepts(o) && sm_workspace_new_ca(ws, &ca, &error) < 0)
-        return say(error);
+    if (o->command == SM_COMMAND_VM && sm_vm_connect(o, &l->ws, &l->vm, error) < 0)
+        return false;
+    g->vmm_argv = l->vm.argv;
+    g->vmm_program = l->vm.program;
+    g->vmm_socket = l->vm.socket;
+    g->n_more = (int)l->vm.n_guest_fds;
+    l->service_env = service_environment();
+    l->guest_env = guest_environment(o);
+    l->core_config = sm_message_core(o, g, error);
+    l->front_config = l->core_config ? sm_message_front(o, error) : NULL;
+    if (!l->front_config)
+        return false;
+    if (o->command != SM_COMMAND_ATTACH && !(l->guest_config = sm_message_guest(o, &l->ws, g, error)))
+        return false;
+    g_autofree char *settings = sm_message_settings(o, error);
+    return settings && sm_workspace_write_settings(&l->ws, settings, error) == 0;
+}
 
-    g_autofree struct sm_ref_source *refs = NULL;
-    size_t n_refs = references(o, &refs);
-    g_autofree char *fetch_roots =
-        g_strdup_printf("%s\n%s", o->extra_roots->str, o->vault_roots ? o->vault_roots->str : "");
+/** The CA's files, still empty. */
+static bool make_ca(struct launch *l, GError **error)
+{
+    bool intercepts = sm_run_options_intercepts(l->o);
+
+    sm_workspace_drop_ca(&l->ws, false); /* of an earlier run; its key too, when that was killed */
+    if (intercepts && sm_workspace_new_ca(&l->ws, &l->ca, error) < 0)
+        return false;
+    l->folder = g_build_filename(l->ws.base, l->ws.name, NULL);
+    l->ca_path = intercepts ? g_build_filename(l->folder, SM_STATE_CA_CERT, NULL) : NULL;
+    return true;
+}
+
+/** 5: all are ready. */
+static void on_running(void *data)
+{
+    struct launch *l = data;
+
+    if (l->o->command == SM_COMMAND_ATTACH)
+        sm_attach_running(&l->tell);
+    if (l->how->on_ready)
+        l->how->on_ready(l->how->data);
+}
+
+static void on_stopping(void *data)
+{
+    struct launch *l = data;
+
+    if (l->o->command == SM_COMMAND_ATTACH)
+        sm_attach_stopping(&l->tell);
+}
+
+/** 4: the supervisor and its children, until their end. False: not even started. */
+static bool supervise(struct launch *l, struct sm_supervisor_result *ret, GError **error)
+{
+    const struct sm_run_options *o = l->o;
     char self[] = "slirp-med", core[] = "core", front[] = "nat", guest[] = "guest-init";
     char *core_argv[] = {self, core, NULL}, *front_argv[] = {self, front, NULL}, *guest_argv[] = {self, guest, NULL};
     sm_cleanup(json_freep) json_t *facts = sm_message_facts(o);
     sm_cleanup(sm_reload_free) struct sm_reload *reload = sm_reload_new(o);
     const struct sm_policy_source policy = sm_reload_source(reload);
-    g_autoptr(GArray) doors = g_array_new(FALSE, FALSE, sizeof(struct sm_listen_spec));
-    g_autoptr(GPtrArray) door_texts = g_ptr_array_new_with_free_func(g_free);
-    bool card_has_door = gather_doors(o, vm, doors, door_texts);
-    g_autofree char *ca_path =
-        sm_run_options_intercepts(o) ? g_strdup_printf("%s/%s/" SM_STATE_CA_CERT, ws->base, ws->name) : NULL;
-    g_autofree char *folder = g_build_filename(ws->base, ws->name, NULL);
-    struct sm_attach_tell tell = {.o = o, .ca = ca_path, .folder = folder};
+    bool card_has_door = gather_doors(o, &l->vm, l->doors, l->door_texts);
+    int given_port = o->command == SM_COMMAND_ATTACH ? o->attach.fd : l->vm.front_fd;
+
+    l->tell = (struct sm_attach_tell){.o = o, .ca = l->ca_path, .folder = l->folder};
     struct sm_supervisor_spec spec = {
         .exe = SM_SPAWN_SELF,
         .name = o->name,
-        .dirfd = ws->dirfd,
-        .audit_fd = audit_fd,
+        .dirfd = l->ws.dirfd,
+        .audit_fd = l->audit_fd,
         .audit_max_bytes = o->audit_max_bytes,
-        .ca_key_fd = ca.key_fd,
-        .ca_cert_fd = ca.cert_fd,
-        .ca_guest_fd = ca.guest_fd,
-        .counters_fd = counters_fd,
-        .roots_paths = roots_paths,
-        .extra_roots = fetch_roots,
-        .refs = refs,
-        .n_refs = n_refs,
-        .resolv_path = networked && o->n_dns == 0 ? SM_RESOLV_PATH : NULL,
-        .resolv_text = ground->resolv_conf,
+        .ca_key_fd = l->ca.key_fd,
+        .ca_cert_fd = l->ca.cert_fd,
+        .ca_guest_fd = l->ca.guest_fd,
+        .counters_fd = l->counters_fd,
+        .roots_paths = l->roots_paths,
+        .extra_roots = l->fetch_roots,
+        .refs = l->refs,
+        .n_refs = l->n_refs,
+        .resolv_path = l->networked && o->n_dns == 0 ? SM_RESOLV_PATH : NULL,
+        .resolv_text = l->ground.resolv_conf,
         .publishes = (const struct sm_publish *)(const void *)o->publishes->data,
         .n_publishes = o->publishes->len,
         .policy = &policy,
@@ -252,93 +393,96 @@ static int run_locked(const struct sm_run_options *o, struct sm_workspace *ws, s
                        : given_port >= 0 ? SM_PORT_GIVEN
                                          : SM_PORT_OF_GUEST,
         .port_fd = given_port,
-        .listens = (const struct sm_listen_spec *)(const void *)doors->data,
-        .n_listens = doors->len,
-        .on_running = o->command == SM_COMMAND_ATTACH ? sm_attach_running : NULL,
-        .on_stopping = o->command == SM_COMMAND_ATTACH ? sm_attach_stopping : NULL,
-        .on_data = &tell,
-        .n_guest_more = vm->n_guest_fds,
+        .listens = (const struct sm_listen_spec *)(const void *)l->doors->data,
+        .n_listens = l->doors->len,
+        .on_running = on_running,
+        .on_stopping = on_stopping,
+        .on_data = l,
+        .n_guest_more = l->vm.n_guest_fds,
         .owner_given = o->command == SM_COMMAND_ATTACH && o->attach.owner_fd >= 0,
         .owner_fd = o->attach.owner_fd,
+        .guest_err_fd = l->how->guest_err_fd,
         .take_signals = true,
     };
-    memcpy(spec.guest_more, vm->guest_fds, sizeof(spec.guest_more));
+    memcpy(spec.guest_more, l->vm.guest_fds, sizeof(spec.guest_more));
     spec.children[SM_CHILD_CORE] =
-        (struct sm_child_spec){networked, NULL, core_argv, service_env, core_config, strlen(core_config)};
-    spec.children[SM_CHILD_FRONT] =
-        (struct sm_child_spec){networked, edge, front_argv, service_env, front_config, strlen(front_config)};
-    spec.children[SM_CHILD_GUEST] =
-        (struct sm_child_spec){o->command != SM_COMMAND_ATTACH,        edge, guest_argv, guest_env, guest_config,
-                               guest_config ? strlen(guest_config) : 0};
+        (struct sm_child_spec){l->networked, NULL, core_argv, l->service_env, l->core_config, strlen(l->core_config)};
+    spec.children[SM_CHILD_FRONT] = (struct sm_child_spec){l->networked,   l->edge,         front_argv,
+                                                           l->service_env, l->front_config, strlen(l->front_config)};
+    spec.children[SM_CHILD_GUEST] = (struct sm_child_spec){o->command != SM_COMMAND_ATTACH,
+                                                           l->edge,
+                                                           guest_argv,
+                                                           l->guest_env,
+                                                           l->guest_config,
+                                                           l->guest_config ? strlen(l->guest_config) : 0};
 
-    sm_cleanup(supervisor_freep) struct sm_supervisor *supervisor = sm_supervisor_new(&spec, &error);
-    if (!supervisor) {
-        unpin(refs, n_refs);
-        return say(error);
-    }
-    sm_workspace_ca_close(&ca); /* they are the children's */
-    sm_fd_close(&counters_fd);
-    sm_vm_let_go(vm);
+    sm_cleanup(supervisor_freep) struct sm_supervisor *supervisor = sm_supervisor_new(&spec, error);
+    if (!supervisor)
+        return false;
+    sm_workspace_ca_close(&l->ca); /* they are the children's */
+    sm_fd_close(&l->counters_fd);
+    sm_vm_let_go(&l->vm);
     if (o->command == SM_COMMAND_ATTACH && o->attach.fd >= 0)
         (void)close(o->attach.fd); /* the VMM is to see the front's end, and not ours */
-    struct sm_supervisor_result result;
-    sm_supervisor_run(supervisor, &result);
-    if (result.reason)
-        fprintf(stderr, "slirp-med: %s\n", result.reason);
-    g_free(result.reason);
-    *ret_started = result.started;
-    unpin(refs, n_refs);
-    return result.status;
+    sm_supervisor_run(supervisor, ret);
+    return true;
 }
 
-int sm_launch_run(const struct sm_run_options *o)
+/** Steps 3 to 5, under the lock. */
+static bool run_locked(struct launch *l, struct sm_supervisor_result *ret, GError **error)
 {
-    g_autoptr(GError) error = NULL;
-    sm_cleanup(sm_workspace_close) struct sm_workspace ws = SM_WORKSPACE_INIT;
-    sm_cleanup(sm_vm_clear) struct sm_vm vm = SM_VM_INIT;
-    g_autofree char *cwd = NULL;
-    g_autofree char *default_base = NULL;
-    struct sm_launch_ground ground = {0};
+    const struct sm_run_options *o = l->o;
 
-    int missing = o->command == SM_COMMAND_VM ? sm_vm_prepare(o, &vm, &error) : 0;
+    if (!open_files(l, error))
+        return false;
+    hide(l);
+    if (!compose(l, error) || !make_ca(l, error))
+        return false;
+    l->n_refs = references(o, &l->refs);
+    l->roots_paths = sm_roots_paths(getenv("SSL_CERT_FILE"));
+    l->fetch_roots = g_strdup_printf("%s\n%s", o->extra_roots->str, o->vault_roots ? o->vault_roots->str : "");
+    return supervise(l, ret, error);
+}
+
+int sm_launch_run(const struct sm_run_options *o, const struct sm_launch_how *given)
+{
+    static const struct sm_launch_how plain = {0};
+    g_autoptr(GError) error = NULL;
+    sm_cleanup(launch_clear) struct launch l = {
+        .o = o,
+        .how = given ? given : &plain,
+        .ws = SM_WORKSPACE_INIT,
+        .vm = SM_VM_INIT,
+        .ca = SM_WORKSPACE_CA_INIT,
+        .networked = o->network == SM_NETWORK_USER,
+        .audit_fd = -1,
+        .counters_fd = -1,
+        .doors = g_array_new(FALSE, FALSE, sizeof(struct sm_listen_spec)),
+        .door_texts = g_ptr_array_new_with_free_func(g_free),
+    };
+    struct sm_supervisor_result result = {.status = SM_SUPERVISOR_FAILED};
+
+    int missing = o->command == SM_COMMAND_VM ? sm_vm_prepare(o, &l.vm, &error) : 0;
     if (missing) {
         (void)say(error);
         return missing;
     }
-    mode_t mask = umask(077);
-    (void)umask(mask);
-    ground.umask = mask;
-    ground.nofile = soft_limit(RLIMIT_NOFILE);
-    ground.core = soft_limit(RLIMIT_CORE);
-    ground.supervisor = getpid();
-    char *here = getcwd(NULL, 0);
-    cwd = g_strdup(here);
-    free(here);
-    if (!cwd) {
-        fprintf(stderr, "slirp-med: the current folder cannot be named (%s): cd to another one\n", strerror(errno));
-        return SM_SUPERVISOR_FAILED;
+    if (!note_caller(&l, &error) ||
+        sm_sandbox_enter(SM_ROLE_SUPERVISOR, &(struct sm_sandbox_spec){.parent_fd = -1}, &error) < 0 ||
+        !take_place(&l, &error))
+        return say(error);
+    g_autofree char *began = sm_exit_now();
+    if (!run_locked(&l, &result, &error)) {
+        result.status = say(error);
+        result.reason = g_strdup(error->message);
+    } else if (result.reason) {
+        fprintf(stderr, "slirp-med: %s\n", result.reason);
     }
-    ground.cwd = cwd;
-    if (o->state_dir) {
-        g_autofree char *wanted = sm_state_default_base(NULL);
-        char *real = wanted ? realpath(wanted, NULL) : NULL;
-        default_base = g_strdup(real);
-        free(real);
-        ground.default_base = default_base;
-    }
-
-    if (sm_sandbox_enter(SM_ROLE_SUPERVISOR, &(struct sm_sandbox_spec){.parent_fd = -1}, &error) < 0)
-        return say(error);
-    if (sm_workspace_open(o->state_dir, o->name, true, &ws, &error) < 0)
-        return say(error);
-    if (sm_workspace_lock(&ws, &error) < 0)
-        return say(error);
-    if (o->name_generated)
-        fprintf(stderr, "slirp-med: workspace %s\n", o->name);
-    bool started = false;
-    int status = run_locked(o, &ws, &ground, &vm, &started);
-    sm_workspace_drop_ca(&ws, true);
-    if (!started)
-        sm_workspace_undo(&ws);
-    return status;
+    sm_workspace_drop_ca(&l.ws, true);
+    if (result.started || !l.ws.created)
+        sm_exit_write(&l.ws, began, &result);
+    if (!result.started)
+        sm_workspace_undo(&l.ws);
+    g_free(result.reason);
+    return result.status;
 }

@@ -22,7 +22,7 @@
 #include "launch/options.h"
 #include "launch/state.h"
 
-#define SM_SETTINGS_FILE "settings.json"
+#define SM_SETTINGS_FILE SM_STATE_CREATED
 #define SM_SETTINGS_VERSION 1
 /** Flags: more lists than a person keeps in flags; the rest belongs into a policy file. */
 #define SM_SETTINGS_ARGS_MAX 4096

@@ -232,6 +232,7 @@ int sm_workspace_lock(struct sm_workspace *ws, GError **error)
             ws->name, holder, ws->name);
         return -1;
     }
+    ws->crashed_pid = read_pid(fd);
     int n = snprintf(text, sizeof(text), "%d\n", (int)getpid());
     if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)n, 0) != n) {
         sm_error_set_errno(error, errno, "write %s/%s/" SM_STATE_LOCK, ws->base, ws->name);
@@ -254,6 +255,48 @@ int sm_workspace_holder(const struct sm_workspace *ws, pid_t *ret_pid)
         return -1;
     *ret_pid = read_pid(fd);
     return 1;
+}
+
+static const char *const state_names[] = {
+    [SM_WORKSPACE_EMPTY] = "empty",     [SM_WORKSPACE_CREATED] = "created", [SM_WORKSPACE_RUNNING] = "running",
+    [SM_WORKSPACE_STOPPED] = "stopped", [SM_WORKSPACE_CRASHED] = "crashed",
+};
+SM_NAME_TABLE_COVERS(state_names, SM_WORKSPACE_STATES);
+
+const char *sm_workspace_state_name(enum sm_workspace_state state)
+{
+    return (unsigned)state < SM_WORKSPACE_STATES ? state_names[state] : "invalid";
+}
+
+static bool has_file(const struct sm_workspace *ws, const char *name)
+{
+    struct stat st;
+    return fstatat(ws->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+int sm_workspace_look(const struct sm_workspace *ws, enum sm_workspace_state *ret, pid_t *ret_pid)
+{
+    sm_autofd fd = open_lock(ws, O_RDONLY);
+    pid_t pid = 0;
+
+    if (fd < 0 && errno != ENOENT)
+        return -1;
+    if (fd >= 0) {
+        bool held = flock(fd, LOCK_SH | LOCK_NB) < 0;
+        if (held && errno != EWOULDBLOCK)
+            return -1;
+        pid = read_pid(fd);
+        if (held || pid > 0) {
+            *ret = held ? SM_WORKSPACE_RUNNING : SM_WORKSPACE_CRASHED;
+            *ret_pid = pid;
+            return 0;
+        }
+    }
+    *ret_pid = 0;
+    *ret = has_file(ws, SM_STATE_SETTINGS)  ? SM_WORKSPACE_STOPPED
+           : has_file(ws, SM_STATE_CREATED) ? SM_WORKSPACE_CREATED
+                                            : SM_WORKSPACE_EMPTY;
+    return 0;
 }
 
 int sm_workspace_write_file(const struct sm_workspace *ws, const char *name, const char *text, GError **error)
@@ -425,6 +468,7 @@ void sm_workspace_undo(struct sm_workspace *ws)
     }
     sm_control_remove_stale(ws->dirfd);
     (void)unlinkat(ws->dirfd, SM_STATE_SETTINGS, 0);
+    (void)unlinkat(ws->dirfd, SM_STATE_CREATED, 0);
     (void)unlinkat(ws->dirfd, SM_STATE_CA_CERT, 0);
     (void)unlinkat(ws->dirfd, SM_STATE_COUNTERS, 0);
     (void)unlinkat(ws->dirfd, SM_STATE_LOCK, 0);

@@ -6,10 +6,12 @@
  *   settings.json                  what `create` was told, which each `start` does again (settings.h); of created workspaces alone
  *   workspace.json                 what the last start made of its flags, for `status`, one JSON object, replaced atomically; nothing is
  *                                  started from it
+ *   exit.json                      how the last run ended (exit.h)
  *   ca.key, ca.pem                 the CA of this run, where TLS is intercepted; new files on every start, filled by the core; ca.key goes
  *                                  with the run, ca.pem stays
  *   counters.json                  bytes moved so far, over all runs with a byte cap (core/counters.h); kept
- *   lock                           flock(2)ed by the supervisor while it runs; holds its pid as text; never removed while in use
+ *   lock                           flock(2)ed by the supervisor while it runs; holds its pid as text, which goes before the lock is given
+ *                                  back: a pid in a lock that nobody holds is that of one that was killed. Never removed while in use
  *   control.sock                   while it runs (supervisor/control.h)
  *   vmm.sock, vsock.sock,          while a virtual machine of `vm` runs: what QEMU connects its devices to (supervisor/listens.h)
  *   serial.sock
@@ -26,6 +28,7 @@
 #include "core/counters.h"
 
 #define SM_STATE_LOCK "lock"
+#define SM_STATE_CREATED "settings.json"
 #define SM_STATE_SETTINGS "workspace.json"
 /** Behind the name of a file that is being written; a rename makes it the file. */
 #define SM_STATE_NEW ".new"
@@ -43,8 +46,9 @@ struct sm_workspace {
     char *base; /* absolute, no symbolic links in it */
     int base_fd;
     int dirfd;
-    int lock_fd;  /* -1: not locked by us */
-    bool created; /* the folder is from this sm_workspace_open() */
+    int lock_fd;       /* -1: not locked by us */
+    bool created;      /* the folder is from this sm_workspace_open() */
+    pid_t crashed_pid; /* locked by us: who held it before us and was killed; 0: nobody */
 };
 
 /** sm_state_name_check() - the name rule [A-Za-z0-9][A-Za-z0-9._-]{0,62}; false with error that says it. */
@@ -73,6 +77,18 @@ void sm_workspace_close(struct sm_workspace *ws);
 int sm_workspace_lock(struct sm_workspace *ws, GError **error);
 /** sm_workspace_holder() - 1 and the pid (0: not written yet) when somebody runs it, 0 when nobody does, -1 with errno. */
 int sm_workspace_holder(const struct sm_workspace *ws, pid_t *ret_pid);
+
+enum sm_workspace_state {
+    SM_WORKSPACE_EMPTY,   /* nothing but an audit, perhaps (`delete --keep-audit`): the name is free */
+    SM_WORKSPACE_CREATED, /* never started */
+    SM_WORKSPACE_RUNNING,
+    SM_WORKSPACE_STOPPED,
+    SM_WORKSPACE_CRASHED, /* its supervisor was killed; the next start cleans up */
+    SM_WORKSPACE_STATES
+};
+const char *sm_workspace_state_name(enum sm_workspace_state state);
+/** sm_workspace_look() - which of these; never blocks. *ret_pid: of whom that runs it, or crashed; 0: not known. 0, or -1 with errno. */
+int sm_workspace_look(const struct sm_workspace *ws, enum sm_workspace_state *ret, pid_t *ret_pid);
 
 /** sm_workspace_write_file() - replace a file of the folder as a whole (0600). 0, or -1 with error set and the old one in place. */
 int sm_workspace_write_file(const struct sm_workspace *ws, const char *name, const char *text, GError **error);
