@@ -36,9 +36,17 @@ static const char *const why_names[] = {
 SM_NAME_TABLE_COVERS(why_names, SM_WHYS);
 
 static const char *const other_names[] = {
-    [SM_OTHER_ICMP] = "icmp",           [SM_OTHER_IPV6] = "ipv6",         [SM_OTHER_PROTO] = "protocol",
-    [SM_OTHER_SPOOFED] = "spoofed",     [SM_OTHER_FRAGMENT] = "fragment", [SM_OTHER_LINK] = "link",
-    [SM_OTHER_MALFORMED] = "malformed", [SM_OTHER_DEVICE] = "device",
+    [SM_OTHER_ICMP] = "icmp",
+    [SM_OTHER_IPV6] = "ipv6",
+    [SM_OTHER_PROTO] = "protocol",
+    [SM_OTHER_SPOOFED] = "spoofed",
+    [SM_OTHER_FRAGMENT] = "fragment",
+    [SM_OTHER_LINK] = "link",
+    [SM_OTHER_MALFORMED] = "malformed",
+    [SM_OTHER_DEVICE] = "device",
+    [SM_OTHER_CLIENT] = "proxy_client",
+    [SM_OTHER_AUTH] = "proxy_auth",
+    [SM_OTHER_REQUEST] = "proxy_request",
 };
 SM_NAME_TABLE_COVERS(other_names, SM_OTHERS);
 
@@ -102,6 +110,35 @@ static struct sm_endpoint get_endpoint(struct sm_rd *r)
     return e;
 }
 
+/* The destination of an OPEN by name. A family byte of 0 is no address, so that the two cannot be mistaken for each other. */
+static void put_name(struct sm_wr *w, const struct sm_flow_msg *m)
+{
+    if (m->proto != SM_FLOW_TCP || m->name_len > SM_FLOW_NAME_MAX) {
+        w->bad = true;
+        return;
+    }
+    sm_wr_u8(w, SM_FAMILY_NONE);
+    sm_wr_u8(w, (uint8_t)m->name_len);
+    sm_wr_bytes(w, m->name, m->name_len);
+    sm_wr_u16(w, m->dst.port);
+}
+
+static void get_destination(struct sm_rd *r, struct sm_flow_msg *m)
+{
+    struct sm_rd peek = *r;
+
+    if (m->proto != SM_FLOW_TCP || sm_rd_u8(&peek) != SM_FAMILY_NONE || peek.bad) {
+        m->dst = get_endpoint(r);
+        return;
+    }
+    *r = peek;
+    m->name_len = sm_rd_u8(r);
+    m->name = (const char *)sm_rd_take(r, m->name_len);
+    m->dst.port = sm_rd_u16(r);
+    if (m->name_len == 0)
+        r->bad = true;
+}
+
 static bool get_proto(struct sm_rd *r, enum sm_flow_proto *ret)
 {
     unsigned proto = sm_rd_u8(r);
@@ -134,12 +171,16 @@ size_t sm_flow_encode(const struct sm_flow_msg *m, uint8_t *out, size_t cap)
             break;
         }
         put_endpoint(&w, &m->src);
-        put_endpoint(&w, &m->dst);
+        if (m->name_len > 0)
+            put_name(&w, m);
+        else
+            put_endpoint(&w, &m->dst);
         break;
     case SM_FLOW_REFUSE:
         sm_wr_u8(&w, (uint8_t)m->how);
         sm_wr_u8(&w, (uint8_t)m->scope);
         sm_wr_u32(&w, m->hold_ms);
+        sm_wr_u8(&w, m->reason);
         break;
     case SM_FLOW_BYTES:
         sm_wr_bytes(&w, m->data, m->data_len);
@@ -204,7 +245,7 @@ bool sm_flow_decode(const uint8_t *data, size_t len, struct sm_flow_msg *ret)
             break;
         }
         m.src = get_endpoint(&r);
-        m.dst = get_endpoint(&r);
+        get_destination(&r, &m);
         break;
     case SM_FLOW_REFUSE: {
         unsigned how = sm_rd_u8(&r), scope = sm_rd_u8(&r);
@@ -213,6 +254,7 @@ bool sm_flow_decode(const uint8_t *data, size_t len, struct sm_flow_msg *ret)
         m.how = (enum sm_flow_how)how;
         m.scope = (enum sm_flow_scope)scope;
         m.hold_ms = sm_rd_u32(&r);
+        m.reason = sm_rd_u8(&r);
         break;
     }
     case SM_FLOW_ATTACH:

@@ -9,7 +9,10 @@
  *   type       from   fields                                             descriptors
  *   OPEN       front  proto u8, src endpoint, dst endpoint               0 (a tproxy or proxy front sends 1)
  *                     proto vsock: src port u32, dst port u32 in place of the endpoints (the guest's CID is its front's business)
- *   REFUSE     core   how u8, scope u8, hold_ms u32                      0
+ *                     proto tcp by name (proxy front): in place of dst u8 0, length u8 (1 and up), the name as the client wrote it
+ *                     (an IPv6 address without its brackets), port u16
+ *   REFUSE     core   how u8, scope u8, hold_ms u32, reason u8           0   (reason: enum sm_reason of policy/decide.h as a number, for
+ *                     a front that can say why; 0: nobody decided it, upstream is as `how` says)
  *   ACCEPT     core   -                                                  0
  *   BYTES      front  data                                               0
  *   ATTACH     core   consumed u32                                       1
@@ -36,6 +39,8 @@
 
 /** Largest data of BYTES: several go for a long ClientHello. DATAGRAM: a DNS message over UDP (RFC 6891 sizes stay far below). */
 #define SM_FLOW_DATA_MAX 16384
+/** Longest name of OPEN, as its length byte can say; whether it is one is the core's to judge (policy/names.h). */
+#define SM_FLOW_NAME_MAX 255
 /** Head, two v6 endpoints and data, rounded up: a receive buffer of this size never truncates a legal message. */
 #define SM_FLOW_MSG_MAX (SM_FLOW_DATA_MAX + 64)
 /** All BYTES of one flow together: more than any head we judge (a 64 KiB ClientHello with its record heads fits). */
@@ -100,6 +105,10 @@ enum sm_flow_other {
     SM_OTHER_LINK,     /* VLAN or an unknown EtherType */
     SM_OTHER_MALFORMED,
     SM_OTHER_DEVICE, /* no packet: a ring of the guest's that broke, or a message of its VMM's that was refused */
+    /* of a proxy front, no packets either; dst is the client's own address */
+    SM_OTHER_CLIENT,  /* a client that may not use this proxy */
+    SM_OTHER_AUTH,    /* a request with wrong credentials for the proxy, or without any */
+    SM_OTHER_REQUEST, /* a request head that breaks HTTP, came too slowly, or is of no kind that a proxy serves */
     SM_OTHERS
 };
 
@@ -110,9 +119,12 @@ struct sm_flow_msg {
     struct sm_endpoint src;
     struct sm_endpoint dst;        /* OTHER uses dst.addr only */
     uint32_t vsock_src, vsock_dst; /* OPEN of proto vsock: ports, in place of src and dst */
+    const char *name; /* OPEN by name: points into the decoded buffer, not terminated; dst has the port alone */
+    size_t name_len;  /* 0: by address */
     enum sm_flow_how how;
     enum sm_flow_scope scope;
     uint32_t hold_ms;
+    uint8_t reason; /* REFUSE */
     uint32_t consumed;
     enum sm_flow_why why;
     enum sm_flow_other other;

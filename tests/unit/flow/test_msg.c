@@ -95,6 +95,59 @@ static void test_bad_values(void **state)
     assert_false(sm_flow_decode(a, len, &back));
 }
 
+static void test_open_by_name(void **state)
+{
+    static const char longest[SM_FLOW_NAME_MAX + 2] = {[0 ... SM_FLOW_NAME_MAX] = 'a'};
+    const char *const names[] = {"example.com", "::1", "a\0b", longest};
+    const size_t lens[] = {11, 3, 3, SM_FLOW_NAME_MAX};
+    uint8_t a[SM_FLOW_MSG_MAX], b[SM_FLOW_MSG_MAX];
+    struct sm_flow_msg back;
+
+    for (size_t i = 0; i < SM_ARRAY_LEN(names); i++) {
+        struct sm_flow_msg m = sample(SM_FLOW_OPEN);
+        m.name = names[i];
+        m.name_len = lens[i];
+        size_t len = sm_flow_encode(&m, a, sizeof(a));
+        assert_int_equal(len, 12 + 1 + 7 + 2 + lens[i] + 2);
+        assert_true(sm_flow_decode(a, len, &back));
+        assert_int_equal(back.name_len, lens[i]);
+        assert_memory_equal(back.name, names[i], lens[i]);
+        assert_int_equal(back.dst.addr.family, SM_FAMILY_NONE);
+        assert_int_equal(back.dst.port, 443);
+        assert_int_equal(sm_flow_encode(&back, b, sizeof(b)), len);
+        assert_memory_equal(a, b, len);
+        for (size_t cut = 0; cut < len; cut++)
+            assert_false(sm_flow_decode(a, cut, &back));
+        assert_false(sm_flow_decode(a, len + 1, &back));
+        a[12] = SM_FLOW_UDP; /* datagrams have addresses */
+        assert_false(sm_flow_decode(a, len, &back));
+        m.proto = SM_FLOW_UDP;
+        assert_int_equal(sm_flow_encode(&m, b, sizeof(b)), 0);
+        m.proto = SM_FLOW_TCP;
+        m.name_len = SM_FLOW_NAME_MAX + 1;
+        assert_int_equal(sm_flow_encode(&m, b, sizeof(b)), 0);
+    }
+    /* An empty name is none. */
+    struct sm_flow_msg m = sample(SM_FLOW_OPEN);
+    m.name = "x";
+    m.name_len = 1;
+    size_t len = sm_flow_encode(&m, a, sizeof(a));
+    a[21] = 0;
+    memmove(a + 22, a + 23, 2);
+    assert_false(sm_flow_decode(a, len - 1, &back));
+}
+
+static void test_refuse_says_why(void **state)
+{
+    uint8_t a[SM_FLOW_MSG_MAX];
+    struct sm_flow_msg m = sample(SM_FLOW_REFUSE), back;
+
+    m.reason = 200;
+    size_t len = sm_flow_encode(&m, a, sizeof(a));
+    assert_true(sm_flow_decode(a, len, &back));
+    assert_int_equal(back.reason, 200);
+}
+
 static void test_udp_batch(void **state)
 {
     uint8_t buf[64];
@@ -124,9 +177,8 @@ static void test_udp_batch(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_bad_values),
-        cmocka_unit_test(test_udp_batch),
+        cmocka_unit_test(test_round_trip),      cmocka_unit_test(test_bad_values), cmocka_unit_test(test_open_by_name),
+        cmocka_unit_test(test_refuse_says_why), cmocka_unit_test(test_udp_batch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
