@@ -104,7 +104,8 @@ static bool load_network(const char *guest, int prefix_len, const char *gateway,
     net = (struct sm_prefix){.addr = sm_addr_from_u32(sm_addr_to_u32(&c->guest) & (0xffffffffu << (32 - prefix_len))),
                              .len = (uint8_t)prefix_len};
     c->network = net;
-    sm_ground_set_network(c->ground, &net, &c->resolver);
+    if (!c->proxy) /* its clients are in a network of somebody's own, and none of ours is there */
+        sm_ground_set_network(c->ground, &net, &c->resolver);
     return true;
 }
 
@@ -192,6 +193,41 @@ static bool load_vsock(json_t *vsock, struct sm_core_config *c, GError **error)
     return true;
 }
 
+static bool load_proxy(json_t *proxy, struct sm_core_config *c, GError **error)
+{
+    json_error_t at;
+    json_t *clients, *routes, *item;
+    size_t i;
+
+    if (!proxy)
+        return true;
+    c->proxy = true;
+    if (json_unpack_ex(proxy, &at, JSON_STRICT, "{s:o, s:o}", "clients", &clients, "routes", &routes) < 0) {
+        sm_error_set(error, SM_ERROR_INVALID, "core configuration: proxy: %s", at.text);
+        return false;
+    }
+    if (!json_is_array(clients) || json_array_size(clients) > SM_PROXY_CLIENTS_MAX || !json_is_array(routes))
+        return bad_key("proxy", "an array of a few clients, and one of routes", error);
+    json_array_foreach(clients, i, item)
+    {
+        struct sm_prefix *p = &c->clients[i];
+        if (!json_is_string(item) || !sm_prefix_parse(json_string_value(item), p) ||
+            !sm_ground_add_inside(c->ground, p))
+            return bad_key("proxy.clients", "CIDRs", error);
+        c->n_clients++;
+    }
+    json_array_foreach(routes, i, item)
+    {
+        if (!json_is_string(item))
+            return bad_key("proxy.routes", "an array of strings", error);
+        if (!sm_routes_add(&c->routes, json_string_value(item), error)) {
+            g_prefix_error(error, "core configuration: proxy.routes: ");
+            return false;
+        }
+    }
+    return true;
+}
+
 void sm_core_config_free(struct sm_core_config *c)
 {
     if (!c)
@@ -229,6 +265,8 @@ struct sm_core_config *sm_core_config_load(const char *text, size_t len, GError 
     }
     json_auto_t *vsock = json_incref(json_object_get(root, "vsock")); /* decoded by itself */
     (void)json_object_del(root, "vsock");
+    json_auto_t *proxy = json_incref(json_object_get(root, "proxy")); /* as well */
+    (void)json_object_del(root, "proxy");
     if (json_unpack_ex(
             root, &at, JSON_STRICT,
             "{s:s, s:s, s:b, s:b, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:I, s:{s:s, s:i, s:s, s:s !}, s:{s:b, "
@@ -271,6 +309,8 @@ struct sm_core_config *sm_core_config_load(const char *text, size_t len, GError 
         g_prefix_error(error, "core configuration: ");
         return NULL;
     }
+    if (!load_proxy(proxy, c, error))
+        return NULL;
     if (!sm_mode_parse(mode, &c->mode, error) || !load_lists(allow, passthrough, deny, c->lists, error) ||
         !load_inside(inside, c->ground, error) || !load_dns(dns, resolv_conf, c, error) ||
         !load_network(guest, prefix_len, gateway, resolver, c, error) || !load_caps(caps, c, error) ||

@@ -23,7 +23,10 @@
  *   vsock          {ca_port: integer, mediation: array of {port, target, required: bool, addrs: array of "ADDR:PORT"}}  the host's vsock
  *                  ports (core/vsock.h); target is the operator's text, addrs what its name meant at the start
  *
- * All keys but vault and vsock are required, an unknown one is an error.
+ *   proxy          {clients: array of CIDR, routes: array of "NAME:PORT=http://HOST:PORT"}  the front is a proxy: flows come by name and from
+ *                  these clients, whose networks count as inside; there is no virtual network (network is not looked at)
+ *
+ * All keys but vault, vsock and proxy are required, an unknown one is an error.
  */
 #ifndef SM_CORE_CONFIG_H
 #define SM_CORE_CONFIG_H
@@ -45,6 +48,8 @@
 /** Targets of a workspace, and addresses of one that are tried. */
 #define SM_MEDIATION_TARGETS_MAX 64
 #define SM_MEDIATION_ADDRS_MAX 4
+/** Networks of a proxy's clients: those of the interfaces that one process listens on, and some. */
+#define SM_PROXY_CLIENTS_MAX 64
 
 /** A vsock port that leads to a TCP target of the operator's. */
 struct sm_mediation_target {
@@ -80,6 +85,10 @@ struct sm_core_config {
     uint32_t ca_port;
     struct sm_mediation_target mediation[SM_MEDIATION_TARGETS_MAX];
     size_t n_mediation;
+    bool proxy;
+    struct sm_prefix clients[SM_PROXY_CLIENTS_MAX];
+    size_t n_clients;
+    struct sm_routes routes;
 };
 
 /** sm_core_config_load() - decode JSON text. Returns NULL with error naming the key. */

@@ -147,6 +147,11 @@ struct sm_session {
     enum sm_assertion assertion;
     struct sm_host asserted;
 
+    bool by_name;                 /* a proxy front's: the client named whom it wants (asserted, CONNECT) */
+    const struct sm_route *route; /* ... and the operator says where that is */
+    enum sm_assertion spoken;     /* ... and what its first bytes assert, */
+    struct sm_host inner;         /* of whom */
+
     struct sm_mediation *mediation; /* SECURING and MEDIATED */
     struct sm_limited *limited;     /* admitted under a cap; NULL: there is none */
     bool mitm;                      /* intercepted */
@@ -262,8 +267,8 @@ void sm_session_line(const struct sm_session *s, struct sm_audit_record *r, enum
                      const char *reason);
 /** sm_session_deny() - one denial line (or a count), then the refusal; the session is over. */
 void sm_session_deny(struct sm_session *s, const char *reason);
-/** sm_session_refuse() - tell the guest and forget the session; no line. */
-void sm_session_refuse(struct sm_session *s, enum sm_flow_how how, uint32_t hold_ms);
+/** sm_session_refuse() - tell the guest and forget the session; no line. @reason: for a front that says why; NONE: upstream is as @how says. */
+void sm_session_refuse(struct sm_session *s, enum sm_flow_how how, uint32_t hold_ms, enum sm_reason reason);
 /** sm_session_give_up() - the close line (if one is owed), then the refusal: it cannot go on, whatever policy says. */
 void sm_session_give_up(struct sm_session *s, const char *reason);
 /** sm_session_not_recorded() - the line that an effect waited for could not be written: give up the flow. */
@@ -277,6 +282,10 @@ void sm_session_record(struct sm_session *s, const struct sm_audit_record *r, sm
 /** sm_session_record_denial() - a denial's line, or a count if it repeats one. @name: what tells it from others beside destination and reason. */
 void sm_session_record_denial(struct sm_session *s, struct sm_audit_record *r, const char *reason, const void *name,
                               size_t name_len);
+/** sm_session_dst() - where the flow goes, as far as it is known: by name, the address is that of the own look-up. */
+struct sm_endpoint sm_session_dst(const struct sm_session *s);
+/** sm_session_is_named() - is the session by a host's name (an address that a proxy's client named is an address)? */
+bool sm_session_is_named(const struct sm_session *s);
 /** sm_session_ask_host() - the verdict if this name had been asserted for the address that was dialled. */
 void sm_session_ask_host(struct sm_session *s, const struct sm_host *host, struct sm_verdict *ret);
 /** sm_session_drop_first_bytes() - the parsers of the first bytes have done their work. */

@@ -821,7 +821,7 @@ void sm_mediate_page(struct sm_session *s, bool ok)
     struct sm_mediation *m = begin(s, false);
     drop_origin(s, true);
     if (!ok || len == 0 || !attach_pair(s)) {
-        sm_session_refuse(s, SM_HOW_RST, 0);
+        sm_session_refuse(s, SM_HOW_RST, 0, SM_REASON_LIMIT);
         return;
     }
     m->why = s->page_reason;

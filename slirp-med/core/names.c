@@ -251,7 +251,7 @@ void sm_names_serve(struct sm_session *s, bool ok)
     }
     if (!ok || s->proto != SM_PROTO_TCP || !s->core->dns ||
         socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
-        sm_session_refuse(s, SM_HOW_RST, 0);
+        sm_session_refuse(s, SM_HOW_RST, 0, SM_REASON_LIMIT);
         return;
     }
     s->state = SM_SESSION_SERVED;
@@ -263,7 +263,7 @@ void sm_names_serve(struct sm_session *s, bool ok)
     sm_timer_init(&s->timer, served_idle);
     sm_loop_arm(s->core->loop, &s->timer, sm_loop_now(s->core->loop) + DNS_TCP_IDLE_US);
     if (sm_loop_watch(s->core->loop, &s->pair, EPOLLIN) < 0) {
-        sm_session_refuse(s, SM_HOW_RST, 0);
+        sm_session_refuse(s, SM_HOW_RST, 0, SM_REASON_LIMIT);
         return;
     }
     (void)sm_tcp_accept(s);
@@ -316,7 +316,8 @@ void sm_names_datagram(struct sm_core *core, const struct sm_flow_msg *msg)
     struct sm_dnsserve_client client = {
         .key = ++core->dns_key | SM_FLOW_ID_CORE, .transport = SM_DNSSERVE_UDP, .src = msg->src, .dst = msg->dst};
 
-    if (core->stopping || !sm_addr_equal(&msg->src.addr, &core->config->guest) || msg->dst.port != 53)
+    if (core->stopping || core->config->proxy || !sm_addr_equal(&msg->src.addr, &core->config->guest) ||
+        msg->dst.port != 53)
         return;
     sm_dnsserve_query(core->dns, &client, msg->data, msg->data_len, sm_loop_now(core->loop));
 }

@@ -15,6 +15,10 @@
  *   end, as the kernel tells it ─► egress_close
  *
  * UDP has one stage: judge ATTEMPT, egress_udp_allow, ATTACH.
+ *
+ * By name (a proxy front's OPEN) there is no ATTEMPT: judge ASSERT with CONNECT, RESOLVE, own look-up, judge RESOLVED per address, dial, and only
+ * then ACCEPT. The first bytes are classified as in any flow, and the address is judged again with what they name (decide.h, `inner`). An address
+ * that a client names is judged at CONNECT as well; from ACCEPT on it is a flow to that address like any other.
  */
 #include "core/mediate.h"
 
@@ -58,10 +62,11 @@ void sm_session_line(const struct sm_session *s, struct sm_audit_record *r, enum
         host = s->asserted.name;
         host_len = strlen(host);
     }
+    struct sm_endpoint dst = sm_session_dst(s);
     struct sm_audit_target t = {
         .flow = s->id,
         .src = s->src,
-        .dst = s->dst,
+        .dst = dst,
         .host = host_len ? host : NULL,
         .host_len = host_len,
         .name_source = sm_name_source_name(v->name_source),
@@ -75,8 +80,22 @@ void sm_session_line(const struct sm_session *s, struct sm_audit_record *r, enum
     sm_audit_begin(r, event, sm_clock_wall_us());
     sm_audit_add_target(r, &t);
     sm_audit_add_str(r, "classified", s->classified);
-    if (s->dialled.port && !sm_endpoint_equal(&s->dialled, &s->dst))
+    if (s->dialled.port && !sm_endpoint_equal(&s->dialled, &dst))
         sm_audit_add_endpoint(r, "dialled", &s->dialled);
+}
+
+bool sm_session_is_named(const struct sm_session *s)
+{
+    return s->by_name && s->asserted.kind == SM_NAME_HOST;
+}
+
+struct sm_endpoint sm_session_dst(const struct sm_session *s)
+{
+    struct sm_endpoint dst = s->dst;
+
+    if (sm_session_is_named(s))
+        dst.addr = s->dialled.addr;
+    return dst;
 }
 
 static void drop_held(struct sm_session *s)
@@ -144,9 +163,10 @@ struct sm_session *sm_session_new(struct sm_core *core, const struct sm_flow_msg
     return s;
 }
 
-void sm_session_refuse(struct sm_session *s, enum sm_flow_how how, uint32_t hold_ms)
+void sm_session_refuse(struct sm_session *s, enum sm_flow_how how, uint32_t hold_ms, enum sm_reason reason)
 {
-    struct sm_flow_msg m = {.type = SM_FLOW_REFUSE, .id = s->id, .how = how, .hold_ms = hold_ms};
+    struct sm_flow_msg m = {
+        .type = SM_FLOW_REFUSE, .id = s->id, .how = how, .hold_ms = hold_ms, .reason = (uint8_t)reason};
 
     if (s->accepted || s->state == SM_SESSION_ATTACHED || s->state == SM_SESSION_MEDIATED)
         m = (struct sm_flow_msg){.type = SM_FLOW_ABORT, .id = s->id};
@@ -163,7 +183,8 @@ static uint32_t hold_for(struct sm_session *s)
     enum sm_inside_class class;
 
     /* No reason: the refusal is ours (a bound), not the policy's. */
-    if (s->accepted || s->verdict.action != SM_ACTION_DENY || s->verdict.reason == SM_REASON_NONE)
+    if (s->accepted || s->core->config->proxy || s->verdict.action != SM_ACTION_DENY ||
+        s->verdict.reason == SM_REASON_NONE)
         return 0;
     (void)sm_ground_kind(core->config->ground, &s->dst, &class);
     if (class == SM_INSIDE_CLASS_SMALL_RULE || class == SM_INSIDE_CLASS_NEVER || class == SM_INSIDE_CLASS_RULE)
@@ -189,17 +210,25 @@ static enum sm_flow_how how_of(const struct sm_session *s)
     return is_udp(s) ? SM_HOW_ICMP_ADMIN : SM_HOW_RST;
 }
 
+/* What is not policy's is a bound of ours. */
+static enum sm_reason reason_of(const struct sm_session *s)
+{
+    bool policy = s->verdict.action == SM_ACTION_DENY && s->verdict.reason != SM_REASON_NONE;
+
+    return policy ? s->verdict.reason : SM_REASON_LIMIT;
+}
+
 static void refuse_effect(struct sm_session *s, bool ok)
 {
     (void)ok; /* a refusal opens nothing: it is carried out whether or not it could be recorded */
-    sm_session_refuse(s, how_of(s), hold_for(s));
+    sm_session_refuse(s, how_of(s), hold_for(s), reason_of(s));
 }
 
 static void count_denial(struct sm_core *core, const struct sm_session *s, struct sm_audit_record *r,
                          const char *reason, const void *name, size_t name_len, uint64_t count)
 {
     struct sm_audit_repeat_key key = {.proto = is_udp(s) ? IPPROTO_UDP : IPPROTO_TCP,
-                                      .dst = s->dst,
+                                      .dst = sm_session_dst(s),
                                       .reason = reason,
                                       .name = name,
                                       .name_len = name_len};
@@ -277,7 +306,7 @@ void sm_session_give_up(struct sm_session *s, const char *reason)
         sm_tcp_drop_upstream(s, true);
     }
     note_close(s, reason);
-    sm_session_refuse(s, is_udp(s) ? SM_HOW_ICMP_ADMIN : SM_HOW_RST, 0);
+    sm_session_refuse(s, is_udp(s) ? SM_HOW_ICMP_ADMIN : SM_HOW_RST, 0, SM_REASON_LIMIT);
 }
 
 void sm_session_not_recorded(struct sm_session *s)
@@ -337,6 +366,8 @@ static void record_and_schedule(struct sm_session *s, enum sm_audit_event event,
 static void question(struct sm_session *s, enum sm_stage stage, const struct sm_endpoint *dst, struct sm_question *ret)
 {
     struct sm_core *core = s->core;
+    bool names =
+        s->assertion == SM_ASSERTION_SNI || s->assertion == SM_ASSERTION_HOST || s->assertion == SM_ASSERTION_CONNECT;
 
     *ret = (struct sm_question){
         .mode = core->config->mode,
@@ -345,7 +376,8 @@ static void question(struct sm_session *s, enum sm_stage stage, const struct sm_
         .opaque = core->config->opaque,
         .dst = *dst,
         .assertion = s->assertion,
-        .asserted = s->assertion == SM_ASSERTION_SNI || s->assertion == SM_ASSERTION_HOST ? &s->asserted : NULL,
+        .asserted = names ? &s->asserted : NULL,
+        .route = s->route,
         .lists = core->config->lists,
         .pins = core->pins,
         .ground = core->config->ground,
@@ -358,6 +390,17 @@ static void ask(struct sm_session *s, enum sm_stage stage, const struct sm_endpo
     struct sm_question q;
 
     question(s, stage, dst, &q);
+    sm_decide(&q, ret);
+}
+
+/* A flow by name, at the address that it has: as when it was dialled, and with what its first bytes name. */
+static void ask_named(struct sm_session *s, enum sm_assertion spoken, struct sm_verdict *ret)
+{
+    struct sm_question q;
+
+    question(s, SM_STAGE_RESOLVED, &s->dialled, &q);
+    q.inner = spoken == SM_ASSERTION_SNI || spoken == SM_ASSERTION_HOST ? &s->inner : NULL;
+    q.inner_is_host = spoken == SM_ASSERTION_HOST;
     sm_decide(&q, ret);
 }
 
@@ -376,9 +419,13 @@ bool sm_session_allows_opaque(struct sm_session *s)
     struct sm_verdict v;
     enum sm_assertion before = s->assertion;
 
-    s->assertion = SM_ASSERTION_OPAQUE;
-    ask(s, SM_STAGE_ASSERT, &s->dst, &v);
-    s->assertion = before;
+    if (sm_session_is_named(s)) {
+        ask_named(s, SM_ASSERTION_OPAQUE, &v);
+    } else {
+        s->assertion = SM_ASSERTION_OPAQUE;
+        ask(s, SM_STAGE_ASSERT, &s->dst, &v);
+        s->assertion = before;
+    }
     if (v.action != SM_ACTION_ALLOW || !s->upstream_up)
         return false;
     s->verdict = v;
@@ -398,7 +445,8 @@ static void judge_resolved(struct sm_session *s)
     struct sm_verdict v = {0};
 
     while (s->next_addr < s->n_addrs) {
-        s->dialled = (struct sm_endpoint){.addr = s->addrs[s->next_addr++], .port = s->dst.port};
+        s->dialled = (struct sm_endpoint){.addr = s->addrs[s->next_addr++],
+                                          .port = s->route ? s->route->target.port : s->dst.port};
         ask(s, SM_STAGE_RESOLVED, &s->dialled, &v);
         if (v.action == SM_ACTION_ALLOW) {
             s->verdict = v;
@@ -427,8 +475,11 @@ void sm_session_judge(struct sm_session *s, enum sm_stage stage)
         judge_resolved(s);
         return;
     }
-    ask(s, stage, &s->dst, &s->verdict);
-    if (stage == SM_STAGE_ATTEMPT && !admitted(s))
+    if (sm_session_is_named(s) && s->state == SM_SESSION_HELD)
+        ask_named(s, s->spoken, &s->verdict);
+    else
+        ask(s, stage, &s->dst, &s->verdict);
+    if ((stage == SM_STAGE_ATTEMPT || (s->by_name && s->state == SM_SESSION_NEW)) && !admitted(s))
         return;
     switch (s->verdict.action) {
     case SM_ACTION_DENY:
@@ -455,7 +506,8 @@ void sm_session_judge(struct sm_session *s, enum sm_stage stage)
         } else if (s->upstream_up) {
             sm_tcp_proceed(s);
         } else {
-            /* Held without upstream, and now an asserted name is proven for the guest's own address (a pin came in between). */
+            /* Held without upstream, and now an asserted name is proven for the guest's own address (a pin came in between);
+             * or an address that a proxy's client named. */
             s->addrs[0] = s->dst.addr;
             s->n_addrs = 1;
             s->next_addr = 1;
@@ -526,6 +578,14 @@ static void ask_again(struct sm_session *s, struct sm_verdict *ret)
 {
     enum sm_assertion before = s->assertion;
 
+    if (s->by_name) {
+        /* Until there is an address it is the name that is asked about; an address that was named keeps by_name until it is accepted. */
+        if (sm_session_is_named(s) && s->dialled.addr.family != SM_FAMILY_NONE)
+            ask_named(s, s->spoken, ret);
+        else
+            ask(s, SM_STAGE_ASSERT, &s->dst, ret);
+        return;
+    }
     if (is_udp(s) || s->state == SM_SESSION_NEW || s->state == SM_SESSION_DIALLING) {
         ask(s, SM_STAGE_ATTEMPT, &s->dst, ret);
         return;
@@ -625,9 +685,35 @@ void sm_session_rejudge(struct sm_session *s)
     sm_mediate_tear_down(s, "policy_changed");
 }
 
+/* May this address be the source of a flow? One guest has one; a proxy has the clients that it was made for. */
+static bool is_source(const struct sm_core *core, const struct sm_addr *src)
+{
+    const struct sm_core_config *c = core->config;
+
+    if (!c->proxy)
+        return src->family == SM_FAMILY_V4 && sm_addr_equal(src, &c->guest);
+    for (size_t i = 0; i < c->n_clients; i++)
+        if (sm_prefix_contains(&c->clients[i], src))
+            return true;
+    return false;
+}
+
+/* Whom a proxy's client wants. What is no name and no address in its usual form is refused as such by the decision. */
+static void take_name(struct sm_session *s, const struct sm_flow_msg *msg)
+{
+    s->by_name = true;
+    s->assertion = SM_ASSERTION_CONNECT;
+    if (sm_name_classify(msg->name, msg->name_len, &s->asserted) == SM_NAME_HOST)
+        s->route = sm_routes_find(&s->core->config->routes, s->asserted.name, s->dst.port);
+    else if (s->asserted.kind != SM_NAME_BAD)
+        s->dst.addr = s->dialled.addr = s->asserted.addr;
+    if (s->asserted.kind == SM_NAME_IPV6)
+        s->by_name = false; /* as a guest's: there is no mediation of it yet */
+}
+
 static void on_open(struct sm_core *core, const struct sm_flow_msg *msg)
 {
-    struct sm_flow_msg no = {.type = SM_FLOW_REFUSE, .id = msg->id, .how = SM_HOW_RST};
+    struct sm_flow_msg no = {.type = SM_FLOW_REFUSE, .id = msg->id, .how = SM_HOW_RST, .reason = SM_REASON_LIMIT};
 
     if (msg->proto == SM_FLOW_UDP)
         no.how = SM_HOW_ICMP_ADMIN;
@@ -640,8 +726,7 @@ static void on_open(struct sm_core *core, const struct sm_flow_msg *msg)
         sm_core_vsock_open(core, msg);
         return;
     }
-    if (msg->src.addr.family != SM_FAMILY_V4 || !sm_addr_equal(&msg->src.addr, &core->config->guest) ||
-        core->stopping) {
+    if (!is_source(core, &msg->src.addr) || core->config->proxy != (msg->name_len > 0) || core->stopping) {
         (void)sm_channel_send(core->channel, &no, -1);
         return;
     }
@@ -656,7 +741,9 @@ static void on_open(struct sm_core *core, const struct sm_flow_msg *msg)
         sm_session_deny(s, "too_many_flows");
         return;
     }
-    sm_session_judge(s, SM_STAGE_ATTEMPT);
+    if (msg->name_len > 0)
+        take_name(s, msg);
+    sm_session_judge(s, s->by_name ? SM_STAGE_ASSERT : SM_STAGE_ATTEMPT);
 }
 
 static void on_gone(struct sm_session *s, enum sm_flow_why why)
@@ -685,8 +772,10 @@ static void on_other(struct sm_core *core, const struct sm_flow_msg *msg)
     if (core->config->mode == SM_MODE_OFF)
         return;
     sm_audit_begin(&r, SM_AUDIT_EGRESS_OTHER_DENY, sm_clock_wall_us());
-    sm_audit_add_addr(&r, "src", &core->config->guest);
-    sm_audit_add_addr(&r, "dst", &msg->dst.addr);
+    /* A proxy's: a client that got no further than the proxy itself. */
+    sm_audit_add_addr(&r, "src", core->config->proxy ? &msg->dst.addr : &core->config->guest);
+    if (!core->config->proxy)
+        sm_audit_add_addr(&r, "dst", &msg->dst.addr);
     sm_audit_add_str(&r, "reason", kind);
     sm_audit_add_uint(&r, "protocol", msg->ip_proto);
     if (!sm_audit_repeats_deny(core->repeats, core->audit, &key, &r, SM_MAX(msg->count, 1u), sm_loop_now(core->loop)))

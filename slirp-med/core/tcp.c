@@ -103,7 +103,7 @@ static void dial_failed(struct sm_session *s, int err, const char *reason)
         sm_session_judge(s, SM_STAGE_RESOLVED);
         return;
     }
-    sm_session_refuse(s, sm_tcp_how(err), 0);
+    sm_session_refuse(s, sm_tcp_how(err), 0, err ? SM_REASON_NONE : SM_REASON_UNRESOLVED);
 }
 
 static void dial(struct sm_session *s, enum sm_session_state state)
@@ -192,9 +192,14 @@ static void on_connected(struct sm_watch *watch, uint32_t events)
     }
     s->upstream_up = true;
     sm_loop_unwatch(s->core->loop, watch);
-    if (s->state == SM_SESSION_REDIALLING) {
+    if (s->state == SM_SESSION_REDIALLING && s->accepted) {
         sm_tcp_proceed(s);
         return;
+    }
+    if (s->by_name && !sm_session_is_named(s)) { /* an address that was named: from here on a flow to it */
+        s->by_name = false;
+        s->assertion = SM_ASSERTION_NONE;
+        s->asserted = (struct sm_host){0};
     }
     (void)sm_tcp_accept(s);
     if (s->core->config->mode == SM_MODE_OFF) {
@@ -213,7 +218,10 @@ static void decided(struct sm_session *s, enum sm_assertion assertion, size_t ju
 {
     sm_loop_disarm(s->core->loop, &s->timer);
     sm_loop_unwatch(s->core->loop, &s->upstream);
-    s->assertion = assertion;
+    if (sm_session_is_named(s))
+        s->spoken = assertion;
+    else
+        s->assertion = assertion;
     s->judged = SM_MAX(judged, s->written); /* what was released early has been consumed */
     sm_session_judge(s, SM_STAGE_ASSERT);
 }
@@ -296,6 +304,7 @@ static void classify(struct sm_session *s)
     const uint8_t *data = sm_buf_peek(&s->held);
     enum sm_tls_status tls = sm_tls_hello_feed(s->tls, data, s->held.len);
     enum sm_http_status http = sm_http_head_feed(s->http, data, s->held.len);
+    struct sm_host *said = sm_session_is_named(s) ? &s->inner : &s->asserted;
 
     if (s->guest_eof && tls == SM_TLS_NOT_TLS)
         http = sm_http_head_end(s->http, data, s->held.len);
@@ -312,7 +321,7 @@ static void classify(struct sm_session *s)
             decided(s, SM_ASSERTION_OPAQUE, s->tls->consumed);
             return;
         }
-        (void)sm_name_classify(s->tls->sni, s->tls->sni_len, &s->asserted);
+        (void)sm_name_classify(s->tls->sni, s->tls->sni_len, said);
         decided(s, SM_ASSERTION_SNI, s->tls->consumed);
     } else if (tls == SM_TLS_REJECT) {
         sm_session_deny(s, sm_tls_reject_name(s->tls->reject));
@@ -324,9 +333,9 @@ static void classify(struct sm_session *s)
         const char *host = (const char *)data + s->http->host.off;
         if (s->http->host_kind == SM_HTTP_HOST_V6) {
             g_autofree char *bracketed = g_strdup_printf("[%.*s]", (int)s->http->host.len, host);
-            (void)sm_host_parse(bracketed, strlen(bracketed), &s->asserted);
+            (void)sm_host_parse(bracketed, strlen(bracketed), said);
         } else {
-            (void)sm_host_parse(host, s->http->host.len, &s->asserted);
+            (void)sm_host_parse(host, s->http->host.len, said);
         }
         decided(s, SM_ASSERTION_HOST, s->http->consumed);
     } else if (http == SM_HTTP_HTTP2) {
@@ -403,7 +412,8 @@ static void on_looked_up(void *data, enum sm_resolver_status status, const struc
         sm_session_not_recorded(s);
         return;
     }
-    sm_names_learn(core, s->verdict.host, s->addrs, s->n_addrs, resp->min_ttl);
+    if (!s->route) /* what a route leads to has not been learnt for the route's name */
+        sm_names_learn(core, s->verdict.host, s->addrs, s->n_addrs, resp->min_ttl);
     sm_session_judge(s, SM_STAGE_RESOLVED);
 }
 
@@ -415,8 +425,9 @@ static void look_up(struct sm_session *s, bool ok)
         sm_session_not_recorded(s);
         return;
     }
+    const char *name = s->route ? s->route->target.name : s->verdict.host;
     s->state = SM_SESSION_RESOLVING;
-    s->lookup = s->core->resolver ? sm_resolver_lookup(s->core->resolver, s->verdict.host, done) : NULL;
+    s->lookup = s->core->resolver ? sm_resolver_lookup(s->core->resolver, name, done) : NULL;
     if (!s->lookup)
         dial_failed(s, 0, "resolver_busy");
 }
@@ -427,6 +438,12 @@ void sm_tcp_resolve(struct sm_session *s)
 
     sm_tcp_drop_upstream(s, true); /* it went to the guest's address, which proves nothing */
     s->written = 0;
+    if (s->route && s->route->target.kind != SM_NAME_HOST) {
+        s->addrs[0] = s->route->target.addr;
+        s->n_addrs = 1;
+        sm_session_judge(s, SM_STAGE_RESOLVED);
+        return;
+    }
     sm_session_line(s, &r, SM_AUDIT_EGRESS_DNS_QUERY, sm_reason_name(s->verdict.reason));
     if (!sm_core_record(s->core, &r)) {
         sm_session_not_recorded(s);

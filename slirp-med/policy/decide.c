@@ -70,11 +70,15 @@ static const char *const reason_names[] = {
     [SM_REASON_QUIC] = "quic",
     [SM_REASON_DNS_OVER_TLS] = "dns_over_tls",
     [SM_REASON_IPV6] = "ipv6",
+    [SM_REASON_NAME_MISMATCH] = "name_mismatch",
+    [SM_REASON_LIMIT] = "limit",
+    [SM_REASON_UNRESOLVED] = "unresolved",
     [SM_REASON_OFF] = "off",
     [SM_REASON_PUBLIC] = "public",
     [SM_REASON_RULE] = "rule",
     [SM_REASON_PIN] = "pin",
     [SM_REASON_RESOLVED] = "resolved",
+    [SM_REASON_ROUTE] = "route",
     [SM_REASON_LISTED] = "listed",
     [SM_REASON_WAITING] = "waiting",
     [SM_REASON_RESOLVER] = "resolver",
@@ -530,6 +534,52 @@ static void decide_named(const struct sm_question *q, const struct facts *f, str
         decide_unproven(q, f, &name, v);
 }
 
+/* The first bytes of a flow whose name is known speak for that name, or nobody is spoken for. */
+static bool is_foreign(const struct sm_question *q)
+{
+    return q->inner && !(q->inner->kind == SM_NAME_HOST && q->asserted && q->asserted->kind == SM_NAME_HOST &&
+                         strcmp(q->inner->name, q->asserted->name) == 0);
+}
+
+/* A verdict for the name of CONNECT that lets the flow go on, and what its first bytes have to do with that. */
+static void heed_inner(const struct sm_question *q, struct sm_verdict *v)
+{
+    if (v->action == SM_ACTION_DENY || q->mode == SM_MODE_OFF || !is_foreign(q))
+        return;
+    if (q->inner_is_host && !v->passthrough)
+        return; /* every request will be judged, and answered by a page */
+    deny(q, v, SM_REASON_NAME_MISMATCH);
+}
+
+/* A name with a route: before there is an address, and for the address of its upstream. */
+static void decide_route(const struct sm_question *q, struct sm_verdict *v)
+{
+    enum sm_inside_class class = SM_INSIDE_CLASS_PUBLIC;
+    const struct sm_entry *denied = NULL;
+
+    set_host(v, q->asserted->name, SM_NAME_SOURCE_CONNECT, false);
+    if (q->lists && q->mode != SM_MODE_OFF)
+        denied = sm_lists_deny_name(q->lists, q->asserted->name, q->route->port);
+    if (q->stage == SM_STAGE_RESOLVED) {
+        v->inside = sm_ground_kind(q->ground, &q->dst, &class);
+        v->internal = v->inside != SM_INSIDE_NONE;
+        if (!denied && q->lists && q->mode != SM_MODE_OFF)
+            denied = sm_lists_deny_addr(q->lists, &q->dst);
+    }
+    if (class == SM_INSIDE_CLASS_NEVER) {
+        deny(q, v, inside_reason(v->inside));
+        return;
+    }
+    if (denied) {
+        deny_listed(q, v, denied);
+        return;
+    }
+    grant(q, v, q->stage == SM_STAGE_RESOLVED ? SM_ACTION_ALLOW : SM_ACTION_RESOLVE, SM_REASON_ROUTE, NULL, false);
+    v->unlisted = false;
+    v->proof = q->stage == SM_STAGE_RESOLVED;
+    (void)sm_route_rule(q->route, v->rule);
+}
+
 /* CONNECT to a name: there is no address yet, so the lists speak alone and the resolved address is judged next. */
 static void decide_connect(const struct sm_question *q, struct sm_verdict *v)
 {
@@ -595,6 +645,12 @@ void sm_decide(const struct sm_question *question, struct sm_verdict *v)
         deny(q, v, SM_REASON_BAD_NAME);
         return;
     }
+    if (q->route && q->assertion == SM_ASSERTION_CONNECT && q->asserted && q->asserted->kind == SM_NAME_HOST &&
+        (connect || (q->stage == SM_STAGE_RESOLVED && q->dst.addr.family != SM_FAMILY_NONE))) {
+        decide_route(q, v);
+        heed_inner(q, v);
+        return;
+    }
     if (connect && q->asserted->kind == SM_NAME_HOST) {
         decide_connect(q, v);
         return;
@@ -633,6 +689,7 @@ void sm_decide(const struct sm_question *question, struct sm_verdict *v)
         case SM_ASSERTION_HOST:
         case SM_ASSERTION_CONNECT:
             decide_named(q, &f, v);
+            heed_inner(q, v);
             return;
         case SM_ASSERTION_NONE:
         case SM_ASSERTION_OPAQUE:

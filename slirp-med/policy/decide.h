@@ -11,7 +11,8 @@
  *                                                              `host`, ask RESOLVED for each address)
  *   RESOLVED  an address of the core's own resolution of the   DENY, ALLOW (dial this address)
  *             asserted name (the caller adds the pin; the
- *             verdict is the same before and after)
+ *             verdict is the same before and after). After
+ *             CONNECT asked again for the first bytes: `inner`
  *
  * UDP is decided in one stage. ASSERT looks at everything again: a reload between the stages lets nothing slip through.
  * A verdict starts as DENY: a zeroed one is a refusal.
@@ -29,6 +30,10 @@
  * - A Host that is an address: the destination itself means "no name"; any other address is an unlisted name.
  * - A name that has no canonical form is refused in guarded and strict: it cannot be compared with the deny list.
  * - IPv6 destinations of guests are refused in every mode; the core's own resolution and CONNECT may use IPv6.
+ * - After CONNECT to a name the flow speaks for that name alone: an SNI of another name is refused (`inner`), and so is
+ *   a Host where nobody would judge the requests (passthrough); elsewhere every request is judged (step 4).
+ * - A route (route.h) is the operator's own rule for one name: it counts as listed and opens any address but another
+ *   workspace and our own listeners. Deny entries of the name and of the address are stronger.
  * - Mode off: loopback, 0/8 and our own listeners are refused; the resolver is answered; all else is dialled.
  */
 #ifndef SM_POLICY_DECIDE_H
@@ -38,6 +43,7 @@
 #include "policy/list.h"
 #include "policy/names.h"
 #include "policy/pins.h"
+#include "policy/route.h"
 
 enum sm_mode { SM_MODE_GUARDED = 0, SM_MODE_STRICT, SM_MODE_OFF, SM_MODES };
 enum sm_proto { SM_PROTO_TCP = 0, SM_PROTO_UDP, SM_PROTOS };
@@ -87,12 +93,16 @@ enum sm_reason {
     SM_REASON_QUIC,             /* UDP 443: so that the client uses TCP */
     SM_REASON_DNS_OVER_TLS,     /* port 853: so that the client falls back to port 53 */
     SM_REASON_IPV6,             /* IPv6 from the guest */
+    SM_REASON_NAME_MISMATCH,    /* proxy: what the client says names another host than its CONNECT did */
+    SM_REASON_LIMIT,            /* not policy: a cap, a bound, or a record that cannot be written */
+    SM_REASON_UNRESOLVED,       /* not policy: the name has no address */
     /* why */
     SM_REASON_OFF,      /* mode off: nothing is judged */
     SM_REASON_PUBLIC,   /* guarded: a public address */
     SM_REASON_RULE,     /* an IP or CIDR rule */
     SM_REASON_PIN,      /* a pin of a listed name */
     SM_REASON_RESOLVED, /* the core's own resolution */
+    SM_REASON_ROUTE,    /* proxy: a route of the operator's */
     SM_REASON_LISTED,   /* DNS, RESOLVE: the name is listed */
     SM_REASON_WAITING,  /* HOLD: for a listed name */
     SM_REASON_RESOLVER, /* port 53 */
@@ -124,6 +134,10 @@ struct sm_question {
     enum sm_assertion assertion;
     const struct sm_host
         *asserted; /* SNI, HOST, CONNECT: from names.h; its port is not looked at. NULL counts as bad */
+    /* RESOLVED after CONNECT, first bytes: what they name, by SNI or (inner_is_host) by Host; NULL: nobody */
+    const struct sm_host *inner;
+    bool inner_is_host;
+    const struct sm_route *route; /* CONNECT: of the asserted name and the port asked for; NULL: none */
     const struct sm_lists *lists;
     const struct sm_pins *pins;
     const struct sm_ground *ground;

@@ -57,6 +57,18 @@ struct fixture *fixture_new_capped(const char *mode, const char *allow, struct s
     return start(&o);
 }
 
+struct fixture *fixture_new_proxy(const char *mode, const char *allow, const char *routes, struct sm_caps_limits caps)
+{
+    struct harness_options o = usual;
+    g_autofree char *proxy = g_strdup_printf("{\"clients\":[\"172.20.0.0/16\"],\"routes\":[%s]}", routes);
+
+    o.mode = mode;
+    o.allow = allow;
+    o.caps = caps;
+    o.proxy = proxy;
+    return start(&o);
+}
+
 struct fixture *fixture_new_vsock(const char *mode, const char *vsock)
 {
     struct harness_options o = usual;
@@ -127,6 +139,18 @@ void open_tcp(struct fixture *f, uint64_t id, struct sm_addr dst, uint16_t port)
                             .proto = SM_FLOW_TCP,
                             .src = {sm_addr_v4(10, 0, 2, 15), 40000},
                             .dst = {dst, port}};
+    tell(f, &m);
+}
+
+void open_name(struct fixture *f, uint64_t id, const char *name, uint16_t port)
+{
+    struct sm_flow_msg m = {.type = SM_FLOW_OPEN,
+                            .id = id,
+                            .proto = SM_FLOW_TCP,
+                            .src = {sm_addr_v4(172, 20, 0, 2), 40000},
+                            .name = name,
+                            .name_len = strlen(name),
+                            .dst = {.port = port}};
     tell(f, &m);
 }
 

@@ -25,6 +25,8 @@ extern const struct sm_addr loopback;
 struct fixture *fixture_new(const char *mode, const char *allow);
 /** fixture_new_vsock() - vsock is the key of the configuration; the caller calls sm_core_vsock_new(). */
 struct fixture *fixture_new_vsock(const char *mode, const char *vsock);
+/** fixture_new_proxy() - the front is a proxy's; routes is an array of JSON; every client is let in from 172.20.0.0/16. */
+struct fixture *fixture_new_proxy(const char *mode, const char *allow, const char *routes, struct sm_caps_limits caps);
 struct fixture *fixture_new_capped(const char *mode, const char *allow, struct sm_caps_limits caps);
 /** fixture_free() - what flows are left are closed. */
 void fixture_free(struct fixture *f);
@@ -38,6 +40,7 @@ char *audit_line(const struct fixture *f, const char *event, unsigned n);
 /* The front speaks. */
 void tell(struct fixture *f, const struct sm_flow_msg *m);
 void open_tcp(struct fixture *f, uint64_t id, struct sm_addr dst, uint16_t port);
+void open_name(struct fixture *f, uint64_t id, const char *name, uint16_t port);
 void bytes(struct fixture *f, uint64_t id, const void *data, size_t len);
 void gone(struct fixture *f, uint64_t id, enum sm_flow_why why);
 

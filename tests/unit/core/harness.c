@@ -25,9 +25,10 @@ void harness_start(struct sm_core *core, const char *dir, const struct harness_o
         "\"gateway\":\"10.0.2.2\",\"resolver\":\"10.0.2.3\"},"
         "\"audit\":{\"sync\":false,\"max_bytes\":0,\"seq_floor\":0},"
         "\"caps\":{\"max_bps\":%" PRIu64 ",\"max_total_bytes\":%" PRIu64 ",\"max_conns\":%" PRIu64
-        ",\"counters\":{\"seq\":0,\"bytes_up\":0,\"bytes_down\":0}}%s%s}",
+        ",\"counters\":{\"seq\":0,\"bytes_up\":0,\"bytes_down\":0}}%s%s%s%s}",
         o->mode, o->allow ? o->allow : "", o->deny ? o->deny : "", o->dns_port, o->dns_qps, o->caps.bps, o->caps.total,
-        o->caps.conns, o->vsock ? ",\"vsock\":" : "", o->vsock ? o->vsock : "");
+        o->caps.conns, o->vsock ? ",\"vsock\":" : "", o->vsock ? o->vsock : "", o->proxy ? ",\"proxy\":" : "",
+        o->proxy ? o->proxy : "");
     int pair[2];
 
     signal(SIGPIPE, SIG_IGN);

@@ -18,6 +18,7 @@ struct harness_options {
     const char *mode;
     const char *allow, *deny; /* JSON strings with commas between; NULL: none */
     const char *vsock;        /* the key "vsock" (JSON); NULL: none */
+    const char *proxy;        /* the key "proxy" (JSON); NULL: none */
     uint16_t dns_port;        /* of the host's resolver on loopback */
     unsigned dns_qps;
     unsigned pins, sessions;          /* bounds */

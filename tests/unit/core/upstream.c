@@ -73,7 +73,8 @@ static size_t answer(struct upstream *u, const uint8_t *query, size_t len, bool 
     struct sm_wr w = sm_wr_init(out, cap);
     struct sm_dns_query q;
     enum sm_dns_rcode bad;
-    uint8_t addr[4] = {203, 0, 113, u->number};
+    uint8_t public[4] = {203, 0, 113, u->number}, loopback[4] = {127, 0, 0, 1};
+    const uint8_t *addr = u->number ? public : loopback;
     uint16_t flags = 0x8180, answers = 1, authorities = 0;
     uint16_t id = (uint16_t)(query[0] << 8 | query[1]);
 

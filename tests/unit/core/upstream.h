@@ -7,7 +7,7 @@
  *   silent    nothing                                   wrongid   an answer with another id
  *   other     an answer to another question             broken    an answer whose counts lie
  *   https     an HTTPS record with ech                  hold      nothing until upstream_release()
- *   anything else: A 203.0.113.N, N being the server's number
+ *   anything else: A 203.0.113.N, N being the server's number; of number 0 A 127.0.0.1, which a test may dial
  */
 #ifndef SM_TEST_UPSTREAM_H
 #define SM_TEST_UPSTREAM_H

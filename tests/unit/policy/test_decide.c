@@ -770,6 +770,132 @@ static void connect_is_resolved_by_the_core(void **state)
     world_free(&w);
 }
 
+/* The first bytes of a flow that CONNECT opened, at the address that it got. */
+static struct sm_verdict within(const struct world *w, enum sm_mode mode, const char *dst, const char *name,
+                                const char *inner, bool is_host, const struct sm_route *route)
+{
+    struct sm_host host, said;
+    struct sm_verdict v;
+    struct sm_question q = {.mode = mode,
+                            .stage = SM_STAGE_RESOLVED,
+                            .dst = at(dst),
+                            .assertion = SM_ASSERTION_CONNECT,
+                            .asserted = &host,
+                            .lists = w->lists,
+                            .pins = w->pins,
+                            .ground = w->ground,
+                            .inner_is_host = is_host,
+                            .route = route,
+                            .now_us = NOW};
+    (void)sm_name_classify(name, strlen(name), &host);
+    if (inner) {
+        (void)sm_host_parse(inner, strlen(inner), &said);
+        q.inner = &said;
+    }
+    sm_decide(&q, &v);
+    return v;
+}
+
+static void first_bytes_speak_for_the_name_of_connect(void **state)
+{
+    struct world w = world_new("listed.test .too.test", "through.test", "", "");
+    const enum sm_mode modes[] = {SM_MODE_GUARDED, SM_MODE_STRICT};
+
+    for (size_t m = 0; m < SM_ARRAY_LEN(modes); m++) {
+        EXPECT(within(&w, modes[m], "192.0.2.7", "listed.test", "listed.test", false, NULL), ALLOW, RESOLVED);
+        EXPECT(within(&w, modes[m], "192.0.2.7", "listed.test", "LISTED.test.", false, NULL), ALLOW, RESOLVED);
+        EXPECT(within(&w, modes[m], "192.0.2.7", "listed.test", NULL, false, NULL), ALLOW, RESOLVED);
+        /* Another name is refused, however well it is listed; so is what is none. */
+        EXPECT(within(&w, modes[m], "192.0.2.7", "listed.test", "x.too.test", false, NULL), DENY, NAME_MISMATCH);
+        EXPECT(within(&w, modes[m], "192.0.2.7", "listed.test", "192.0.2.7", false, NULL), DENY, NAME_MISMATCH);
+        EXPECT(within(&w, modes[m], "192.0.2.7", "listed.test", "bad..name", false, NULL), DENY, NAME_MISMATCH);
+        EXPECT(within(&w, modes[m], "192.0.2.7", "through.test", "listed.test", false, NULL), DENY, NAME_MISMATCH);
+        /* Requests are judged one by one, where somebody judges them. */
+        EXPECT(within(&w, modes[m], "192.0.2.7", "listed.test", "x.too.test", true, NULL), ALLOW, RESOLVED);
+        EXPECT(within(&w, modes[m], "192.0.2.7", "through.test", "listed.test", true, NULL), DENY, NAME_MISMATCH);
+    }
+    EXPECT(within(&w, SM_MODE_OFF, "192.0.2.7", "listed.test", "other.test", false, NULL), ALLOW, OFF);
+    world_free(&w);
+}
+
+static void a_route_is_the_operators_rule(void **state)
+{
+    struct world w = world_new("", "", "denied.test 10.0.0.66", "");
+    struct sm_routes routes = {0};
+    const enum sm_mode modes[] = {SM_MODE_GUARDED, SM_MODE_STRICT};
+
+    assert_true(sm_routes_add(&routes, "search=http://10.0.0.9:8080", NULL));
+    assert_true(sm_routes_add(&routes, "denied.test=http://10.0.0.9:8080", NULL));
+    const struct sm_route *r = sm_routes_find(&routes, "search", 80), *d = sm_routes_find(&routes, "denied.test", 80);
+    for (size_t m = 0; m < SM_ARRAY_LEN(modes); m++) {
+        const char *const opened[] = {"10.0.0.9:8080", "127.0.0.1:8080", "169.254.1.1:80", "192.0.2.7:80"};
+        for (size_t i = 0; i < SM_ARRAY_LEN(opened); i++) {
+            struct sm_verdict v = within(&w, modes[m], opened[i], "search", NULL, false, r);
+            expect_at(&v, SM_ACTION_ALLOW, SM_REASON_ROUTE, __LINE__);
+            assert_string_equal(v.rule, "route search");
+            assert_false(v.unlisted);
+            assert_int_equal(v.name_source, SM_NAME_SOURCE_CONNECT);
+        }
+        EXPECT(within(&w, modes[m], "10.0.0.66:8080", "search", NULL, false, r), DENY, DENY_LIST);
+        EXPECT(within(&w, modes[m], "10.77.0.9:8080", "search", NULL, false, r), DENY, EAST_WEST);
+        EXPECT(within(&w, modes[m], "203.0.113.50:443", "search", NULL, false, r), DENY, LISTENER);
+        EXPECT(within(&w, modes[m], "10.0.0.9:8080", "denied.test", NULL, false, d), DENY, DENY_LIST);
+        EXPECT(within(&w, modes[m], "10.0.0.9:8080", "search", "other.test", false, r), DENY, NAME_MISMATCH);
+        EXPECT(within(&w, modes[m], "10.0.0.9:8080", "search", NULL, false, NULL), DENY, INSIDE);
+    }
+    EXPECT(within(&w, SM_MODE_OFF, "127.0.0.1:8080", "search", NULL, false, r), ALLOW, ROUTE);
+    world_free(&w);
+}
+
+static void routes_are_read_strictly(void **state)
+{
+    static const char *const bad[] = {"search",
+                                      "search=",
+                                      "=http://a.test",
+                                      "search=a.test",
+                                      "search=https://a.test",
+                                      "search=http://",
+                                      "search=http:///",
+                                      "search=http://a.test/x",
+                                      "search=http://a.test?x",
+                                      "search=http://u@a.test",
+                                      "search=http://a.test:0",
+                                      "search=http://0x7f.1",
+                                      "search:0=http://a.test",
+                                      "search:65536=http://a.test",
+                                      "search:x=http://a.test",
+                                      "search:53=http://a.test",
+                                      "search:853=http://a.test",
+                                      "10.0.0.1=http://a.test",
+                                      "a b=http://a.test"};
+    static const struct {
+        const char *text, *shown;
+    } good[] = {{"search=http://searxng:8080", "search:80=http://searxng:8080"},
+                {"Search:8080=HTTP://10.0.0.9/", "search:8080=http://10.0.0.9:80"},
+                {"six=http://[fd00::1]:81", "six:80=http://[fd00::1]:81"}};
+    struct sm_routes routes = {0};
+
+    for (size_t i = 0; i < SM_ARRAY_LEN(bad); i++) {
+        g_autoptr(GError) error = NULL;
+        if (sm_routes_add(&routes, bad[i], &error))
+            fail_msg("%s was taken", bad[i]);
+        assert_non_null(error);
+    }
+    for (size_t i = 0; i < SM_ARRAY_LEN(good); i++) {
+        assert_true(sm_routes_add(&routes, good[i].text, NULL));
+        g_autofree char *shown = sm_route_format(&routes.item[i]);
+        assert_string_equal(shown, good[i].shown);
+        assert_false(sm_routes_add(&routes, shown, NULL)); /* twice */
+    }
+    assert_null(sm_routes_find(&routes, "search", 81));
+    assert_null(sm_routes_find(NULL, "search", 80));
+    for (size_t i = routes.n; i < SM_ROUTES_MAX; i++) {
+        g_autofree char *more = g_strdup_printf("n%zu=http://a.test", i);
+        assert_true(sm_routes_add(&routes, more, NULL));
+    }
+    assert_false(sm_routes_add(&routes, "more=http://a.test", NULL));
+}
+
 static void an_empty_list_lists_nothing(void **state)
 {
     struct world w = world_new("", "", "", "");
@@ -944,6 +1070,9 @@ int main(void)
         cmocka_unit_test(quic_and_dns_over_tls),
         cmocka_unit_test(opaque_mode_polices_names_and_intercepts_nothing),
         cmocka_unit_test(connect_is_resolved_by_the_core),
+        cmocka_unit_test(first_bytes_speak_for_the_name_of_connect),
+        cmocka_unit_test(a_route_is_the_operators_rule),
+        cmocka_unit_test(routes_are_read_strictly),
         cmocka_unit_test(an_empty_list_lists_nothing),
         cmocka_unit_test(an_expired_pin_proves_nothing),
         cmocka_unit_test(ports_on_entries_in_strict),
