@@ -7,6 +7,7 @@ bench.py mitm ...: TLS interception, see mitm.py
 bench.py cred ...: credential swap, see cred.py
 bench.py vhost ...: frames over vhost-user and over a stream, see vhost.py
 bench.py vm ...: what a workspace adds to the start of a virtual machine, see vm.py
+bench.py life ...: a workspace from create to stop, and many at once, see life.py
 
 Every peer is a way to run a command in a guest network whose traffic reaches the origin 203.0.113.20 in the internet
 namespace: kernel forwarding over veth (the limit a user would name), slirp4netns, pasta, and slirp-med with --egress off
@@ -206,7 +207,8 @@ def inner(a):
     cc = os.environ.get("CC") or "cc"
     sh(f"{cc} -O2 -Wall -o {crr} {HERE}/crr.c")
     peers = [Veth(), Slirp4netns(), Pasta(), SlirpMed(a.bin, "slirp-med off", ["--egress", "off"]),
-             SlirpMed(a.bin, "slirp-med guarded opaque", ["--egress", "guarded", "--egress-opaque"])]
+             SlirpMed(a.bin, "slirp-med guarded opaque", ["--egress", "guarded", "--egress-opaque"]),
+             SlirpMed(a.bin, "slirp-med kernel path", ["--datapath", "tproxy", "--egress", "guarded", "--egress-opaque"])]
     if a.only:
         peers = [p for p in peers if any(o in p.name for o in a.only.split(","))]
     missing = {p.name: p.missing() for p in peers}
@@ -235,7 +237,7 @@ def inner(a):
 
 
 def main():
-    if sys.argv[1:2] in (["mitm"], ["cred"], ["vhost"], ["vm"]):
+    if sys.argv[1:2] in (["mitm"], ["cred"], ["vhost"], ["vm"], ["life"]):
         sys.path.insert(0, HERE)
         sys.dont_write_bytecode = True
         import importlib
