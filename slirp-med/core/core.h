@@ -356,6 +356,10 @@ bool sm_ingress_shown_as_is(const struct sm_prefix *network, const struct sm_add
 /** sm_reload_take() - POLICY of the supervisor; the descriptor stays the caller's. */
 void sm_reload_take(struct sm_core *core, int fd);
 
+/* report.c */
+/** sm_core_report() - the answer to STATUS, JSON text for free(). */
+char *sm_core_report(struct sm_core *core);
+
 /* ownaddr.c */
 bool sm_ownaddr_init(struct sm_core *core, GError **error);
 

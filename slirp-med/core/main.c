@@ -131,22 +131,9 @@ static void on_message(const struct sm_flow_msg *msg, const int *fds, size_t n_f
 
 static void report(struct sm_core *core)
 {
-    json_t *j = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:b, s:I}", "role", "core", "flows",
-                          (json_int_t)g_hash_table_size(core->sessions), "opened", (json_int_t)core->n_opened,
-                          "allowed", (json_int_t)core->n_allowed, "denied", (json_int_t)core->n_denied, "pins",
-                          (json_int_t)sm_pins_count(core->pins), "audit_healthy", (int)sm_audit_healthy(core->audit),
-                          "channel_dropped", (json_int_t)sm_channel_dropped(core->channel));
-    (void)json_object_set_new(
-        j, "ingress",
-        json_pack("{s:I, s:I}", "now", (json_int_t)sm_ingress_count(core), "accepted", (json_int_t)core->n_ingress));
-    json_t *caps = sm_limits_report(core);
-    if (caps)
-        (void)json_object_set_new(j, "caps", caps);
-    sm_core_vsock_report(core, j);
-    char *text = json_dumps(j, JSON_COMPACT);
+    char *text = sm_core_report(core);
     (void)sm_link_send(core->link.fd, SM_LINK_STATUS, text, -1);
     free(text);
-    json_decref(j);
 }
 
 /* One message of the supervisor. False when there is none. */

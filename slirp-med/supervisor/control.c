@@ -21,8 +21,9 @@
 #define ACCEPT_PAUSE_US G_USEC_PER_SEC
 
 static const char *const verb_names[] = {
-    [SM_CONTROL_STATUS] = "status",       [SM_CONTROL_STOP] = "stop",     [SM_CONTROL_PUBLISH] = "publish",
-    [SM_CONTROL_UNPUBLISH] = "unpublish", [SM_CONTROL_POLICY] = "policy", [SM_CONTROL_RELOAD] = "reload",
+    [SM_CONTROL_STATUS] = "status",   [SM_CONTROL_NETWORK] = "network",     [SM_CONTROL_STOP] = "stop",
+    [SM_CONTROL_PUBLISH] = "publish", [SM_CONTROL_UNPUBLISH] = "unpublish", [SM_CONTROL_POLICY] = "policy",
+    [SM_CONTROL_RELOAD] = "reload",
 };
 SM_NAME_TABLE_COVERS(verb_names, SM_CONTROL_VERBS);
 
@@ -34,6 +35,7 @@ static bool has_argument(enum sm_control_verb verb)
     case SM_CONTROL_POLICY:
         return true;
     case SM_CONTROL_STATUS:
+    case SM_CONTROL_NETWORK:
     case SM_CONTROL_STOP:
     case SM_CONTROL_RELOAD:
     case SM_CONTROL_VERBS:
@@ -163,7 +165,7 @@ static void client_line(struct client *c)
             c->control->ops->request(c->control->data, c->id, verb, argument);
         return;
     }
-    client_answer(c, "{\"ok\": false, \"error\": \"unknown request; known: status, stop, publish SPEC, "
+    client_answer(c, "{\"ok\": false, \"error\": \"unknown request; known: status, network, stop, publish SPEC, "
                      "unpublish SPEC, policy PATH, reload\"}");
 }
 
@@ -352,8 +354,9 @@ unsigned sm_control_clients(const struct sm_control *control)
 int sm_control_connect(int dirfd, int timeout_ms)
 {
     struct sockaddr_un address;
-    sm_autofd fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    struct timeval tv = {.tv_sec = timeout_ms / 1000, .tv_usec = (timeout_ms % 1000) * 1000};
+    sm_autofd fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | (timeout_ms < 0 ? SOCK_NONBLOCK : 0), 0);
+    int ms = SM_MAX(timeout_ms, 0);
+    struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = (ms % 1000) * 1000};
 
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)) < 0 ||
         setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv)) < 0)

@@ -7,6 +7,7 @@
  * {"ok": false, "error": "..."}. It may ask again after the answer.
  *
  *   status            what runs, and what core and front report
+ *   network           the same without the reports, answered at once: neither core nor front is asked
  *   stop              answered at once; the stream ends when the workspace has ended
  *   publish SPEC      HOST:HOSTPORT:GUESTPORT/tcp (publish.h); answered when it is served: "publish": {host, hostPort, guestPort,
  *                     protocol}, with the port that was found when 0 was asked for
@@ -39,6 +40,7 @@
 
 enum sm_control_verb {
     SM_CONTROL_STATUS,
+    SM_CONTROL_NETWORK,
     SM_CONTROL_STOP,
     SM_CONTROL_PUBLISH,
     SM_CONTROL_UNPUBLISH,
@@ -72,7 +74,7 @@ unsigned sm_control_clients(const struct sm_control *control);
 /** sm_control_remove_stale() - what a supervisor that was killed left behind. Only under the workspace's lock. */
 void sm_control_remove_stale(int dirfd);
 
-/** sm_control_connect() - the client's side: a blocking socket with time-outs (0: none), or -1 with errno (ENOENT, ECONNREFUSED: nobody). */
+/** sm_control_connect() - the client's side: a blocking socket with time-outs (0: none; -1: it does not block), or -1 with errno (ENOENT, ECONNREFUSED: nobody). */
 int sm_control_connect(int dirfd, int timeout_ms);
 /** sm_control_ask() - send the verb, return the answer's line (g_free()), or NULL with error set. Blocks. */
 char *sm_control_ask(int sock, enum sm_control_verb verb, GError **error);

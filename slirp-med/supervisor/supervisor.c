@@ -464,7 +464,7 @@ static void set_new(json_t *object, const char *key, json_t *value)
     (void)json_object_set_new(object, key, value ? value : json_null());
 }
 
-static char *status_text(struct sm_supervisor *s)
+static char *status_text(struct sm_supervisor *s, bool with_reports)
 {
     g_autofree char *text = NULL;
     json_t *o = s->spec.facts ? json_deep_copy(s->spec.facts) : json_object();
@@ -490,7 +490,10 @@ static char *status_text(struct sm_supervisor *s)
         set_new(json_object_get(o, "network"), "publishes", sm_publishes_json(s->publishes));
     set_new(o, "pids", pids);
     set_new(o, "states", states);
-    set_new(o, "reports", reports);
+    if (with_reports)
+        set_new(o, "reports", reports);
+    else
+        json_decref(reports);
     char *dumped = json_dumps(o, JSON_COMPACT);
     json_decref(o);
     text = g_strdup(dumped ? dumped : "{\"ok\": false, \"error\": \"no status\"}");
@@ -510,7 +513,7 @@ static void answer_askers(struct sm_supervisor *s)
 {
     if (s->n_askers == 0)
         return;
-    g_autofree char *text = status_text(s);
+    g_autofree char *text = status_text(s, true);
     size_t n = s->n_askers;
     s->n_askers = 0;
     sm_loop_disarm(s->loop, &s->report);
@@ -670,6 +673,11 @@ static void on_control(void *data, uint64_t client, enum sm_control_verb verb, c
         else
             answer_askers(s);
         return;
+    case SM_CONTROL_NETWORK: {
+        g_autofree char *text = status_text(s, false);
+        sm_control_reply(s->control, client, text, false);
+        return;
+    }
     case SM_CONTROL_PUBLISH:
         publish(s, client, argument);
         return;

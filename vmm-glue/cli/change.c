@@ -85,47 +85,6 @@ static bool take_flag(int *argc, char **argv, const char *flag, char **ret, GErr
     return true;
 }
 
-/** Ask a workspace that runs. NULL with error: it does not, or it refuses. */
-static json_t *ask(const struct sm_cli_named *given, enum sm_control_verb verb, const char *argument, GError **error)
-{
-    sm_cleanup(sm_workspace_close) struct sm_workspace ws = SM_WORKSPACE_INIT;
-    pid_t pid;
-
-    if (sm_workspace_open(given->state_dir, given->name, false, &ws, error) < 0)
-        return NULL;
-    int r = sm_workspace_holder(&ws, &pid);
-    if (r == 0) {
-        sm_error_set(error, SM_ERROR_MISSING, "workspace '%s' does not run", ws.name);
-        return NULL;
-    }
-    sm_autofd sock = r < 0 ? -1 : sm_control_connect(ws.dirfd, ANSWER_MS);
-    if (sock < 0) {
-        sm_error_set_errno(error, errno, "workspace '%s' runs (pid %d), but its control socket cannot be reached",
-                           ws.name, (int)pid);
-        return NULL;
-    }
-    g_autofree char *line = sm_control_ask_about(sock, verb, argument, error);
-    if (!line)
-        return NULL;
-    sm_cleanup(json_freep) json_t *answer = json_loads(line, 0, NULL);
-    if (!json_is_true(json_object_get(answer, "ok"))) {
-        const char *why = json_string_value(json_object_get(answer, "error"));
-        sm_error_set(error, SM_ERROR_SYSTEM, "workspace '%s': %s", ws.name, why ? why : "not JSON");
-        return NULL;
-    }
-    (void)json_object_del(answer, "ok");
-    return sm_steal_ptr(&answer);
-}
-
-static int print_json(const json_t *answer)
-{
-    char *text = json_dumps(answer, JSON_INDENT(2) | JSON_ENSURE_ASCII);
-
-    puts(text ? text : "{}");
-    free(text);
-    return fflush(stdout) == 0 ? 0 : 1;
-}
-
 /** Of an answer: {host, hostPort, guestPort, protocol}. */
 static int print_publish(const json_t *answer)
 {
@@ -162,10 +121,11 @@ static int change_publish(int argc, char **argv, enum sm_control_verb verb, cons
         g_prefix_error(&error, "%.200s: ", spec);
         return sm_cli_fail(error, SM_CLI_USAGE);
     }
-    sm_cleanup(json_freep) json_t *answer = ask(&given, verb, sm_publish_format(&p, canonical), &error);
+    sm_cleanup(json_freep) json_t *answer =
+        sm_cli_ask(&given, ANSWER_MS, verb, sm_publish_format(&p, canonical), &error);
     if (!answer)
         return sm_cli_fail(error, 1);
-    return given.json ? print_json(answer) : print_publish(answer);
+    return given.json ? sm_cli_print_json(sm_steal_ptr(&answer)) : print_publish(answer);
 }
 
 int sm_cli_publish(int argc, char **argv)
@@ -210,11 +170,12 @@ int sm_cli_reload(int argc, char **argv)
         return 0;
     }
     g_autofree char *path = file ? g_canonicalize_filename(file, NULL) : NULL;
-    sm_cleanup(json_freep) json_t *answer = ask(&given, path ? SM_CONTROL_POLICY : SM_CONTROL_RELOAD, path, &error);
+    sm_cleanup(json_freep) json_t *answer =
+        sm_cli_ask(&given, ANSWER_MS, path ? SM_CONTROL_POLICY : SM_CONTROL_RELOAD, path, &error);
     if (!answer)
         return sm_cli_fail(error, 1);
     if (given.json)
-        return print_json(answer);
+        return sm_cli_print_json(sm_steal_ptr(&answer));
     if (json_unpack(answer, "{s:I, s:I, s:I}", "allow", &allow, "passthrough", &passthrough, "deny", &deny) < 0)
         return 1;
     printf("%lld allowed, %lld passthrough, %lld denied\n", (long long)allow, (long long)passthrough, (long long)deny);

@@ -9,6 +9,7 @@
 #include <glib.h>
 
 #include "base/defs.h"
+#include "supervisor/client.h"
 
 #define SM_CLI_USAGE 2
 
@@ -33,6 +34,15 @@ struct sm_cli_named {
 };
 /** sm_cli_named_parse() - NAME, --json (if may_json), --state-dir, --help, in any order. False with error set. */
 bool sm_cli_named_parse(int argc, char **argv, bool may_json, struct sm_cli_named *ret, GError **error);
+
+/**
+ * sm_cli_ask() - ask a workspace that runs. The answer (a new reference), or NULL with error set: there is none of that name (SM_ERROR_INVALID), it
+ * does not run (SM_ERROR_MISSING), cannot be reached, or refuses.
+ */
+json_t *sm_cli_ask(const struct sm_cli_named *given, int timeout_ms, enum sm_control_verb verb, const char *argument,
+                   GError **error);
+/** sm_cli_print_json() - on stdout; takes the reference. Returns the exit status. */
+int sm_cli_print_json(json_t *value);
 
 /** sm_cli_fail() - print the error and return the exit status that fits its code: SM_CLI_USAGE for SM_ERROR_INVALID, otherwise `otherwise`. */
 int sm_cli_fail(const GError *error, int otherwise);

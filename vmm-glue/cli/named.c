@@ -2,7 +2,9 @@
 /* Arguments of the subcommands that are about one workspace, and errors on stderr; see cli.h. */
 #include "cli/cli.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -12,6 +14,42 @@ int sm_cli_fail(const GError *error, int otherwise)
 {
     fprintf(stderr, "slirp-med: %s\n", error->message);
     return g_error_matches(error, SM_ERROR, SM_ERROR_INVALID) ? SM_CLI_USAGE : otherwise;
+}
+
+json_t *sm_cli_ask(const struct sm_cli_named *given, int timeout_ms, enum sm_control_verb verb, const char *argument,
+                   GError **error)
+{
+    sm_cleanup(sm_workspace_close) struct sm_workspace ws = SM_WORKSPACE_INIT;
+    pid_t pid;
+
+    if (sm_workspace_open(given->state_dir, given->name, false, &ws, error) < 0)
+        return NULL;
+    int r = sm_workspace_holder(&ws, &pid);
+    if (r == 0) {
+        sm_error_set(error, SM_ERROR_MISSING, "workspace '%s' does not run", ws.name);
+        return NULL;
+    }
+    if (r < 0) {
+        sm_error_set_errno(error, errno, "%s/%s/" SM_STATE_LOCK, ws.base, ws.name);
+        return NULL;
+    }
+    enum sm_client_failure why;
+    json_t *answer = sm_client_ask(ws.dirfd, timeout_ms, verb, argument, &why, error);
+    if (why == SM_CLIENT_UNREACHED || why == SM_CLIENT_SILENT)
+        g_prefix_error(error, "workspace '%s' runs (pid %d), but ", ws.name, (int)pid);
+    else if (!answer)
+        g_prefix_error(error, "workspace '%s': ", ws.name);
+    return answer;
+}
+
+int sm_cli_print_json(json_t *value)
+{
+    char *text = json_dumps(value, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+
+    puts(text ? text : "null");
+    free(text);
+    json_decref(value);
+    return fflush(stdout) == 0 ? 0 : 1;
 }
 
 bool sm_cli_named_parse(int argc, char **argv, bool may_json, struct sm_cli_named *ret, GError **error)

@@ -31,40 +31,6 @@ static void json_freep(json_t **j)
     json_decref(*j);
 }
 
-/** Ask what runs. NULL with *ret_nobody set when nobody does, NULL with error when it could not be asked. */
-static json_t *ask(const struct sm_workspace *ws, bool *ret_nobody, GError **error)
-{
-    pid_t pid;
-    json_error_t where;
-
-    *ret_nobody = false;
-    int r = sm_workspace_holder(ws, &pid);
-    if (r == 0) {
-        *ret_nobody = true;
-        return NULL;
-    }
-    sm_autofd sock = r < 0 ? -1 : sm_control_connect(ws->dirfd, ANSWER_MS);
-    if (sock < 0) {
-        sm_error_set_errno(error, errno, "workspace '%s' runs (pid %d), but its control socket cannot be reached",
-                           ws->name, (int)pid);
-        return NULL;
-    }
-    g_autofree char *line = sm_control_ask(sock, SM_CONTROL_STATUS, error);
-    if (!line)
-        return NULL;
-    json_t *answer = json_loads(line, 0, &where);
-    if (!json_is_object(answer) || !json_is_true(json_object_get(answer, "ok"))) {
-        const char *why = json_string_value(json_object_get(answer, "error"));
-        sm_error_set(error, SM_ERROR_SYSTEM, "workspace '%s' does not tell its status: %s", ws->name,
-                     why ? why : "not JSON");
-        json_decref(answer);
-        return NULL;
-    }
-    (void)json_object_del(answer, "ok");
-    sm_control_decode_status(answer);
-    return answer;
-}
-
 /** What a stopped workspace has counted; one that runs says so itself, in the core's report. */
 static void add_counters(const struct sm_workspace *ws, json_t *settings)
 {
@@ -145,7 +111,7 @@ int sm_cli_status(int argc, char **argv)
     g_autoptr(GError) error = NULL;
     sm_cleanup(sm_workspace_close) struct sm_workspace ws = SM_WORKSPACE_INIT;
     struct sm_cli_named given;
-    bool nobody;
+    pid_t pid;
 
     if (!sm_cli_named_parse(argc, argv, true, &given, &error))
         return sm_cli_fail(error, SM_CLI_USAGE);
@@ -165,9 +131,9 @@ int sm_cli_status(int argc, char **argv)
     }
     if (sm_workspace_open(given.state_dir, given.name, false, &ws, &error) < 0)
         return sm_cli_fail(error, 1);
-    sm_cleanup(json_freep) json_t *status = ask(&ws, &nobody, &error);
-    if (!status && nobody)
-        status = stopped_status(&ws);
+    sm_cleanup(json_freep) json_t *status = sm_workspace_holder(&ws, &pid) == 0
+                                                ? stopped_status(&ws)
+                                                : sm_cli_ask(&given, ANSWER_MS, SM_CONTROL_STATUS, NULL, &error);
     if (!status)
         return sm_cli_fail(error, 1);
     if (given.json) {
@@ -178,28 +144,6 @@ int sm_cli_status(int argc, char **argv)
         print_status(status);
     }
     return fflush(stdout) == 0 ? 0 : 1;
-}
-
-/** Until the supervisor has closed the stream, which it does last of all. */
-static bool wait_for_end(int sock)
-{
-    int64_t until = sm_clock_us() + (int64_t)STOP_MS * 1000;
-    char buf[256];
-
-    for (;;) {
-        int64_t left = (until - sm_clock_us()) / 1000;
-        struct pollfd pfd = {.fd = sock, .events = POLLIN};
-        if (left <= 0)
-            return false;
-        int r = poll(&pfd, 1, (int)left);
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r <= 0)
-            return false;
-        ssize_t n = recv(sock, buf, sizeof(buf), 0);
-        if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN))
-            return true;
-    }
 }
 
 int sm_cli_stop(int argc, char **argv)
@@ -233,16 +177,12 @@ int sm_cli_stop(int argc, char **argv)
         fprintf(stderr, "slirp-med: workspace '%s' does not run\n", ws.name);
         return NOT_RUNNING;
     }
-    sm_autofd sock = r < 0 ? -1 : sm_control_connect(ws.dirfd, ANSWER_MS);
-    if (sock < 0) {
-        sm_error_set_errno(&error, errno, "workspace '%s' runs (pid %d), but its control socket cannot be reached",
-                           ws.name, (int)pid);
+    r = sm_client_stop(ws.dirfd, STOP_MS, &error);
+    if (r < 0) {
+        g_prefix_error(&error, "workspace '%s' runs (pid %d), but ", ws.name, (int)pid);
         return sm_cli_fail(error, 1);
     }
-    g_autofree char *line = sm_control_ask(sock, SM_CONTROL_STOP, &error);
-    if (!line)
-        return sm_cli_fail(error, 1);
-    if (!wait_for_end(sock)) {
+    if (r == 0) {
         fprintf(stderr, "slirp-med: workspace '%s' (pid %d) has not ended within %d seconds\n", ws.name, (int)pid,
                 STOP_MS / 1000);
         return 1;

@@ -10,7 +10,7 @@
 #include "audit/file.h"
 #include "base/error.h"
 #include "base/fd.h"
-#include "supervisor/control.h"
+#include "supervisor/client.h"
 
 static void json_freep(json_t **j)
 {
@@ -22,32 +22,31 @@ static json_t *ask(struct slirp_med *med, enum sm_control_verb verb, const char 
                    struct slirp_med_error *error)
 {
     g_autoptr(GError) problem = NULL;
-    json_error_t where;
+    enum sm_client_failure why;
 
     if (med->state != SM_EMBED_RUNNING) {
         (void)sm_embed_fail(error, SLIRP_MED_ERROR_STATE, "workspace '%s' does not run", med->name);
         return NULL;
     }
-    sm_autofd sock = sm_control_connect(med->dirfd, SM_EMBED_ANSWER_MS);
-    if (sock < 0) {
-        (void)sm_embed_fail(error, SLIRP_MED_ERROR_STATE, "workspace '%s' is not reached: %s", med->name,
-                            g_strerror(errno));
-        return NULL;
-    }
-    g_autofree char *line =
-        argument ? sm_control_ask_about(sock, verb, argument, &problem) : sm_control_ask(sock, verb, &problem);
-    if (!line) {
-        enum slirp_med_code code =
-            g_error_matches(problem, SM_ERROR, SM_ERROR_INVALID) ? SLIRP_MED_ERROR_INVALID : SLIRP_MED_ERROR_TIMEOUT;
-        (void)sm_embed_fail(error, code, "workspace '%s' does not answer: %s", med->name, problem->message);
-        return NULL;
-    }
-    json_t *answer = json_loads(line, 0, &where);
-    if (json_is_object(answer) && json_is_true(json_object_get(answer, "ok")))
+    json_t *answer = sm_client_ask(med->dirfd, SM_EMBED_ANSWER_MS, verb, argument, &why, &problem);
+    switch (why) {
+    case SM_CLIENT_NONE:
         return answer;
-    const char *why = json_string_value(json_object_get(answer, "error"));
-    (void)sm_embed_fail(error, SLIRP_MED_ERROR_REFUSED, "%s", why ? why : "the workspace's answer is not understood");
-    json_decref(answer);
+    case SM_CLIENT_ARGUMENT:
+        (void)sm_embed_fail(error, SLIRP_MED_ERROR_INVALID, "workspace '%s': %s", med->name, problem->message);
+        return NULL;
+    case SM_CLIENT_UNREACHED:
+        (void)sm_embed_fail(error, SLIRP_MED_ERROR_STATE, "workspace '%s': %s", med->name, problem->message);
+        return NULL;
+    case SM_CLIENT_SILENT:
+        (void)sm_embed_fail(error, SLIRP_MED_ERROR_TIMEOUT, "workspace '%s' does not answer: %s", med->name,
+                            problem->message);
+        return NULL;
+    case SM_CLIENT_REFUSED:
+    case SM_CLIENT_FAILURES:
+        break;
+    }
+    (void)sm_embed_fail(error, SLIRP_MED_ERROR_REFUSED, "%s", problem->message);
     return NULL;
 }
 
@@ -69,8 +68,6 @@ int slirp_med_network(struct slirp_med *med, struct slirp_med_network *ret, stru
         return -1;
     json_decref(med->network);
     med->network = answer;
-    (void)json_object_del(answer, "ok");
-    sm_control_decode_status(answer);
     char *dumped = json_dumps(answer, JSON_COMPACT);
     g_free(med->network_json);
     med->network_json = g_strdup(dumped);
