@@ -12,6 +12,11 @@ static const struct sm_dhcp dhcp = {
              .guest = 0x0a00020f,
              .gateway = 0x0a000202,
              .resolver = 0x0a000203,
+             /* All that there can be, so that an answer is as long as it gets. */
+             .dns = {1, 2, 3, 4, 5, 6, 7, 8},
+             .n_dns = SM_LINK_DNS_MAX,
+             .routes = {{1, 32}, {2, 32}, {3, 32}, {4, 32}, {5, 32}, {6, 32}, {7, 32}, {0, 0}},
+             .n_routes = SM_LINK_ROUTES_MAX,
              .prefix_len = 24,
              .mtu = 1500},
     .hostname = "fuzz",

@@ -32,6 +32,9 @@ static const struct sm_link wire = {.guest_mac = {0x52, 0x54, 0x00, 0x12, 0x34, 
                                     .guest = 0x0a00020f,
                                     .gateway = 0x0a000202,
                                     .resolver = 0x0a000203,
+                                    .dns = {0x0a000203},
+                                    .n_dns = 1,
+                                    .n_routes = 1,
                                     .prefix_len = 24,
                                     .mtu = 1500};
 

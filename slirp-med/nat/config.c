@@ -42,6 +42,47 @@ static bool get_v4(const char *key, const char *text, uint32_t *ret, GError **er
     return true;
 }
 
+static bool get_dns(json_t *list, struct sm_link *l, GError **error)
+{
+    size_t i;
+    json_t *item;
+
+    if (!json_is_array(list) || json_array_size(list) < 1 || json_array_size(list) > SM_LINK_DNS_MAX) {
+        sm_error_set(error, SM_ERROR_INVALID, "front configuration: dns: not 1 to %d addresses", SM_LINK_DNS_MAX);
+        return false;
+    }
+    json_array_foreach(list, i, item)
+    {
+        const char *text = json_string_value(item);
+        if (!get_v4("dns", text ? text : "", &l->dns[i], error))
+            return false;
+    }
+    l->n_dns = (uint8_t)json_array_size(list);
+    return true;
+}
+
+static bool get_routes(json_t *list, struct sm_link *l, GError **error)
+{
+    size_t i;
+    json_t *item;
+
+    if (!json_is_array(list) || json_array_size(list) > SM_LINK_ROUTES_MAX) {
+        sm_error_set(error, SM_ERROR_INVALID, "front configuration: routes: not at most %d ranges", SM_LINK_ROUTES_MAX);
+        return false;
+    }
+    json_array_foreach(list, i, item)
+    {
+        struct sm_prefix p;
+        if (!json_is_string(item) || !sm_prefix_parse(json_string_value(item), &p) || p.addr.family != SM_FAMILY_V4) {
+            sm_error_set(error, SM_ERROR_INVALID, "front configuration: routes: item %zu is not an IPv4 CIDR", i);
+            return false;
+        }
+        l->routes[i] = (struct sm_link_route){.net = sm_addr_to_u32(&p.addr), .len = p.len};
+    }
+    l->n_routes = (uint8_t)json_array_size(list);
+    return true;
+}
+
 static bool get_mac(const char *key, const char *text, uint8_t ret[SM_ETH_ALEN], GError **error)
 {
     if (sm_mac_parse(text, ret))
@@ -79,15 +120,17 @@ bool sm_nat_config_parse(const char *json, size_t len, struct sm_nat_config *ret
     const char *workspace, *mac, *gateway_mac, *guest, *gateway, *resolver, *port, *hostname = "", *vsock_port = "";
     json_int_t cid = SM_VSOCK_CID_DEFAULT;
     int prefix_len, mtu, dns_any;
+    json_t *dns, *routes;
 
     if (!root) {
         sm_error_set(error, SM_ERROR_INVALID, "front configuration: not JSON: %s", je.text);
         return false;
     }
-    if (json_unpack_ex(root, &je, JSON_STRICT, "{s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:b,s:s,s?s,s?{s:s,s:I!}}",
+    if (json_unpack_ex(root, &je, JSON_STRICT, "{s:s,s:s,s:s,s:s,s:s,s:s,s:o,s:o,s:i,s:i,s:b,s:s,s?s,s?{s:s,s:I!}}",
                        "workspace", &workspace, "mac", &mac, "gateway_mac", &gateway_mac, "guest", &guest, "gateway",
-                       &gateway, "resolver", &resolver, "prefix_len", &prefix_len, "mtu", &mtu, "dns_any", &dns_any,
-                       "port", &port, "hostname", &hostname, "vsock", "port", &vsock_port, "cid", &cid) < 0) {
+                       &gateway, "resolver", &resolver, "dns", &dns, "routes", &routes, "prefix_len", &prefix_len,
+                       "mtu", &mtu, "dns_any", &dns_any, "port", &port, "hostname", &hostname, "vsock", "port",
+                       &vsock_port, "cid", &cid) < 0) {
         sm_error_set(error, SM_ERROR_INVALID, "front configuration: %s", je.text);
         return false;
     }
@@ -120,7 +163,8 @@ bool sm_nat_config_parse(const char *json, size_t len, struct sm_nat_config *ret
     g_strlcpy(c.hostname, hostname, sizeof(c.hostname));
     if (!get_mac("mac", mac, c.link.guest_mac, error) || !get_mac("gateway_mac", gateway_mac, c.link.our_mac, error) ||
         !get_v4("guest", guest, &c.link.guest, error) || !get_v4("gateway", gateway, &c.link.gateway, error) ||
-        !get_v4("resolver", resolver, &c.link.resolver, error) || !check_link(&c.link, error))
+        !get_v4("resolver", resolver, &c.link.resolver, error) || !get_dns(dns, &c.link, error) ||
+        !get_routes(routes, &c.link, error) || !check_link(&c.link, error))
         return false;
     *ret = c;
     return true;

@@ -10,6 +10,8 @@
  *   prefix_len   integer  8..30
  *   gateway      string   in the same subnet
  *   resolver     string   in the same subnet
+ *   dns          array    of addresses: what the guest is told as its resolvers; 1 to SM_LINK_DNS_MAX
+ *   routes       array    of CIDRs behind the gateway; at most SM_LINK_ROUTES_MAX, 0.0.0.0/0 is the default route
  *   mtu          integer  SM_MTU_MIN..SM_MTU_MAX
  *   port         string   what carries the frames: the name of a struct sm_port_kind
  *   dns_any      boolean  true: every UDP datagram to port 53 goes to the core as DNS; false: only the resolver's
@@ -28,7 +30,7 @@
 #include "nat/vsock.h"
 #include "nat/wire.h"
 
-/** Largest configuration message: a dozen short fields. */
+/** Largest configuration message: a dozen short fields, two lists of a few addresses. */
 #define SM_NAT_CONFIG_MAX 8192
 #define SM_NAT_WORKSPACE_MAX 64
 #define SM_NAT_PORT_MAX 32

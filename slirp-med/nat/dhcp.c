@@ -21,6 +21,7 @@ enum {
     OPT_T1 = 58,
     OPT_T2 = 59,
     OPT_CLIENT_ID = 61,
+    OPT_ROUTES = 121,
     OPT_END = 255,
 };
 
@@ -138,6 +139,30 @@ static void put_bytes(struct sm_wr *w, uint8_t code, const void *data, size_t le
     sm_wr_bytes(w, data, len);
 }
 
+/* RFC 3442: the prefix's length, as many of its bytes as that needs, the router. */
+static void put_routes(struct sm_wr *w, const struct sm_link *link)
+{
+    bool everywhere = false;
+    size_t len = 0;
+
+    for (unsigned i = 0; i < link->n_routes; i++) {
+        everywhere |= link->routes[i].len == 0;
+        len += 1 + (link->routes[i].len + 7u) / 8 + 4;
+    }
+    if (everywhere)
+        put_u32(w, OPT_ROUTER, link->gateway);
+    if (len == 0 || (everywhere && link->n_routes == 1))
+        return;
+    sm_wr_u8(w, OPT_ROUTES);
+    sm_wr_u8(w, (uint8_t)len); /* at most SM_LINK_ROUTES_MAX * 9 */
+    for (unsigned i = 0; i < link->n_routes; i++) {
+        sm_wr_u8(w, link->routes[i].len);
+        for (unsigned bits = 0; bits < link->routes[i].len; bits += 8)
+            sm_wr_u8(w, (uint8_t)(link->routes[i].net >> (24 - bits)));
+        sm_wr_u32(w, link->gateway);
+    }
+}
+
 static void build_message(struct sm_wr *w, const struct sm_dhcp *dhcp, const struct request *q, enum sm_dhcp_type type)
 {
     const struct sm_link *link = &dhcp->link;
@@ -171,14 +196,19 @@ static void build_message(struct sm_wr *w, const struct sm_dhcp *dhcp, const str
         sm_put_u16(mtu, link->mtu);
         put_u32(w, OPT_MASK, sm_link_mask(link));
         put_u32(w, OPT_BROADCAST, sm_link_broadcast(link));
-        put_u32(w, OPT_ROUTER, link->gateway);
-        put_u32(w, OPT_DNS, link->resolver);
+        put_routes(w, link);
+        sm_wr_u8(w, OPT_DNS);
+        sm_wr_u8(w, (uint8_t)(4 * link->n_dns));
+        for (unsigned i = 0; i < link->n_dns; i++)
+            sm_wr_u32(w, link->dns[i]);
         put_bytes(w, OPT_MTU, mtu, sizeof(mtu));
-        if (dhcp->hostname[0])
-            put_bytes(w, OPT_HOSTNAME, dhcp->hostname, strlen(dhcp->hostname));
     }
     if (q->client_id && q->client_id_len > 0 && q->client_id_len <= SM_DHCP_CLIENT_ID_MAX)
         put_bytes(w, OPT_CLIENT_ID, q->client_id, q->client_id_len);
+    /* The one option that is for show: it goes where the others have left room for it and for the end. */
+    size_t name_len = type != SM_DHCP_NAK ? strlen(dhcp->hostname) : 0;
+    if (name_len > 0 && w->len + 2 + name_len + 1 <= w->cap)
+        put_bytes(w, OPT_HOSTNAME, dhcp->hostname, name_len);
     sm_wr_u8(w, OPT_END);
     while (!w->bad && w->len - start < BOOTP_MIN)
         sm_wr_u8(w, OPT_PAD);

@@ -3,8 +3,9 @@
  * A DHCP responder for one guest and one address (RFC 2131, RFC 2132), without I/O and without state: a message in, a
  * whole frame out.
  *
- * It offers the guest's address with mask, broadcast, router, resolver, MTU, lease time and, if there is one, a host
- * name. A request for any other address gets DHCPNAK; one that names another server is none of ours. DHCPINFORM is
+ * It offers the guest's address with mask, broadcast, router, resolvers, MTU, lease time and, where they are other than the default
+ * route alone, classless routes (RFC 3442; a client that asks for them ignores the router). A host name comes where
+ * there is one, and room. A request for any other address gets DHCPNAK; one that names another server is none of ours. DHCPINFORM is
  * answered without a lease; RELEASE and DECLINE get no answer and change nothing, because the address is the guest's
  * whatever it says. Rapid commit (RFC 4039) and relays are not served. The client identifier is echoed (RFC 6842).
  */

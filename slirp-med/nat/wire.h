@@ -41,6 +41,15 @@
 #define SM_MTU_MAX 65520
 #define SM_MTU_DEFAULT 1500
 
+/** What the guest is told at most, so that a DHCP answer holds it: as many resolvers as anybody lists, and routes that fit beside them. */
+#define SM_LINK_DNS_MAX 8
+#define SM_LINK_ROUTES_MAX 8
+
+struct sm_link_route {
+    uint32_t net; /* bits behind the prefix are zero */
+    uint8_t len;
+};
+
 struct sm_link {
     uint8_t guest_mac[SM_ETH_ALEN];
     uint8_t our_mac[SM_ETH_ALEN]; /* gateway and resolver share it */
@@ -49,6 +58,10 @@ struct sm_link {
     uint32_t resolver;
     uint8_t prefix_len;
     uint16_t mtu;
+    /* What the guest is told: resolvers, at least one, and what lies behind the gateway. */
+    uint32_t dns[SM_LINK_DNS_MAX];
+    struct sm_link_route routes[SM_LINK_ROUTES_MAX];
+    uint8_t n_dns, n_routes;
 };
 
 static inline uint32_t sm_link_mask(const struct sm_link *link)

@@ -588,9 +588,14 @@ static void start(struct bench *b)
     if (!b->loop || !b->port)
         die("the port");
     if (b->nat) {
-        struct sm_front_config cfg = {
-            .net.link = {
-                .guest = GUEST, .gateway = 0x0a000202, .resolver = 0x0a000203, .prefix_len = 24, .mtu = (uint16_t)mtu}};
+        struct sm_front_config cfg = {.net.link = {.guest = GUEST,
+                                                   .gateway = 0x0a000202,
+                                                   .resolver = 0x0a000203,
+                                                   .dns = {0x0a000203},
+                                                   .n_dns = 1,
+                                                   .n_routes = 1,
+                                                   .prefix_len = 24,
+                                                   .mtu = (uint16_t)mtu}};
         memcpy(cfg.net.link.guest_mac, guest_mac, 6);
         memcpy(cfg.net.link.our_mac, our_mac, 6);
         if (sm_fd_seqpair(channel, true) < 0)

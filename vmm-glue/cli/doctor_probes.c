@@ -143,6 +143,8 @@ static void probe_tap(struct sm_probe_finding *ret)
                                .ip = sm_addr_v4(10, 0, 2, 15),
                                .prefix_len = 24,
                                .gateway = sm_addr_v4(10, 0, 2, 2),
+                               .routes = {{sm_addr_v4(0, 0, 0, 0), 0}},
+                               .n_routes = 1,
                                .mtu = SM_TAP_MTU_MAX};
 
     if (!scratch(CLONE_NEWNET, ret))

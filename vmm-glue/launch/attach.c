@@ -342,7 +342,7 @@ static json_t *qemu_args(const struct sm_run_options *o, const char *ca)
         add(args, "stream,id=net0,server=%s,addr.type=inet,addr.host=%s,addr.port=%u", server,
             sm_addr_format(&a->endpoint.addr, ip), (unsigned)a->endpoint.port);
     add(args, "-device");
-    add(args, "virtio-net-pci,netdev=net0,mac=%s", sm_run_options_mac(o));
+    add(args, "virtio-net-pci,netdev=net0,mac=%s", o->net.guest_mac);
     add_devices(&o->vsock, args);
     if (ca) { /* where there is no vsock and no virtio-serial port, this needs neither */
         g_autofree char *file = qemu_value(ca);
@@ -365,8 +365,7 @@ static json_t *cloud_hypervisor_args(const struct sm_run_options *o)
     add(args, "--memory");
     add(args, "size=" EXAMPLE_MEMORY ",shared=on");
     add(args, "--net");
-    add(args, "vhost_user=true,socket=%s%s,mac=%s", a->path, a->client ? ",vhost_mode=server" : "",
-        sm_run_options_mac(o));
+    add(args, "vhost_user=true,socket=%s%s,mac=%s", a->path, a->client ? ",vhost_mode=server" : "", o->net.guest_mac);
     if (o->vsock.hybrid && !strchr(o->vsock.hybrid, ',')) {
         add(args, "--vsock");
         add(args, "cid=%d,socket=%s", SM_VSOCK_CID_DEFAULT, o->vsock.hybrid);
@@ -393,8 +392,8 @@ static json_t *hints(const struct sm_run_options *o)
     if (o->vsock.hybrid)
         add(list, "hybrid vsock: the VMM's own socket is %s (cloud-hypervisor: --vsock socket=, Firecracker: uds_path)",
             o->vsock.hybrid);
-    if (o->mtu != SM_OPTIONS_MTU_DEFAULT)
-        add(list, "the guest learns the MTU of %u by DHCP", o->mtu);
+    if (o->net.mtu != SM_NET_MTU_DEFAULT)
+        add(list, "the guest learns the MTU of %u by DHCP", o->net.mtu);
     if (a->client)
         add(list, "the VMM may be started before or after: it is looked for until it is there");
     return list;
@@ -403,7 +402,7 @@ static json_t *hints(const struct sm_run_options *o)
 json_t *sm_attach_args(const struct sm_run_options *o, const char *ca)
 {
     return json_pack("{s:s, s:o, s:s, s:i, s:o, s:o, s:o, s:o}", "workspace", o->name, "port",
-                     sm_attach_facts(&o->attach), "mac", sm_run_options_mac(o), "mtu", (int)o->mtu, "ca_certificate",
+                     sm_attach_facts(&o->attach), "mac", o->net.guest_mac, "mtu", (int)o->net.mtu, "ca_certificate",
                      text_or_null(ca), "qemu", qemu_args(o, ca), "cloud_hypervisor", cloud_hypervisor_args(o), "hints",
                      hints(o));
 }

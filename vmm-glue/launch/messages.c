@@ -80,6 +80,43 @@ static json_t *dns_servers(const struct sm_run_options *o)
     return a;
 }
 
+static json_t *address(const struct sm_addr *a)
+{
+    char text[SM_ADDR_STRLEN];
+    return json_string(sm_addr_format(a, text));
+}
+
+static json_t *guest_dns(const struct sm_net_plan *plan)
+{
+    json_t *a = json_array();
+
+    for (size_t i = 0; i < plan->n_dns; i++)
+        (void)json_array_append_new(a, address(&plan->dns[i]));
+    return a;
+}
+
+/** For front and guest-init: all lead through the gateway. */
+static json_t *guest_routes(const struct sm_net_plan *plan)
+{
+    char text[SM_PREFIX_STRLEN];
+    json_t *a = json_array();
+
+    for (size_t i = 0; i < plan->n_routes; i++)
+        (void)json_array_append_new(a, json_string(sm_prefix_format(&plan->routes[i], text)));
+    return a;
+}
+
+/** For people, as in a spec file. */
+static json_t *shown_routes(const struct sm_net_plan *plan)
+{
+    char text[SM_NET_ROUTE_STRLEN];
+    json_t *a = json_array();
+
+    for (size_t i = 0; i < plan->n_routes; i++)
+        (void)json_array_append_new(a, json_string(sm_net_route_format(plan, i, text)));
+    return a;
+}
+
 static json_t *number(uint64_t n)
 {
     return json_integer((json_int_t)n);
@@ -106,10 +143,10 @@ char *sm_message_core(const struct sm_run_options *o, const struct sm_launch_gro
     json_t *m = json_object(), *network = json_object(), *audit = json_object();
     bool ok = true;
 
-    put(network, &ok, "guest", json_string(SM_NET_GUEST));
-    put(network, &ok, "prefix_len", json_integer(SM_NET_PREFIX_LEN));
-    put(network, &ok, "gateway", json_string(SM_NET_GATEWAY));
-    put(network, &ok, "resolver", json_string(SM_NET_RESOLVER));
+    put(network, &ok, "guest", address(&o->net.guest));
+    put(network, &ok, "prefix_len", json_integer(o->net.subnet.len));
+    put(network, &ok, "gateway", address(&o->net.gateway));
+    put(network, &ok, "resolver", address(&o->net.resolver));
     put(audit, &ok, "sync", json_boolean(o->audit_sync));
     put(audit, &ok, "max_bytes", json_integer((json_int_t)o->audit_max_bytes));
     put(audit, &ok, "seq_floor", json_integer((json_int_t)g->seq_floor));
@@ -143,13 +180,15 @@ char *sm_message_front(const struct sm_run_options *o, GError **error)
     bool ok = true;
 
     put(m, &ok, "workspace", json_string(o->name));
-    put(m, &ok, "mac", json_string(sm_run_options_mac(o)));
-    put(m, &ok, "gateway_mac", json_string(SM_NET_GATEWAY_MAC));
-    put(m, &ok, "guest", json_string(SM_NET_GUEST));
-    put(m, &ok, "prefix_len", json_integer(SM_NET_PREFIX_LEN));
-    put(m, &ok, "gateway", json_string(SM_NET_GATEWAY));
-    put(m, &ok, "resolver", json_string(SM_NET_RESOLVER));
-    put(m, &ok, "mtu", json_integer(o->mtu));
+    put(m, &ok, "mac", json_string(o->net.guest_mac));
+    put(m, &ok, "gateway_mac", json_string(o->net.our_mac));
+    put(m, &ok, "guest", address(&o->net.guest));
+    put(m, &ok, "prefix_len", json_integer(o->net.subnet.len));
+    put(m, &ok, "gateway", address(&o->net.gateway));
+    put(m, &ok, "resolver", address(&o->net.resolver));
+    put(m, &ok, "dns", guest_dns(&o->net));
+    put(m, &ok, "routes", guest_routes(&o->net));
+    put(m, &ok, "mtu", json_integer(o->net.mtu));
     put(m, &ok, "dns_any", json_boolean(o->mode != SM_MODE_OFF));
     put(m, &ok, "port",
         json_string(o->command == SM_COMMAND_VM       ? sm_qemu_port_name(o->vm.port)
@@ -185,7 +224,7 @@ char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace
     put(m, &ok, "argv", argv);
     put(m, &ok, "cwd", json_string(o->command == SM_COMMAND_VM ? "/" : g->cwd));
     /* A VMM has no network at all: its guest's frames leave by a socket that it was given. */
-    bool tap = o->network == SM_NETWORK_USER && o->command != SM_COMMAND_VM;
+    bool tap = o->net.mode == SM_NETWORK_USER && o->command != SM_COMMAND_VM;
     put(m, &ok, "network", json_string(sm_network_mode_name(tap ? SM_NETWORK_USER : SM_NETWORK_ISOLATED)));
     if (o->command == SM_COMMAND_VM) {
         put(m, &ok, "bare", json_true());
@@ -195,12 +234,13 @@ char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace
                       o->vsock.serial));
     }
     if (tap) {
-        put(m, &ok, "mac", json_string(SM_NET_GUEST_MAC));
-        put(m, &ok, "ip", json_string(SM_NET_GUEST));
-        put(m, &ok, "prefix_len", json_integer(SM_NET_PREFIX_LEN));
-        put(m, &ok, "gateway", json_string(SM_NET_GATEWAY));
-        put(m, &ok, "resolver", json_string(SM_NET_RESOLVER));
-        put(m, &ok, "mtu", json_integer(o->mtu));
+        put(m, &ok, "mac", json_string(o->net.guest_mac));
+        put(m, &ok, "ip", address(&o->net.guest));
+        put(m, &ok, "prefix_len", json_integer(o->net.subnet.len));
+        put(m, &ok, "gateway", address(&o->net.gateway));
+        put(m, &ok, "dns", guest_dns(&o->net));
+        put(m, &ok, "routes", guest_routes(&o->net));
+        put(m, &ok, "mtu", json_integer(o->net.mtu));
         put(m, &ok, "vnet_hdr", json_true()); /* the front's port says so too */
     }
     put(m, &ok, "ca", json_boolean(sm_run_options_intercepts(o)));
@@ -224,16 +264,19 @@ char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace
 json_t *sm_message_facts(const struct sm_run_options *o)
 {
     json_t *facts = json_object(), *network = json_object(), *dns = dns_servers(o);
+    char subnet[SM_PREFIX_STRLEN];
     bool ok = true;
 
-    put(network, &ok, "mode", json_string(sm_network_mode_name(o->network)));
-    if (o->network == SM_NETWORK_USER) {
-        put(network, &ok, "ip", json_string(SM_NET_GUEST));
-        put(network, &ok, "subnet", json_string(SM_NET_SUBNET));
-        put(network, &ok, "gateway", json_string(SM_NET_GATEWAY));
-        put(network, &ok, "resolver", json_string(SM_NET_RESOLVER));
-        put(network, &ok, "mac", json_string(sm_run_options_mac(o)));
-        put(network, &ok, "mtu", json_integer(o->mtu));
+    put(network, &ok, "mode", json_string(sm_network_mode_name(o->net.mode)));
+    if (o->net.mode == SM_NETWORK_USER) {
+        put(network, &ok, "ip", address(&o->net.guest));
+        put(network, &ok, "subnet", json_string(sm_prefix_format(&o->net.subnet, subnet)));
+        put(network, &ok, "gateway", address(&o->net.gateway));
+        put(network, &ok, "resolver", address(&o->net.resolver));
+        put(network, &ok, "resolvers", guest_dns(&o->net));
+        put(network, &ok, "routes", shown_routes(&o->net));
+        put(network, &ok, "mac", json_string(o->net.guest_mac));
+        put(network, &ok, "mtu", json_integer(o->net.mtu));
         put(network, &ok, "dns", json_incref(dns));
     }
     put(facts, &ok, "mode", json_string(sm_mode_name(o->mode)));

@@ -12,16 +12,6 @@
 #include "launch/options.h"
 #include "launch/state.h"
 
-/* The reference network (spec section 9). */
-#define SM_NET_SUBNET "10.0.2.0/24"
-#define SM_NET_PREFIX_LEN 24
-#define SM_NET_GATEWAY "10.0.2.2"
-#define SM_NET_RESOLVER "10.0.2.3"
-#define SM_NET_GUEST "10.0.2.15"
-/* Locally administered, as slirp has always had them: 52:55 and the address. */
-#define SM_NET_GATEWAY_MAC "52:55:0a:00:02:02"
-#define SM_NET_GUEST_MAC "52:55:0a:00:02:0f"
-
 /** What the machine and the caller's process add to the options. */
 struct sm_launch_ground {
     const char *resolv_conf;     /* text of the host's; "" when it cannot be read or --dns is given */

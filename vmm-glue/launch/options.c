@@ -12,7 +12,6 @@
 #include "base/error.h"
 #include "launch/cafile.h"
 #include "launch/canonical.h"
-#include "launch/messages.h"
 #include "launch/state.h"
 #include "launch/swaps.h"
 #include "launch/vm.h"
@@ -37,14 +36,6 @@ bool sm_command_parse(const char *text, enum sm_command *ret)
         }
     }
     return false;
-}
-
-static const char *const network_names[] = {[SM_NETWORK_USER] = "user", [SM_NETWORK_ISOLATED] = "isolated"};
-SM_NAME_TABLE_COVERS(network_names, SM_NETWORK_MODES);
-
-const char *sm_network_mode_name(enum sm_network_mode mode)
-{
-    return (unsigned)mode < SM_NETWORK_MODES ? network_names[mode] : "invalid";
 }
 
 /** What is being filled, beside the result. */
@@ -257,18 +248,14 @@ static bool take_mtu(struct parse *p, const struct flag *f, const char *v, GErro
     uint64_t n;
     if (!number(v, SM_TAP_MTU_MIN, SM_TAP_MTU_MAX, &n))
         return bad(f, v, error, "not an MTU: write 576 to 65520");
-    p->o.mtu = (unsigned)n;
+    p->o.net.mtu = (unsigned)n;
     return true;
 }
 
 static bool take_network(struct parse *p, const struct flag *f, const char *v, GError **error)
 {
-    for (unsigned i = 0; i < SM_NETWORK_MODES; i++) {
-        if (strcmp(v, network_names[i]) == 0) {
-            p->o.network = (enum sm_network_mode)i;
-            return true;
-        }
-    }
+    if (sm_network_mode_parse(v, &p->o.net.mode))
+        return true;
     return bad(f, v, error, "no such network: write user or isolated");
 }
 
@@ -534,7 +521,8 @@ static bool take_mac(struct parse *p, const struct flag *f, const char *v, GErro
         return bad(f, v, error, "not the MAC address of a card: write six bytes, as in " SM_NET_GUEST_MAC);
     if (sm_tap_parse_mac(SM_NET_GATEWAY_MAC, gateway) && memcmp(mac, gateway, sizeof(mac)) == 0)
         return bad(f, v, error, "that is the gateway's: write another one");
-    p->o.mac = g_ascii_strdown(v, -1);
+    for (size_t i = 0; i < SM_NET_MAC_STRLEN; i++)
+        p->o.net.guest_mac[i] = g_ascii_tolower(v[i]);
     return true;
 }
 
@@ -789,15 +777,15 @@ static bool warn_whole(struct sm_run_options *o)
     size_t denied = sm_lists_count(o->lists, SM_LIST_DENY);
     if (o->mode == SM_MODE_OFF && (listed || denied || o->inside->len || o->opaque))
         g_ptr_array_add(o->warnings, g_strdup("--egress off: nothing is judged, so the lists do nothing"));
-    if (o->mode == SM_MODE_STRICT && !listed && o->network == SM_NETWORK_USER)
+    if (o->mode == SM_MODE_STRICT && !listed && o->net.mode == SM_NETWORK_USER)
         g_ptr_array_add(
             o->warnings,
             g_strdup("--egress strict with nothing listed: nothing can be reached (list hosts with --egress-allow)"));
     if (o->ca_files->len && !sm_run_options_intercepts(o))
         g_ptr_array_add(o->warnings, g_strdup("--egress-ca-file: TLS is not intercepted, so it does nothing"));
-    if ((o->caps.bps || o->caps.total || o->caps.conns) && o->network == SM_NETWORK_ISOLATED)
+    if ((o->caps.bps || o->caps.total || o->caps.conns) && o->net.mode == SM_NETWORK_ISOLATED)
         g_ptr_array_add(o->warnings, g_strdup("--egress-max-*: there is no network, so they do nothing"));
-    if (o->log_query && (o->mode == SM_MODE_OFF || o->network == SM_NETWORK_ISOLATED))
+    if (o->log_query && (o->mode == SM_MODE_OFF || o->net.mode == SM_NETWORK_ISOLATED))
         g_ptr_array_add(o->warnings, g_strdup("--egress-log-query: no request is recorded, so it does nothing"));
     return true;
 }
@@ -826,7 +814,7 @@ static bool check_whole(struct parse *p, GError **error)
                      (const char *)g_ptr_array_index(o->policy_files, 0));
         return false;
     }
-    if (o->network == SM_NETWORK_ISOLATED && o->publishes->len) {
+    if (o->net.mode == SM_NETWORK_ISOLATED && o->publishes->len) {
         char text[SM_PUBLISH_STRLEN];
         sm_error_set(error, SM_ERROR_INVALID,
                      "--publish=%s: there is no network with --network isolated: leave one of them out",
@@ -844,7 +832,7 @@ static bool check_whole(struct parse *p, GError **error)
     }
     if (!sm_option_swaps(o, p->swap_file, p->cred_swaps, error))
         return false;
-    if (!sm_vsock_check(&o->vsock, o->network == SM_NETWORK_ISOLATED, o->command == SM_COMMAND_VM, o->warnings, error))
+    if (!sm_vsock_check(&o->vsock, o->net.mode == SM_NETWORK_ISOLATED, o->command == SM_COMMAND_VM, o->warnings, error))
         return false;
     if (o->command == SM_COMMAND_VM)
         sm_vm_devices(o);
@@ -887,17 +875,12 @@ static bool check_whole(struct parse *p, GError **error)
 
 bool sm_run_options_intercepts(const struct sm_run_options *o)
 {
-    return o->network == SM_NETWORK_USER && o->mode != SM_MODE_OFF && !o->opaque;
+    return o->net.mode == SM_NETWORK_USER && o->mode != SM_MODE_OFF && !o->opaque;
 }
 
 bool sm_run_options_counts(const struct sm_run_options *o)
 {
-    return o->network == SM_NETWORK_USER && (o->caps.bps || o->caps.total);
-}
-
-const char *sm_run_options_mac(const struct sm_run_options *o)
-{
-    return o->mac ? o->mac : SM_NET_GUEST_MAC;
+    return o->net.mode == SM_NETWORK_USER && (o->caps.bps || o->caps.total);
 }
 
 /** As it can be given again. */
@@ -922,7 +905,6 @@ static int parse_all(int argc, char **argv, bool creating, const json_t *spec, s
     sm_cleanup(parse_clear) struct parse p = {.o = {.name_generated = true,
                                                     .mode = SM_MODE_GUARDED,
                                                     .dns_qps = SM_OPTIONS_DNS_QPS_DEFAULT,
-                                                    .mtu = SM_OPTIONS_MTU_DEFAULT,
                                                     .audit_max_bytes = SM_AUDIT_MAX_BYTES_DEFAULT}};
     bool seen[SM_ARRAY_LEN(flags)] = {false};
     int i;
@@ -932,6 +914,7 @@ static int parse_all(int argc, char **argv, bool creating, const json_t *spec, s
     p.o.attach.fd = p.o.attach.ready_fd = p.o.attach.owner_fd = -1;
     enum sm_command command = p.o.command;
     p.o.vm.memory_mib = SM_OPTIONS_MEMORY_DEFAULT_MIB;
+    sm_net_plan_reference(&p.o.net);
     p.o.vm.cpus = 1;
     p.o.name = sm_state_name_new();
     p.o.lists = sm_lists_new();
@@ -1072,7 +1055,6 @@ void sm_run_options_clear(struct sm_run_options *o)
     g_clear_pointer(&o->vm.initrd, g_free);
     g_clear_pointer(&o->vm.append, g_free);
     g_clear_pointer(&o->vm.qemu, g_free);
-    g_clear_pointer(&o->mac, g_free);
     sm_attach_clear(&o->attach);
     sm_vsock_clear(&o->vsock);
     o->argv = NULL;

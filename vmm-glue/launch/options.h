@@ -19,13 +19,13 @@
 #include "core/caps.h"
 #include "cred/swap.h"
 #include "launch/attach.h"
+#include "launch/netplan.h"
 #include "launch/qemu.h"
 #include "launch/vsock.h"
 #include "policy/decide.h"
 #include "policy/list.h"
 #include "supervisor/publish.h"
 
-#define SM_OPTIONS_MTU_DEFAULT 1500
 /** As many as the core's resolver takes (SM_RESOLVER_SERVERS_MAX). */
 #define SM_OPTIONS_DNS_MAX 8
 #define SM_OPTIONS_DNS_QPS_DEFAULT 100
@@ -41,9 +41,6 @@ enum sm_command {
 const char *sm_command_name(enum sm_command command);
 /** sm_command_parse() - false when text is none of them. */
 bool sm_command_parse(const char *text, enum sm_command *ret) SM_WARN_UNUSED;
-
-enum sm_network_mode { SM_NETWORK_USER, SM_NETWORK_ISOLATED, SM_NETWORK_MODES };
-const char *sm_network_mode_name(enum sm_network_mode mode);
 
 /** RAM of a virtual machine: the distribution's kernels need about 100 MiB. */
 #define SM_OPTIONS_MEMORY_DEFAULT_MIB 512
@@ -68,7 +65,6 @@ struct sm_run_options {
     struct sm_vm_options vm;
     struct sm_attach_options attach;
     struct sm_vsock_options vsock;
-    char *mac;  /* of the guest's card; NULL: the default */
     char *name; /* generated when --name was absent */
     bool name_generated;
     char *state_dir; /* NULL: the default */
@@ -88,10 +84,9 @@ struct sm_run_options {
     struct sm_caps_limits caps;
     struct sm_endpoint dns[SM_OPTIONS_DNS_MAX];
     size_t n_dns;
-    unsigned mtu;
+    struct sm_net_plan net;
     bool audit_sync;
     uint64_t audit_max_bytes;
-    enum sm_network_mode network;
     GArray *publishes; /* of struct sm_publish */
     bool ro;
     char *rootfs;        /* absolute, or NULL */
@@ -119,9 +114,6 @@ bool sm_run_options_intercepts(const struct sm_run_options *o);
 
 /** sm_run_options_counts() - is there a byte cap, so that the workspace has counters.json? As the core concludes. */
 bool sm_run_options_counts(const struct sm_run_options *o);
-
-/** sm_run_options_mac() - the guest's MAC address. */
-const char *sm_run_options_mac(const struct sm_run_options *o);
 
 /** sm_run_options_help() - the table of flags of a command as text, for --help; g_free(). */
 char *sm_run_options_help(enum sm_command command);

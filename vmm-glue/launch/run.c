@@ -454,7 +454,7 @@ int sm_launch_run(const struct sm_run_options *o, const struct sm_launch_how *gi
         .ws = SM_WORKSPACE_INIT,
         .vm = SM_VM_INIT,
         .ca = SM_WORKSPACE_CA_INIT,
-        .networked = o->network == SM_NETWORK_USER,
+        .networked = o->net.mode == SM_NETWORK_USER,
         .audit_fd = -1,
         .counters_fd = -1,
         .doors = g_array_new(FALSE, FALSE, sizeof(struct sm_listen_spec)),

@@ -281,7 +281,7 @@ bool sm_option_swaps(struct sm_run_options *o, const char *file, const GPtrArray
         why = "nothing is judged with --egress off: leave it out, or use --egress guarded or strict";
     else if (o->opaque)
         why = "no TLS is intercepted with --egress-opaque, so nothing can be put into requests: leave one of them out";
-    else if (o->network == SM_NETWORK_ISOLATED)
+    else if (o->net.mode == SM_NETWORK_ISOLATED)
         why = "there are no requests with --network isolated: leave one of them out";
     if (why) {
         sm_error_set(error, SM_ERROR_INVALID, "%s: %s", flag, why);

@@ -58,7 +58,7 @@ void sm_vm_devices(struct sm_run_options *o)
 {
     g_autofree char *base = o->state_dir ? g_strdup(o->state_dir) : sm_state_default_base(NULL);
 
-    if (!base || o->network != SM_NETWORK_USER) /* without a home the start fails, and says so */
+    if (!base || o->net.mode != SM_NETWORK_USER) /* without a home the start fails, and says so */
         return;
     if (sm_run_options_intercepts(o))
         o->vsock.serial = g_build_filename(base, o->name, SM_STATE_SERIAL, NULL);
@@ -81,13 +81,13 @@ int sm_vm_prepare(const struct sm_run_options *o, struct sm_vm *ret, GError **er
         .name = o->name,
         .append = o->vm.append,
         .initrd = o->vm.initrd != NULL,
-        .network = o->network == SM_NETWORK_USER,
+        .network = o->net.mode == SM_NETWORK_USER,
         .ca = sm_run_options_intercepts(o),
         .port = o->vm.port,
         .vsock = o->vsock.device != NULL,
         .serial = o->vsock.serial != NULL,
-        .mac = SM_NET_GUEST_MAC,
-        .mtu = o->mtu,
+        .mac = o->net.guest_mac,
+        .mtu = o->net.mtu,
         .memory_mib = o->vm.memory_mib,
         .cpus = o->vm.cpus,
         .kvm = ret->kvm,
@@ -103,7 +103,7 @@ int sm_vm_connect(const struct sm_run_options *o, const struct sm_workspace *ws,
 {
     int pair[2];
 
-    if (o->network != SM_NETWORK_USER)
+    if (o->net.mode != SM_NETWORK_USER)
         return 0;
     if (sm_qemu_port_connects(o->vm.port)) {
         vm->socket = g_build_filename(ws->base, ws->name, SM_STATE_VMM, NULL);

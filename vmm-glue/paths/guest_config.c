@@ -11,9 +11,9 @@
 #define HOSTNAME_MAX 64
 
 static const char *const known_keys[] = {
-    "name",  "argv",      "cwd",      "network", "mac",   "ip",    "prefix_len", "gateway", "resolver",
-    "mtu",   "vnet_hdr",  "hostname", "uid",     "gid",   "umask", "nofile",     "core",    "state_dir",
-    "masks", "unset_env", "ro",       "rootfs",  "binds", "ca",    "bare",       "more",    "files",
+    "name",      "argv",     "cwd",      "network", "mac", "ip",    "prefix_len", "gateway", "dns",       "routes",
+    "mtu",       "vnet_hdr", "hostname", "uid",     "gid", "umask", "nofile",     "core",    "state_dir", "masks",
+    "unset_env", "ro",       "rootfs",   "binds",   "ca",  "bare",  "more",       "files",
 };
 
 static bool bad(GError **error, const char *key, const char *want)
@@ -72,6 +72,35 @@ static bool get_addr(json_t *root, const char *key, struct sm_addr *ret, GError 
     if (!json_is_string(v) || !sm_addr_parse(json_string_value(v), ret) || ret->family != SM_FAMILY_V4)
         return bad(error, key, "an IPv4 address");
     return true;
+}
+
+/* Of both lists each item is an address or a range of IPv4. */
+static bool get_dns(json_t *root, struct sm_guest_config *c, GError **error)
+{
+    json_t *v = json_object_get(root, "dns");
+    size_t n = json_array_size(v);
+
+    for (size_t i = 0; i < n && n <= SM_GUEST_DNS_MAX; i++) {
+        const char *text = json_string_value(json_array_get(v, i));
+        if (!text || !sm_addr_parse(text, &c->dns[i]) || c->dns[i].family != SM_FAMILY_V4)
+            return bad(error, "dns", "IPv4 addresses");
+    }
+    c->n_dns = n;
+    return (json_is_array(v) && n > 0 && n <= SM_GUEST_DNS_MAX) || bad(error, "dns", "a list of 1 to 8 IPv4 addresses");
+}
+
+static bool get_routes(json_t *root, struct sm_guest_config *c, GError **error)
+{
+    json_t *v = json_object_get(root, "routes");
+    size_t n = json_array_size(v);
+
+    for (size_t i = 0; i < n && n <= SM_TAP_ROUTES_MAX; i++) {
+        const char *text = json_string_value(json_array_get(v, i));
+        if (!text || !sm_prefix_parse(text, &c->tap.routes[i]) || c->tap.routes[i].addr.family != SM_FAMILY_V4)
+            return bad(error, "routes", "IPv4 ranges in CIDR form");
+    }
+    c->tap.n_routes = n;
+    return (json_is_array(v) && n <= SM_TAP_ROUTES_MAX) || bad(error, "routes", "a list of at most 8 IPv4 ranges");
 }
 
 /* argv has its own bound, the kernel's: max 0 means none here. */
@@ -136,7 +165,7 @@ static bool get_network(json_t *root, struct sm_guest_config *c, GError **error)
     if (!sm_tap_parse_mac(mac, c->tap.mac))
         return bad(error, "mac", "a unicast MAC address (aa:bb:cc:dd:ee:ff)");
     if (!get_addr(root, "ip", &c->tap.ip, error) || !get_addr(root, "gateway", &c->tap.gateway, error) ||
-        !get_addr(root, "resolver", &c->resolver, error) ||
+        !get_dns(root, c, error) || !get_routes(root, c, error) ||
         !get_int(root, "mtu", SM_TAP_MTU_MIN, SM_TAP_MTU_MAX, &mtu, error) ||
         !get_int(root, "prefix_len", 1, 30, &prefix_len, error) || !get_bool(root, "vnet_hdr", &c->tap.vnet_hdr, error))
         return false;

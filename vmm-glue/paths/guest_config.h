@@ -20,6 +20,9 @@
 #define SM_GUEST_FILES_FD (SM_GUEST_MORE_FD + SM_GUEST_MORE_MAX)
 #define SM_GUEST_FILES_MAX 5
 
+/** Resolvers in CMD's resolv.conf: as many as it can be told of in other ways (SM_LINK_DNS_MAX); the C library asks the first three. */
+#define SM_GUEST_DNS_MAX 8
+
 struct sm_guest_bind {
     char *src, *dst;
 };
@@ -30,7 +33,8 @@ struct sm_guest_config {
     char *cwd;
     bool isolated;
     struct sm_tap_spec tap; /* name is a static string */
-    struct sm_addr resolver;
+    struct sm_addr dns[SM_GUEST_DNS_MAX];
+    size_t n_dns;
     char *hostname;
     int64_t uid, gid;     /* -1: not given */
     int64_t umask;        /* -1: as inherited */

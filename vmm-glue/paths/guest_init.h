@@ -32,8 +32,9 @@
  *   mac          string     "52:55:0a:00:02:0f"; the following are required for "user":
  *   ip           string     address of eth0
  *   prefix_len   int        1-30
- *   gateway      string     default route; must lie in ip/prefix_len
- *   resolver     string     nameserver in /etc/resolv.conf
+ *   gateway      string     what the routes lead through; must lie in ip/prefix_len
+ *   dns          [string]   nameservers in /etc/resolv.conf, 1 to 8
+ *   routes       [string]   CIDRs behind the gateway, at most 8; 0.0.0.0/0 is the default route
  *   mtu          int        576-65520
  *   vnet_hdr     bool       tap with a virtio-net header (default false)
  *   hostname     string     default: name

@@ -599,11 +599,13 @@ static int mount_run(struct sm_guest_view *view, GError **error)
         sm_error_set_errno(error, errno, "make folders in /run");
         return -1;
     }
-    g_autofree char *resolv =
-        c->isolated ? g_strdup("# no network\n") : g_strdup_printf("nameserver %s\n", sm_addr_format(&c->resolver, ip));
+    g_autoptr(GString) resolv = g_string_new(c->isolated ? "# no network\n" : NULL);
+    for (size_t i = 0; !c->isolated && i < c->n_dns; i++)
+        g_string_append_printf(resolv, "nameserver %s\n", sm_addr_format(&c->dns[i], ip));
     g_autofree char *hosts = g_strdup_printf("127.0.0.1\tlocalhost\n%s\t%s\n",
                                              c->isolated ? "127.0.1.1" : sm_addr_format(&c->tap.ip, ip), c->hostname);
-    if (scratch_file(view, "empty", 0, "", error) < 0 || scratch_file(view, "resolv.conf", 0444, resolv, error) < 0 ||
+    if (scratch_file(view, "empty", 0, "", error) < 0 ||
+        scratch_file(view, "resolv.conf", 0444, resolv->str, error) < 0 ||
         scratch_file(view, "hosts", 0444, hosts, error) < 0)
         return -1;
 

@@ -120,12 +120,32 @@ int sm_tap_loopback_up(GError **error)
     return interface_up(sock, "lo", error);
 }
 
+static struct in_addr netmask(unsigned len)
+{
+    return (struct in_addr){.s_addr = htonl(len == 0 ? 0 : ~UINT32_C(0) << (32 - len))};
+}
+
+static int add_route(int sock, const struct sm_tap_spec *spec, const struct sm_prefix *to, GError **error)
+{
+    char device[IFNAMSIZ], text[SM_PREFIX_STRLEN];
+    struct rtentry route = {.rt_flags = RTF_UP | RTF_GATEWAY, .rt_dev = device};
+
+    g_strlcpy(device, spec->name, sizeof(device));
+    set_inet(&route.rt_dst, sm_addr_to_in(&to->addr));
+    set_inet(&route.rt_genmask, netmask(to->len));
+    set_inet(&route.rt_gateway, sm_addr_to_in(&spec->gateway));
+    if (to->len == 32)
+        route.rt_flags |= RTF_HOST;
+    if (ioctl(sock, SIOCADDRT, &route) >= 0)
+        return 0;
+    sm_error_set_errno(error, errno, "tap: route %s through %s (is the gateway in its subnet?)",
+                       sm_prefix_format(to, text), spec->name);
+    return -1;
+}
+
 int sm_tap_configure(const struct sm_tap_spec *spec, GError **error)
 {
     struct ifreq ifr = {0};
-    struct rtentry route = {.rt_flags = RTF_UP | RTF_GATEWAY};
-    struct in_addr mask = {.s_addr = htonl(spec->prefix_len == 0 ? 0 : ~UINT32_C(0) << (32 - spec->prefix_len))};
-    struct in_addr any = {0};
 
     sm_autofd sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (sock < 0) {
@@ -143,21 +163,14 @@ int sm_tap_configure(const struct sm_tap_spec *spec, GError **error)
     set_inet(&ifr.ifr_addr, sm_addr_to_in(&spec->ip));
     if (control(sock, SIOCSIFADDR, &ifr, "address", error) < 0)
         return -1;
-    set_inet(&ifr.ifr_netmask, mask);
+    set_inet(&ifr.ifr_netmask, netmask(spec->prefix_len));
     if (control(sock, SIOCSIFNETMASK, &ifr, "netmask", error) < 0)
         return -1;
     if (interface_up(sock, spec->name, error) < 0)
         return -1;
-    if (spec->gateway.family != SM_FAMILY_V4)
-        return 0;
-    set_inet(&route.rt_dst, any);
-    set_inet(&route.rt_genmask, any);
-    set_inet(&route.rt_gateway, sm_addr_to_in(&spec->gateway));
-    route.rt_dev = ifr.ifr_name;
-    if (ioctl(sock, SIOCADDRT, &route) < 0) {
-        sm_error_set_errno(error, errno, "tap: default route through %s (is the gateway in its subnet?)", spec->name);
-        return -1;
-    }
+    for (size_t i = 0; spec->gateway.family == SM_FAMILY_V4 && i < spec->n_routes; i++)
+        if (add_route(sock, spec, &spec->routes[i], error) < 0)
+            return -1;
     return 0;
 }
 

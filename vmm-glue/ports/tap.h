@@ -16,12 +16,17 @@
 #define SM_TAP_MTU_MIN 576   /* RFC 791: what every host must accept */
 #define SM_TAP_MTU_MAX 65520 /* tun's limit (65535 less the Ethernet header), rounded down */
 
+/** Routes that a device is given: as many as the guest can be told of in other ways (SM_LINK_ROUTES_MAX). */
+#define SM_TAP_ROUTES_MAX 8
+
 struct sm_tap_spec {
     const char *name; /* "eth0" */
     uint8_t mac[6];
     struct sm_addr ip;
     uint8_t prefix_len;
-    struct sm_addr gateway; /* family none: no default route */
+    struct sm_addr gateway;                     /* of the routes; family none: there are none */
+    struct sm_prefix routes[SM_TAP_ROUTES_MAX]; /* IPv4 */
+    size_t n_routes;
     unsigned mtu;
     bool vnet_hdr; /* struct virtio_net_hdr_v1 (12 bytes) before each frame */
 };
@@ -35,7 +40,7 @@ int sm_tap_open(const char *name, bool vnet_hdr, GError **error);
  * as above, which is set up as there. Returns 0, or -1 with error set (SM_ERROR_INVALID: another kind of descriptor). */
 int sm_tap_adopt(int fd, bool *ret_vnet_hdr, GError **error);
 
-/** sm_tap_configure() - MAC, MTU, address, up, default route, in this order, for a device that sm_tap_open() made. 0 or
+/** sm_tap_configure() - MAC, MTU, address, up, routes, in this order, for a device that sm_tap_open() made. 0 or
  * -1 with error. */
 int sm_tap_configure(const struct sm_tap_spec *spec, GError **error);
 

@@ -14,6 +14,10 @@ static const struct sm_link test_link = {
     .guest = IP4(10, 0, 2, 15),
     .gateway = IP4(10, 0, 2, 2),
     .resolver = IP4(10, 0, 2, 3),
+    .dns = {IP4(10, 0, 2, 3)},
+    .n_dns = 1,
+    .routes = {{0, 0}},
+    .n_routes = 1,
     .prefix_len = 24,
     .mtu = 1500,
 };

@@ -106,6 +106,7 @@ static void test_echo_rate(void **state)
 }
 
 static struct sm_dhcp dhcp;
+static const struct sm_link *wire = &test_link;
 static uint8_t out[SM_DHCP_FRAME_MAX];
 static size_t out_len;
 static enum sm_dhcp_type got;
@@ -113,7 +114,7 @@ static enum sm_dhcp_type got;
 static void ask(uint32_t ciaddr, uint16_t flags, const char *options, size_t len)
 {
     static struct buf b;
-    dhcp.link = test_link;
+    dhcp.link = *wire;
     dhcp_message(&b, ciaddr, flags, (const uint8_t *)options, len);
     uint8_t *exact = malloc(b.len);
     assert_non_null(exact);
@@ -209,6 +210,85 @@ static void test_dhcp_offer(void **state)
     assert_int_equal(be32(out + 30), UINT32_MAX);
     assert_null(option(12, &len));
     assert_null(option(61, &len));
+}
+
+static void assert_option(uint8_t code, const char *bytes, size_t len)
+{
+    size_t got_len = 0;
+    const uint8_t *o = option(code, &got_len);
+    assert_non_null(o);
+    assert_int_equal(got_len, len);
+    assert_memory_equal(o, bytes, len);
+}
+
+/* Routes other than the default one alone go into option 121, and the router option says no more than they do. */
+static void test_dhcp_routes(void **state)
+{
+    struct sm_link l = test_link;
+    size_t len;
+
+    ASK(0, 0, "\x35\x01\x01\xff");
+    assert_answer(2);
+    assert_u32(3, test_link.gateway);
+    assert_null(option(121, &len));
+
+    wire = &l;
+    l.n_dns = 2;
+    l.dns[1] = IP4(8, 8, 8, 8);
+    l.n_routes = 4;
+    l.routes[0] = (struct sm_link_route){IP4(172, 16, 0, 0), 12};
+    l.routes[1] = (struct sm_link_route){0, 0};
+    l.routes[2] = (struct sm_link_route){IP4(10, 1, 2, 3), 32};
+    l.routes[3] = (struct sm_link_route){IP4(10, 9, 8, 0), 24};
+    ASK(0, 0, "\x35\x01\x01\xff");
+    assert_answer(2);
+    assert_u32(3, test_link.gateway);
+    assert_option(6, "\x0a\x00\x02\x03\x08\x08\x08\x08", 8);
+#define VIA "\x0a\x00\x02\x02"
+    assert_option(121, "\x0c\xac\x10" VIA "\x00" VIA "\x20\x0a\x01\x02\x03" VIA "\x18\x0a\x09\x08" VIA, 7 + 5 + 9 + 8);
+
+    l.routes[1] = (struct sm_link_route){IP4(100, 64, 0, 0), 10};
+    ASK(0, 0, "\x35\x01\x01\xff");
+    assert_answer(2);
+    assert_null(option(3, &len));
+    assert_non_null(option(121, &len));
+
+    l.n_routes = 0;
+    ASK(0, 0, "\x35\x01\x01\xff");
+    assert_answer(2);
+    assert_null(option(3, &len));
+    assert_null(option(121, &len));
+    wire = &test_link;
+}
+
+/* All at once at their longest: the host name gives way, and what the client cannot do without is there. */
+static void test_dhcp_full(void **state)
+{
+    struct sm_link l = test_link;
+    char options[3 + 2 + SM_DHCP_CLIENT_ID_MAX + 1] = "\x35\x01\x01\x3d";
+    size_t len;
+
+    options[4] = (char)SM_DHCP_CLIENT_ID_MAX;
+    memset(options + 5, 'c', SM_DHCP_CLIENT_ID_MAX);
+    options[sizeof(options) - 1] = (char)0xff;
+    memset(dhcp.hostname, 'h', SM_DHCP_HOSTNAME_MAX);
+    wire = &l;
+    l.n_dns = SM_LINK_DNS_MAX;
+    l.n_routes = SM_LINK_ROUTES_MAX;
+    for (unsigned i = 0; i < SM_LINK_ROUTES_MAX; i++)
+        l.routes[i] = (struct sm_link_route){IP4(10, 1, 2, i), 32};
+    ask(0, 0, options, sizeof(options));
+    assert_answer(2);
+    assert_non_null(option(61, &len));
+    assert_int_equal(len, SM_DHCP_CLIENT_ID_MAX);
+    assert_non_null(option(121, &len));
+    assert_int_equal(len, 9 * SM_LINK_ROUTES_MAX);
+    assert_null(option(12, &len));
+    ASK(0, 0, "\x35\x01\x01\xff");
+    assert_answer(2);
+    assert_non_null(option(12, &len));
+    memset(dhcp.hostname, 0, sizeof(dhcp.hostname));
+    wire = &test_link;
 }
 
 static void test_dhcp_request(void **state)
@@ -328,9 +408,10 @@ static void test_dhcp_longest(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_arp),         cmocka_unit_test(test_echo),         cmocka_unit_test(test_echo_rate),
-        cmocka_unit_test(test_dhcp_offer),  cmocka_unit_test(test_dhcp_request), cmocka_unit_test(test_dhcp_others),
-        cmocka_unit_test(test_dhcp_header), cmocka_unit_test(test_dhcp_longest),
+        cmocka_unit_test(test_arp),          cmocka_unit_test(test_echo),        cmocka_unit_test(test_echo_rate),
+        cmocka_unit_test(test_dhcp_offer),   cmocka_unit_test(test_dhcp_routes), cmocka_unit_test(test_dhcp_full),
+        cmocka_unit_test(test_dhcp_request), cmocka_unit_test(test_dhcp_others), cmocka_unit_test(test_dhcp_header),
+        cmocka_unit_test(test_dhcp_longest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

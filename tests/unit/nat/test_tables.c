@@ -271,7 +271,8 @@ static void test_port_queue(void **state)
 #define GOOD                                                                                                           \
     "{\"workspace\":\"ws\",\"mac\":\"52:54:00:12:34:56\",\"gateway_mac\":\"52:55:0a:00:02:02\",\"guest\":\"10.0.2."    \
     "15\","                                                                                                            \
-    "\"prefix_len\":24,\"gateway\":\"10.0.2.2\",\"resolver\":\"10.0.2.3\",\"mtu\":1500,\"dns_any\":true,\"port\":"     \
+    "\"prefix_len\":24,\"gateway\":\"10.0.2.2\",\"resolver\":\"10.0.2.3\",\"dns\":[\"9.9.9.9\",\"10.0.2.3\"],"         \
+    "\"routes\":[\"0.0.0.0/0\",\"172.16.0.0/12\"],\"mtu\":1500,\"dns_any\":true,\"port\":"                             \
     "\"tap\"}"
 
 static void test_config(void **state)
@@ -285,6 +286,11 @@ static void test_config(void **state)
     assert_memory_equal(c.link.our_mac, test_link.our_mac, 6);
     assert_int_equal(c.link.guest, test_link.guest);
     assert_int_equal(c.link.mtu, 1500);
+    assert_int_equal(c.link.n_dns, 2);
+    assert_int_equal(c.link.dns[0], IP4(9, 9, 9, 9));
+    assert_int_equal(c.link.n_routes, 2);
+    assert_int_equal(c.link.routes[1].net, IP4(172, 16, 0, 0));
+    assert_int_equal(c.link.routes[1].len, 12);
     assert_true(c.dns_any);
     assert_string_equal(c.workspace, "ws");
     assert_string_equal(c.vsock_port, "");
@@ -310,6 +316,18 @@ static void test_config_bad(void **state)
         {"10.0.2.15", "10.0.2.2", "guest"},
         {"10.0.2.15", "::1", "guest"},
         {"10.0.2.3", "8.8.8.8", "resolver"},
+        {"[\"9.9.9.9\",\"10.0.2.3\"]", "[]", "dns"},
+        {"[\"9.9.9.9\",\"10.0.2.3\"]", "[\"9.9.9\"]", "dns"},
+        {"[\"9.9.9.9\",\"10.0.2.3\"]", "[1]", "dns"},
+        {"[\"9.9.9.9\",\"10.0.2.3\"]", "[\"::1\"]", "dns"},
+        {"[\"9.9.9.9\",\"10.0.2.3\"]",
+         "[\"1.1.1.1\",\"1.1.1.2\",\"1.1.1.3\",\"1.1.1.4\",\"1.1.1.5\",\"1.1.1.6\",\"1.1.1.7\",\"1.1.1.8\",\"1.1.1."
+         "9\"]",
+         "dns"},
+        {"172.16.0.0/12", "172.16.0.1/12", "routes"},
+        {"172.16.0.0/12", "fd00::/8", "routes"},
+        {"\"172.16.0.0/12\"", "5", "routes"},
+        {"[\"0.0.0.0/0\",\"172.16.0.0/12\"]", "{}", "routes"},
         {":24", ":31", "prefix_len"},
         {":24", ":7", "prefix_len"},
         {":1500", ":575", "mtu"},

@@ -73,10 +73,10 @@ static void test_mac(void **state)
 
 static void test_config(void **state)
 {
-    static const char good[] =
-        "{\"name\":\"w\",\"argv\":[\"a\",\"\"],\"cwd\":\"/"
-        "\",\"mac\":\"52:55:0a:00:02:0f\",\"ip\":\"10.0.2.15\",\"prefix_len\":24,"
-        "\"gateway\":\"10.0.2.2\",\"resolver\":\"10.0.2.3\",\"mtu\":65520,\"binds\":[\"/a\",\"/b:/c\"],\"core\":-1}";
+    static const char good[] = "{\"name\":\"w\",\"argv\":[\"a\",\"\"],\"cwd\":\"/"
+                               "\",\"mac\":\"52:55:0a:00:02:0f\",\"ip\":\"10.0.2.15\",\"prefix_len\":24,"
+                               "\"gateway\":\"10.0.2.2\",\"dns\":[\"10.0.2.3\"],\"routes\":[\"0.0.0.0/"
+                               "0\"],\"mtu\":65520,\"binds\":[\"/a\",\"/b:/c\"],\"core\":-1}";
     GError *error = NULL;
     struct sm_guest_config *c = sm_guest_config_parse(good, strlen(good), &error);
     assert_null(error);

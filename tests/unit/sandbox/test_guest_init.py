@@ -39,7 +39,8 @@ NETWORK = {
     "ip": "10.0.2.15",
     "prefix_len": 24,
     "gateway": "10.0.2.2",
-    "resolver": "10.0.2.3",
+    "dns": ["10.0.2.3"],
+    "routes": ["0.0.0.0/0"],
     "mtu": 1500,
 }
 
@@ -782,7 +783,7 @@ def test_refused(user, config, text):
     refused(text, **{"argv": ["true"], "user": user, **config})
 
 
-@pytest.mark.parametrize("change,text", [({"mac": "53:55:0a:00:02:0f"}, "mac"), ({"mtu": 100}, "mtu"), ({"gateway": "10.0.3.2"}, "gateway"), ({"ip": "10.0.2"}, "ip"), ({"resolver": None}, "resolver")])
+@pytest.mark.parametrize("change,text", [({"mac": "53:55:0a:00:02:0f"}, "mac"), ({"mtu": 100}, "mtu"), ({"gateway": "10.0.3.2"}, "gateway"), ({"ip": "10.0.2"}, "ip"), ({"dns": None}, "dns"), ({"dns": []}, "dns"), ({"dns": ["::1"]}, "dns"), ({"dns": "10.0.2.3"}, "dns"), ({"routes": None}, "routes"), ({"routes": ["10.0.0.1/8"]}, "routes"), ({"routes": ["0.0.0.0/0"] * 9}, "routes")])
 def test_refused_network(change, text):
     conf = dict(NETWORK, name="x", argv=["true"], cwd="/")
     conf.update(change)

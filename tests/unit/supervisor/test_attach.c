@@ -56,7 +56,7 @@ static void test_flags(void **state)
     assert_int_equal(o.mode, SM_MODE_STRICT);
     assert_int_equal(o.attach.way, SM_ATTACH_STREAM);
     assert_string_equal(o.attach.path, "/run/x.sock");
-    assert_string_equal(sm_run_options_mac(&o), SM_NET_GUEST_MAC);
+    assert_string_equal(o.net.guest_mac, SM_NET_GUEST_MAC);
     assert_true(sm_run_options_intercepts(&o));
     sm_run_options_clear(&o);
 
@@ -69,7 +69,7 @@ static void test_flags(void **state)
     assert_string_equal(o.name, "w1");
     assert_null(o.attach.path);
     assert_int_equal(o.attach.endpoint.port, 4000);
-    assert_string_equal(sm_run_options_mac(&o), "52:54:00:ab:cd:01");
+    assert_string_equal(o.net.guest_mac, "52:54:00:ab:cd:01");
     assert_int_equal(o.warnings->len, 1); /* TCP knows no users */
     sm_run_options_clear(&o);
 

@@ -63,10 +63,10 @@ static void test_defaults(void **state)
     assert_true(o.name_generated);
     assert_true(sm_state_name_check(o.name, NULL));
     assert_true(g_str_has_prefix(o.name, "run-") && strlen(o.name) == 12);
-    assert_int_equal(o.mtu, 1500);
+    assert_int_equal(o.net.mtu, 1500);
     assert_int_equal(o.dns_qps, 100);
     assert_int_equal(o.audit_max_bytes, 1 << 30);
-    assert_int_equal(o.network, SM_NETWORK_USER);
+    assert_int_equal(o.net.mode, SM_NETWORK_USER);
     assert_false(o.opaque || o.ro || o.audit_sync || o.help || o.rootfs || o.state_dir);
     assert_int_equal(o.warnings->len, 0);
     assert_string_equal(o.argv[0], "curl");
@@ -97,7 +97,7 @@ static void test_everything(void **state)
     assert_int_equal(o.n_dns, 2);
     assert_string_equal(sm_endpoint_format(&o.dns[0], end), "192.0.2.53:53");
     assert_string_equal(sm_endpoint_format(&o.dns[1], end), "[2001:db8::1]:5353");
-    assert_int_equal(o.mtu, 65520);
+    assert_int_equal(o.net.mtu, 65520);
     assert_string_equal(o.name, "a.B_c-9");
     assert_false(o.name_generated);
     assert_true(g_path_is_absolute(o.state_dir) && g_str_has_suffix(o.state_dir, "/x") && !strstr(o.state_dir, ".."));
@@ -1018,10 +1018,10 @@ static void test_messages(void **state)
     j = json_loads(front, 0, NULL);
     int mtu, any;
     const char *port;
-    assert_int_equal(json_unpack_ex(j, NULL, JSON_STRICT, "{s:s s:s s:s s:s s:s s:s s:i s:i s:b s:s}", "workspace",
-                                    &mode, "mac", &mode, "gateway_mac", &mode, "guest", &mode, "gateway", &mode,
-                                    "resolver", &mode, "prefix_len", &(int){0}, "mtu", &mtu, "dns_any", &any, "port",
-                                    &port),
+    assert_int_equal(json_unpack_ex(j, NULL, JSON_STRICT, "{s:s s:s s:s s:s s:s s:s s:[s!] s:[s!] s:i s:i s:b s:s}",
+                                    "workspace", &mode, "mac", &mode, "gateway_mac", &mode, "guest", &mode, "gateway",
+                                    &mode, "resolver", &mode, "dns", &mode, "routes", &mode, "prefix_len", &(int){0},
+                                    "mtu", &mtu, "dns_any", &any, "port", &port),
                      0);
     assert_int_equal(mtu, 9000);
     assert_true(any);

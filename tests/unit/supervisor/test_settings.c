@@ -121,7 +121,7 @@ static void test_there_and_back(void **state)
     assert_int_equal(sm_lists_count(again.lists, SM_LIST_ALLOW), 3); /* the file was read again */
     assert_int_equal(again.publishes->len, 1);
     assert_int_equal(again.caps.total, 1 << 20);
-    assert_int_equal(again.mtu, 1400);
+    assert_int_equal(again.net.mtu, 1400);
     assert_string_equal(again.argv[2], "--egress=off");
     sm_run_options_clear(&again);
     g_clear_pointer(&argv_again, g_strfreev);
