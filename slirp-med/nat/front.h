@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The slirp front: frames of one guest on one side, the handoff channel to the core on the other (design.md section 1).
+ * A front: what a guest sends on one side, the handoff channel to the core on the other (design.md section 1).
+ *
+ * The hub (front.c) has the channel, ids, holds, counts and lists. What brings the flows is one of two sides: a network
+ * card, whose frames go through libslirp (stack.c, here), or sockets that the kernel has accepted (sock.h).
  *
  *   port --frames--> guard --+--> arp, dhcp, echo --> port
  *                            +--> libslirp (flow ops) --> tcp.c, udp.c --> channel: OPEN BYTES EOF GONE DATAGRAM

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What front.c (the hub), tcp.c and udp.c share, and nobody else includes.
+ * What front.c (the hub), its sides (stack.c, sock.c) and its kinds of flows (tcp.c, udp.c, vsock_flow.c, sock.c) share,
+ * and nobody else includes. The hub calls neither libslirp nor a port: a front of accepted sockets has none.
  *
  * Lifetime: a flow's memory outlives its end by the rest of the turn. Calls into libslirp may end the very flow that
  * they are made for (tcp_closed runs before they return), so an ended flow goes to the graveyard, and the code behind
@@ -23,18 +24,59 @@
 
 enum sm_front_state { SM_FRONT_ASKED, SM_FRONT_HELD, SM_FRONT_ATTACHED, SM_FRONT_CLOSING, SM_FRONT_STATES };
 
+struct sm_front_flow;
+
+/** What the hub asks of a flow; a table for each kind. */
+struct sm_front_flow_ops {
+    /** A message of the core for a live id. May take *fd. */
+    void (*message)(struct sm_front_flow *flow, const struct sm_flow_msg *msg, int *fd);
+    /** Move what can be moved from upstream to the guest. */
+    void (*run)(struct sm_front_flow *flow);
+    /** The flow ends by our hand, and the core is told. NULL together with the next: it is no matter of the guest's card. */
+    void (*end)(struct sm_front_flow *flow, enum sm_flow_why why);
+    /** Are there bytes of the guest that upstream has not got? */
+    bool (*holds)(const struct sm_front_flow *flow);
+    /** ... or its end? */
+    bool (*undelivered)(const struct sm_front_flow *flow);
+    void (*free)(struct sm_front_flow *flow);
+};
+
+/** What brings the flows. */
+struct sm_front_side {
+    /** The turn ends: first of all, and last of all (what is watched from now on). */
+    void (*turn)(struct sm_front *front);
+    void (*turn_end)(struct sm_front *front);
+    /** No room towards the guest: no upstream is read. */
+    bool (*congested)(const struct sm_front *front);
+    /** Once a second while there is something to tell. */
+    void (*tick)(struct sm_front *front);
+    /** The guest has ended: read what it left on the way. */
+    void (*finish)(struct sm_front *front);
+    /** INBOUND; the id is the core's and not in use. May take *fd; tells GONE when it cannot serve. */
+    void (*inbound)(struct sm_front *front, const struct sm_flow_msg *msg, int *fd);
+    /** A datagram to the guest, from the flow's destination: false when it was dropped. */
+    bool (*udp_push)(struct sm_front *front, const struct sm_hold_key *key, const uint8_t *data, size_t len);
+    /** Tell the guest that its datagram was refused. */
+    void (*udp_refuse)(struct sm_front *front, const struct sm_hold_key *key, enum sm_flow_how how);
+    /** Let go of the flows, before the hub frees them. */
+    void (*stop)(struct sm_front *front);
+    void (*free)(struct sm_front *front);
+};
+
 /** What TCP, UDP and vsock flows have in common. First member of each. */
 struct sm_front_flow {
     uint64_t id;
     struct sm_front *front;
+    const struct sm_front_flow_ops *ops;
     enum sm_front_proto { SM_FRONT_TCP, SM_FRONT_UDP, SM_FRONT_VSOCK } proto;
     enum sm_front_state state;
-    bool dead;    /* in the graveyard */
-    bool orphan;  /* its guest has gone: it ends when what that sent is upstream */
-    bool waiting; /* in one of the two lists below */
+    bool nameless; /* key says nothing: no hold is made of its refusal */
+    bool dead;     /* in the graveyard */
+    bool orphan;   /* its guest has gone: it ends when what that sent is upstream */
+    bool waiting;  /* in one of the two lists below */
     bool runnable;
     GList link;    /* member of front->ready or front->stalled */
-    bool deferred; /* member of front->deferred */
+    bool deferred; /* member of front->stack->deferred */
     GList defer;
     GList grave;           /* member of front->graveyard */
     struct sm_watch watch; /* fd -1 until attached */
@@ -44,30 +86,25 @@ struct sm_front_flow {
 struct sm_front {
     struct sm_loop *loop;
     struct sm_front_config cfg;
-    struct sm_port *port;
-    uint64_t faults_told;         /* of port->faults */
+    const struct sm_front_side *side;
+    struct sm_front_stack *stack; /* one of these two, */
+    struct sm_front_socks *socks; /* as the side wants it */
     struct sm_front_vsock *vsock; /* NULL: the guest has no vsock device */
     struct sm_channel *channel;
-    Slirp *slirp;
     void (*failed)(const char *text, void *data);
     void *failed_data;
     bool dead;
-    bool reading;   /* the port is watched for input */
+    bool reading;   /* what brings flows is read */
     bool finishing; /* the guest has ended: what it sent is delivered, then ... */
     bool told;      /* ... the last word is said */
 
-    struct sm_timer stack_timer; /* libslirp's next wish */
-    struct sm_timer tick_timer;  /* once a second while there is something to tell or to expire */
+    struct sm_timer tick_timer; /* once a second while there is something to tell or to expire */
     struct sm_timer finish_timer;
     bool guest_left;            /* told, and not looked at yet */
     struct sm_timer left_timer; /* orphans are looked at again */
     int64_t left_until;
     struct sm_timer retry_timer; /* stalled flows look again */
 
-    struct sm_guard guard;
-    uint32_t tx_offloads; /* the port's, as the stack has been told */
-    struct sm_dhcp dhcp;
-    struct sm_echo echo;
     struct sm_holds holds;
     struct sm_others others;
 
@@ -77,9 +114,7 @@ struct sm_front {
     GQueue lru;         /* UDP flows, quiet ones first */
     GQueue ready;       /* flows with more to read than their turn allowed */
     GQueue stalled;     /* flows that wait for the port or for memory */
-    GQueue deferred;    /* TCP flows that write at the end of the batch of frames */
     GQueue graveyard;
-    bool in_batch;
     uint64_t tuple_secret;
     size_t udp_held;
 
@@ -88,17 +123,34 @@ struct sm_front {
     uint8_t *batch_buf; /* SM_FLOW_UDP_BATCH_MAX */
     uint8_t *read_buf;  /* SM_FLOW_UDP_BATCH_MAX: a packet from a UDP pair; also frames that we build */
 
+    struct sm_front_stats stats;
+};
+
+/** The network card and what answers it: stack.c. */
+struct sm_front_stack {
+    struct sm_port *port;
+    uint64_t faults_told; /* of port->faults */
+    Slirp *slirp;
+    struct sm_timer timer; /* libslirp's next wish */
+    struct sm_guard guard;
+    uint32_t tx_offloads; /* the port's, as libslirp has been told */
+    struct sm_dhcp dhcp;
+    struct sm_echo echo;
+    bool in_batch;
+    GQueue deferred; /* TCP flows that write at the end of the batch of frames */
     uint8_t *frame_buf;
     struct sm_frame frames[SM_PORT_BATCH];
-
-    struct sm_front_stats stats;
 };
 
 /* front.c */
 int64_t sm_front_now(const struct sm_front *front);
 void sm_front_fail(struct sm_front *front, const char *text);
-/** A frame of ours to the guest. */
-void sm_front_emit(struct sm_front *front, const void *data, size_t len);
+/** A front without flows; the caller makes what side needs, and reads nothing before the loop runs. */
+struct sm_front *sm_front_new_hub(struct sm_loop *loop, const struct sm_front_config *cfg,
+                                  const struct sm_front_side *side, int channel_fd,
+                                  void (*failed)(const char *text, void *data), void *data);
+/** Something of the guest's that is no flow was dropped: recorded. */
+void sm_front_other(struct sm_front *front, enum sm_flow_other kind, uint8_t proto, const struct sm_addr *dst);
 /** A message without fields beside its id and why. */
 void sm_front_tell(struct sm_front *front, enum sm_flow_type type, uint64_t id, enum sm_flow_why why);
 /** Ask the core about a new flow: false when a bound or the channel says no, and then nothing has changed. On true the
@@ -121,10 +173,28 @@ void sm_front_close_fd(struct sm_front_flow *flow);
 /** Look at this flow again: at the end of this turn, or when the port or memory has room. */
 void sm_front_ready(struct sm_front_flow *flow);
 void sm_front_stall(struct sm_front_flow *flow);
-/** TCP: call sm_front_tcp_flush() for it at the end of this batch of frames. */
-void sm_front_defer(struct sm_front_flow *flow);
 void sm_front_unlist(struct sm_front_flow *flow);
 void sm_front_want_tick(struct sm_front *front);
+
+/** sm_front_icmp_code() - how a refused datagram is answered: the code of a "destination unreachable", or -1: not at all. */
+static inline int sm_front_icmp_code(enum sm_flow_how how)
+{
+    switch (how) {
+    case SM_HOW_ICMP_ADMIN:
+        return 13;
+    case SM_HOW_ICMP_HOST:
+        return 1;
+    case SM_HOW_ICMP_NET:
+        return 0;
+    case SM_HOW_ICMP_PORT:
+        return 3;
+    case SM_HOW_RST: /* has no meaning for UDP */
+    case SM_HOW_SILENT:
+    case SM_HOWS:
+        break;
+    }
+    return -1;
+}
 
 static inline struct in_addr sm_front_in(uint32_t host_order)
 {
@@ -140,41 +210,28 @@ extern const struct sm_front_tcp_ops {
     void (*writable)(void *, size_t, void *);
     void (*closed)(void *, SlirpFlowEnd, void *);
 } sm_front_tcp;
-void sm_front_tcp_message(struct sm_front_flow *flow, const struct sm_flow_msg *msg, int *fd);
 void sm_front_tcp_inbound(struct sm_front *front, const struct sm_flow_msg *msg, int *fd);
-/** Move what can be moved from upstream to the guest. */
-void sm_front_tcp_run(struct sm_front_flow *flow);
-
 /** Write what the guest sent and was put off. */
 void sm_front_tcp_flush(struct sm_front_flow *flow);
 
 /* udp.c */
-void sm_front_udp_input(const SlirpFlowAddr *addr, const uint8_t *data, size_t len, void *opaque);
-void sm_front_udp_message(struct sm_front_flow *flow, const struct sm_flow_msg *msg, int *fd);
-void sm_front_udp_run(struct sm_front_flow *flow);
+void sm_front_udp_input(struct sm_front *front, const struct sm_hold_key *key, const uint8_t *data, size_t len);
 void sm_front_udp_flush(struct sm_front *front);
 /** End the flow that was quiet longest, if it was quiet long enough; false when there is none. */
 bool sm_front_udp_evict(struct sm_front *front);
 void sm_front_udp_expire(struct sm_front *front, int64_t now_us);
 void sm_front_udp_datagram(struct sm_front *front, const struct sm_flow_msg *msg);
-void sm_front_udp_free(struct sm_front_flow *flow);
-void sm_front_udp_end(struct sm_front_flow *flow, enum sm_flow_why why);
-void sm_front_tcp_free(struct sm_front_flow *flow);
-/** Are there bytes of the guest that upstream has not got? */
-bool sm_front_tcp_holds(const struct sm_front_flow *flow);
-/** The flow ends by our hand, and the core is told. */
-void sm_front_tcp_end(struct sm_front_flow *flow, enum sm_flow_why why);
-/** Are there bytes of the guest, or its FIN, that upstream has not got? */
-bool sm_front_tcp_undelivered(const struct sm_front_flow *flow);
 
 /** sm_front_tell_faults() - what has broken at a port since *told is recorded, as other things that are dropped are. */
 void sm_front_tell_faults(struct sm_front *front, const struct sm_port *port, uint64_t *told);
 
+/* stack.c */
+/** A frame of ours to the guest. */
+void sm_front_emit(struct sm_front *front, const void *data, size_t len);
+/** TCP: call sm_front_tcp_flush() for it at the end of this batch of frames. */
+void sm_front_defer(struct sm_front_flow *flow);
+
 /* vsock_flow.c */
-void sm_front_vsock_message(struct sm_front_flow *flow, const struct sm_flow_msg *msg, int *fd);
-void sm_front_vsock_run(struct sm_front_flow *flow);
-void sm_front_vsock_free_flow(struct sm_front_flow *flow);
-bool sm_front_vsock_undelivered(const struct sm_front_flow *flow);
 /** The end of a turn: what is wanted of the port, and whether it has another guest. */
 void sm_front_vsock_turn(struct sm_front *front);
 void sm_front_vsock_free(struct sm_front *front);

@@ -74,7 +74,7 @@ static void abort_flow(struct tcp_flow *t, enum sm_flow_why why)
         slirp_flow_abort(t->conn);
 }
 
-void sm_front_tcp_end(struct sm_front_flow *flow, enum sm_flow_why why)
+static void tcp_end(struct sm_front_flow *flow, enum sm_flow_why why)
 {
     abort_flow(as_tcp(flow), why);
 }
@@ -119,10 +119,13 @@ static SlirpFlowVerdict verdict_of(enum sm_flow_how how)
     return SLIRP_FLOW_DROP;
 }
 
+static const struct sm_front_flow_ops flow_ops;
+
 static struct tcp_flow *flow_new(struct sm_front *front)
 {
     struct tcp_flow *t = g_new0(struct tcp_flow, 1);
     t->base.front = front;
+    t->base.ops = &flow_ops;
     t->base.proto = SM_FRONT_TCP;
     t->base.link.data = t->base.defer.data = t->base.grave.data = &t->base;
     sm_watch_init(&t->base.watch, -1, NULL);
@@ -239,7 +242,7 @@ static size_t on_data(void *cookie, const struct iovec *iov, int cnt, void *opaq
     case SM_FRONT_ATTACHED:
         if (t->blocked || t->before.len > 0 || all == 0)
             break;
-        if (front->in_batch && all < WRITE_NOW) {
+        if (front->stack->in_batch && all < WRITE_NOW) {
             /* More of this flow may be in the batch: one large write is worth a copy, for us and for upstream's
              * segments. */
             sm_front_defer(&t->base);
@@ -316,14 +319,14 @@ static void on_closed(void *cookie, SlirpFlowEnd how, void *opaque)
 
 /* ---- from upstream ---- */
 
-void sm_front_tcp_run(struct sm_front_flow *flow)
+static void tcp_run(struct sm_front_flow *flow)
 {
     struct tcp_flow *t = as_tcp(flow);
     struct sm_front *front = flow->front;
 
     if (flow->state != SM_FRONT_ATTACHED || !t->readable || t->peer_eof || !t->conn)
         return;
-    if (sm_port_congested(front->port)) {
+    if (sm_port_congested(front->stack->port)) {
         sm_front_stall(flow);
         return;
     }
@@ -396,7 +399,7 @@ static void on_fd(struct sm_watch *watch, uint32_t events)
     }
     if (events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
         t->readable = true;
-        sm_front_tcp_run(flow);
+        tcp_run(flow);
     }
 }
 
@@ -440,7 +443,7 @@ static void attach(struct tcp_flow *t, uint32_t consumed, int *fd)
         slirp_flow_pull(t->conn);
 }
 
-void sm_front_tcp_message(struct sm_front_flow *flow, const struct sm_flow_msg *msg, int *fd)
+static void tcp_message(struct sm_front_flow *flow, const struct sm_flow_msg *msg, int *fd)
 {
     struct tcp_flow *t = as_tcp(flow);
     struct sm_front *front = flow->front;
@@ -509,7 +512,7 @@ void sm_front_tcp_inbound(struct sm_front *front, const struct sm_flow_msg *msg,
     /* Attached once the descriptor is in: libslirp may call back from inside connect. */
     t->base.state = SM_FRONT_HELD;
     g_hash_table_insert(front->ids, &t->base.id, &t->base);
-    t->conn = slirp_flow_connect(front->slirp, &addr, t);
+    t->conn = slirp_flow_connect(front->stack->slirp, &addr, t);
     if (t->base.dead)
         return; /* ended in there, and the core was told */
     if (!t->conn) {
@@ -522,13 +525,13 @@ void sm_front_tcp_inbound(struct sm_front *front, const struct sm_flow_msg *msg,
     take_fd(t, fd);
 }
 
-bool sm_front_tcp_holds(const struct sm_front_flow *flow)
+static bool tcp_holds(const struct sm_front_flow *flow)
 {
     const struct tcp_flow *t = (const struct tcp_flow *)(const void *)flow;
     return t->held > 0 || t->before.len > 0;
 }
 
-bool sm_front_tcp_undelivered(const struct sm_front_flow *flow)
+static bool tcp_undelivered(const struct sm_front_flow *flow)
 {
     const struct tcp_flow *t = (const struct tcp_flow *)(const void *)flow;
 
@@ -545,13 +548,22 @@ bool sm_front_tcp_undelivered(const struct sm_front_flow *flow)
     return false;
 }
 
-void sm_front_tcp_free(struct sm_front_flow *flow)
+static void tcp_free(struct sm_front_flow *flow)
 {
     struct tcp_flow *t = as_tcp(flow);
     sm_buf_clear(&t->before);
     flow->front->stats.tcp_now--;
     g_free(t);
 }
+
+static const struct sm_front_flow_ops flow_ops = {
+    .message = tcp_message,
+    .run = tcp_run,
+    .end = tcp_end,
+    .holds = tcp_holds,
+    .undelivered = tcp_undelivered,
+    .free = tcp_free,
+};
 
 const struct sm_front_tcp_ops sm_front_tcp = {
     .open = on_open,

@@ -36,14 +36,6 @@ static uint64_t hash_of(const struct sm_front *front, uint32_t dst, uint16_t dst
     return sm_mix64(((uint64_t)dst << 32 | (uint32_t)src_port << 16 | dst_port) ^ front->tuple_secret);
 }
 
-static SlirpFlowAddr addr_of(const struct sm_front_flow *flow)
-{
-    return (SlirpFlowAddr){.guest = sm_front_in(flow->front->cfg.net.link.guest),
-                           .peer = sm_front_in(flow->key.dst),
-                           .guest_port = flow->key.src_port,
-                           .peer_port = flow->key.dst_port};
-}
-
 static void drop_held(struct sm_udp_flow *u)
 {
     u->base.front->udp_held -= u->held_len;
@@ -80,7 +72,7 @@ static void end_and_tell(struct sm_udp_flow *u, enum sm_flow_why why)
     sm_front_tell(u->base.front, SM_FLOW_GONE, id, why);
 }
 
-void sm_front_udp_end(struct sm_front_flow *flow, enum sm_flow_why why)
+static void udp_end(struct sm_front_flow *flow, enum sm_flow_why why)
 {
     end_and_tell(as_udp(flow), why);
 }
@@ -92,28 +84,6 @@ static void touch(struct sm_udp_flow *u)
     if (front->lru.tail != &u->lru) {
         g_queue_unlink(&front->lru, &u->lru);
         g_queue_push_tail_link(&front->lru, &u->lru);
-    }
-}
-
-static void unreach(struct sm_front *front, const SlirpFlowAddr *addr, enum sm_flow_how how)
-{
-    switch (how) {
-    case SM_HOW_ICMP_ADMIN:
-        slirp_flow_udp_unreach(front->slirp, addr, 13);
-        break;
-    case SM_HOW_ICMP_HOST:
-        slirp_flow_udp_unreach(front->slirp, addr, 1);
-        break;
-    case SM_HOW_ICMP_NET:
-        slirp_flow_udp_unreach(front->slirp, addr, 0);
-        break;
-    case SM_HOW_ICMP_PORT:
-        slirp_flow_udp_unreach(front->slirp, addr, 3);
-        break;
-    case SM_HOW_RST: /* has no meaning for UDP */
-    case SM_HOW_SILENT:
-    case SM_HOWS:
-        break;
     }
 }
 
@@ -179,15 +149,15 @@ static void send_datagram(struct sm_udp_flow *u, const uint8_t *data, size_t len
         front->stats.udp_dropped++;
 }
 
-static void send_dns(struct sm_front *front, const SlirpFlowAddr *addr, const uint8_t *data, size_t len)
+static void send_dns(struct sm_front *front, const struct sm_hold_key *key, const uint8_t *data, size_t len)
 {
     if (len > SM_FLOW_DATA_MAX) {
         front->stats.udp_dropped++;
         return;
     }
     struct sm_flow_msg m = {.type = SM_FLOW_DATAGRAM,
-                            .src = {.addr = sm_addr_from_in(addr->guest), .port = addr->guest_port},
-                            .dst = {.addr = sm_addr_from_in(addr->peer), .port = addr->peer_port},
+                            .src = {.addr = sm_addr_from_u32(front->cfg.net.link.guest), .port = key->src_port},
+                            .dst = {.addr = sm_addr_from_u32(key->dst), .port = key->dst_port},
                             .data = data,
                             .data_len = len};
     if (sm_channel_send(front->channel, &m, -1))
@@ -203,12 +173,15 @@ bool sm_front_udp_evict(struct sm_front *front)
     return true;
 }
 
+static const struct sm_front_flow_ops flow_ops;
+
 static struct sm_udp_flow *flow_new(struct sm_front *front, const struct sm_hold_key *key, uint64_t hash)
 {
     if (front->stats.udp_now >= SM_FRONT_UDP_MAX && !sm_front_udp_evict(front))
         return NULL;
     struct sm_udp_flow *u = g_new0(struct sm_udp_flow, 1);
     u->base.front = front;
+    u->base.ops = &flow_ops;
     u->base.proto = SM_FRONT_UDP;
     u->base.link.data = u->base.defer.data = u->base.grave.data = &u->base;
     u->base.key = *key;
@@ -226,26 +199,21 @@ static struct sm_udp_flow *flow_new(struct sm_front *front, const struct sm_hold
     return u;
 }
 
-void sm_front_udp_input(const SlirpFlowAddr *addr, const uint8_t *data, size_t len, void *opaque)
+void sm_front_udp_input(struct sm_front *front, const struct sm_hold_key *key, const uint8_t *data, size_t len)
 {
-    struct sm_front *front = opaque;
-    uint32_t dst = ntohl(addr->peer.s_addr);
-
-    if (addr->peer_port == 53 && (front->cfg.net.dns_any || dst == front->cfg.net.link.resolver)) {
-        send_dns(front, addr, data, len);
+    if (key->dst_port == 53 && (front->cfg.net.dns_any || key->dst == front->cfg.net.link.resolver)) {
+        send_dns(front, key, data, len);
         return;
     }
-    uint64_t hash = hash_of(front, dst, addr->peer_port, addr->guest_port);
+    uint64_t hash = hash_of(front, key->dst, key->dst_port, key->src_port);
     struct sm_udp_flow *u = g_hash_table_lookup(front->tuples, &hash);
     if (!u) {
-        struct sm_hold_key key = {
-            .dst = dst, .dst_port = addr->peer_port, .src_port = addr->guest_port, .proto = SM_FLOW_UDP};
         enum sm_flow_how how;
-        if (sm_front_held(front, &key, &how)) {
-            unreach(front, addr, how);
+        if (sm_front_held(front, key, &how)) {
+            front->side->udp_refuse(front, key, how);
             return;
         }
-        u = sm_front_may_ask(front) ? flow_new(front, &key, hash) : NULL;
+        u = sm_front_may_ask(front) ? flow_new(front, key, hash) : NULL;
         if (!u) {
             front->stats.opens_dropped++;
             return;
@@ -260,14 +228,13 @@ void sm_front_udp_input(const SlirpFlowAddr *addr, const uint8_t *data, size_t l
 
 /* ---- from the core ---- */
 
-void sm_front_udp_run(struct sm_front_flow *flow)
+static void udp_run(struct sm_front_flow *flow)
 {
     struct sm_udp_flow *u = as_udp(flow);
     struct sm_front *front = flow->front;
-    SlirpFlowAddr addr = addr_of(flow);
 
     for (int i = 0; i < READ_BATCH && flow->state == SM_FRONT_ATTACHED; i++) {
-        if (sm_port_congested(front->port)) {
+        if (front->side->congested(front)) {
             /* Level-triggered: it must not be watched while it waits. */
             sm_loop_unwatch(front->loop, &flow->watch);
             sm_front_stall(flow);
@@ -287,7 +254,7 @@ void sm_front_udp_run(struct sm_front_flow *flow)
         const uint8_t *data;
         size_t len;
         while (sm_udpbatch_next(&r, &data, &len))
-            if (!slirp_flow_udp_push(front->slirp, &addr, data, len))
+            if (!front->side->udp_push(front, &flow->key, data, len))
                 front->stats.udp_dropped++;
         if (r.bad) {
             end_and_tell(u, SM_WHY_LIMIT);
@@ -301,7 +268,7 @@ void sm_front_udp_run(struct sm_front_flow *flow)
 
 static void on_fd(struct sm_watch *watch, uint32_t events)
 {
-    sm_front_udp_run(sm_container_of(watch, struct sm_front_flow, watch));
+    udp_run(sm_container_of(watch, struct sm_front_flow, watch));
 }
 
 static void attach(struct sm_udp_flow *u, int *fd)
@@ -320,18 +287,16 @@ static void attach(struct sm_udp_flow *u, int *fd)
     drop_held(u);
 }
 
-void sm_front_udp_message(struct sm_front_flow *flow, const struct sm_flow_msg *msg, int *fd)
+static void udp_message(struct sm_front_flow *flow, const struct sm_flow_msg *msg, int *fd)
 {
     struct sm_udp_flow *u = as_udp(flow);
     struct sm_front *front = flow->front;
 
     switch (msg->type) {
-    case SM_FLOW_REFUSE: {
-        SlirpFlowAddr addr = addr_of(flow);
+    case SM_FLOW_REFUSE:
         end_flow(u);
-        unreach(front, &addr, msg->how);
+        front->side->udp_refuse(front, &flow->key, msg->how);
         break;
-    }
     case SM_FLOW_ACCEPT:
         break; /* UDP has no handshake to complete */
     case SM_FLOW_ATTACH:
@@ -362,11 +327,11 @@ void sm_front_udp_datagram(struct sm_front *front, const struct sm_flow_msg *msg
     if (msg->src.addr.family != SM_FAMILY_V4 || msg->dst.addr.family != SM_FAMILY_V4 ||
         sm_addr_to_u32(&msg->src.addr) != front->cfg.net.link.guest)
         return;
-    SlirpFlowAddr addr = {.guest = sm_addr_to_in(&msg->src.addr),
-                          .peer = sm_addr_to_in(&msg->dst.addr),
-                          .guest_port = msg->src.port,
-                          .peer_port = msg->dst.port};
-    if (slirp_flow_udp_push(front->slirp, &addr, msg->data, msg->data_len))
+    struct sm_hold_key key = {.dst = sm_addr_to_u32(&msg->dst.addr),
+                              .dst_port = msg->dst.port,
+                              .src_port = msg->src.port,
+                              .proto = SM_FLOW_UDP};
+    if (front->side->udp_push(front, &key, msg->data, msg->data_len))
         front->stats.dns_out++;
 }
 
@@ -385,10 +350,25 @@ void sm_front_udp_expire(struct sm_front *front, int64_t now_us)
     }
 }
 
-void sm_front_udp_free(struct sm_front_flow *flow)
+/* Its verdict is awaited. */
+static bool udp_holds(const struct sm_front_flow *flow)
+{
+    return flow->state == SM_FRONT_ASKED;
+}
+
+static void udp_free(struct sm_front_flow *flow)
 {
     struct sm_udp_flow *u = as_udp(flow);
     drop_held(u);
     flow->front->stats.udp_now--;
     g_free(u);
 }
+
+static const struct sm_front_flow_ops flow_ops = {
+    .message = udp_message,
+    .run = udp_run,
+    .end = udp_end,
+    .holds = udp_holds,
+    .undelivered = udp_holds,
+    .free = udp_free,
+};

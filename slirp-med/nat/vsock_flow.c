@@ -106,6 +106,8 @@ static void on_emit(const struct iovec *iov, unsigned n_iov, void *data)
         sm_front_fail(v->front, "the guest's vsock device is gone");
 }
 
+static const struct sm_front_flow_ops flow_ops;
+
 static void *on_open(struct sm_vsock_stream *s, uint32_t guest_port, uint32_t host_port, void *data)
 {
     struct sm_front_vsock *v = data;
@@ -117,6 +119,8 @@ static void *on_open(struct sm_vsock_stream *s, uint32_t guest_port, uint32_t ho
     }
     struct vsock_flow *f = g_new0(struct vsock_flow, 1);
     f->base.front = front;
+    f->base.ops = &flow_ops;
+    f->base.nameless = true;
     f->base.proto = SM_FRONT_VSOCK;
     f->base.link.data = f->base.defer.data = f->base.grave.data = &f->base;
     f->stream = s;
@@ -186,7 +190,7 @@ static const struct sm_vsock_ops engine_ops = {
 
 /* ---- from upstream ---- */
 
-void sm_front_vsock_run(struct sm_front_flow *flow)
+static void vsock_run(struct sm_front_flow *flow)
 {
     struct vsock_flow *f = as_vsock(flow);
     struct sm_front *front = flow->front;
@@ -237,7 +241,7 @@ static void on_fd(struct sm_watch *watch, uint32_t events)
             sm_vsock_flush(f->stream);
     }
     if (f->base.state == SM_FRONT_ATTACHED && (events & (EPOLLIN | EPOLLERR | EPOLLHUP)))
-        sm_front_vsock_run(&f->base);
+        vsock_run(&f->base);
     else
         rewatch(f);
 }
@@ -250,10 +254,10 @@ static void attach(struct vsock_flow *f, int *fd)
     f->base.front->stats.attached++;
     sm_watch_init(&f->base.watch, sm_steal_fd(fd), on_fd);
     sm_vsock_accept(f->stream);
-    sm_front_vsock_run(&f->base);
+    vsock_run(&f->base);
 }
 
-void sm_front_vsock_message(struct sm_front_flow *flow, const struct sm_flow_msg *msg, int *fd)
+static void vsock_message(struct sm_front_flow *flow, const struct sm_flow_msg *msg, int *fd)
 {
     struct vsock_flow *f = as_vsock(flow);
     bool asked = flow->state == SM_FRONT_ASKED;
@@ -266,18 +270,21 @@ void sm_front_vsock_message(struct sm_front_flow *flow, const struct sm_flow_msg
     }
 }
 
-bool sm_front_vsock_undelivered(const struct sm_front_flow *flow)
+static bool vsock_undelivered(const struct sm_front_flow *flow)
 {
     const struct vsock_flow *f = (const struct vsock_flow *)(const void *)flow;
 
     return f->stream && sm_vsock_kept(f->stream) > 0;
 }
 
-void sm_front_vsock_free_flow(struct sm_front_flow *flow)
+static void vsock_free(struct sm_front_flow *flow)
 {
     flow->front->stats.vsock_now--;
     g_free(flow);
 }
+
+static const struct sm_front_flow_ops flow_ops = {
+    .message = vsock_message, .run = vsock_run, .undelivered = vsock_undelivered, .free = vsock_free};
 
 /* ---- the port ---- */
 
