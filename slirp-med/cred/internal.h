@@ -7,7 +7,7 @@
 #define SM_CRED_INTERNAL_H
 
 #include "cred/swap.h"
-#include "cred/tree.h"
+#include "policy/tree.h"
 
 struct sm_swaps {
     GPtrArray *entries;   /* struct sm_swap * */

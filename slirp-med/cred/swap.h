@@ -38,6 +38,8 @@
 
 /** Largest swap file: 64 entries of 4 KiB. */
 #define SM_SWAP_FILE_MAX ((size_t)256 * 1024)
+/** Values of a swap file: far above what the bounds below let through, so that memory stays small. */
+#define SM_SWAP_NODES_MAX 32768
 /** Entries of a set: a person writes and reviews them one by one. */
 #define SM_SWAPS_MAX 64
 /** Domains of an entry: one service has a handful. */

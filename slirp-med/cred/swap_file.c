@@ -535,6 +535,13 @@ bool sm_swaps_decode(struct sm_swaps *swaps, const struct sm_node *entries, cons
 struct sm_swaps *sm_swaps_parse(const struct sm_swap_source *source, const char *data, size_t len, GError **error)
 {
     sm_cleanup(sm_swaps_freep) struct sm_swaps *swaps = sm_swaps_new();
+    static const struct sm_tree_format format = {.noun = "a swap file",
+                                                 .keys = "text",
+                                                 .empty = "write swaps: {} to swap nothing",
+                                                 .twice = "",
+                                                 .nodes_max = SM_SWAP_NODES_MAX,
+                                                 .secret = true,
+                                                 .free_keys = true};
     struct draft d = {.set = swaps, .source = source};
     const struct sm_node *entries = NULL;
 
@@ -542,7 +549,7 @@ struct sm_swaps *sm_swaps_parse(const struct sm_swap_source *source, const char 
         sm_error_set(error, SM_ERROR_LIMIT, "%s: a swap file has at most %zu bytes", source->file, SM_SWAP_FILE_MAX);
         return NULL;
     }
-    sm_cleanup(sm_node_freep) struct sm_node *root = sm_tree_parse(source->file, data, len, error);
+    sm_cleanup(sm_node_freep) struct sm_node *root = sm_tree_parse(&format, source->file, data, len, NULL, error);
     if (!root)
         return NULL;
     if (root->kind != SM_NODE_MAP) {

@@ -13,7 +13,7 @@
 #include "base/error.h"
 #include "cred/provider.h"
 #include "cred/swap.h"
-#include "cred/tree.h"
+#include "policy/tree.h"
 
 static const char *variable(const char *name, void *data)
 {
@@ -686,7 +686,7 @@ static void limits(void **state)
     g_clear_error(&error);
 
     g_string_assign(text, "swaps: [");
-    for (int i = 0; i <= SM_TREE_NODES_MAX; i++)
+    for (int i = 0; i <= SM_SWAP_NODES_MAX; i++)
         g_string_append(text, "a,");
     assert_null(parse("s.yaml", text->str, text->len, &error));
     assert_non_null(strstr(error->message, "values"));

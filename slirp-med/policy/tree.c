@@ -6,7 +6,7 @@
  * events. JSON is checked as a whole by jansson, which keeps no line numbers, and then walked token by token with our
  * own line count; after jansson's check the walk cannot meet a malformed token.
  */
-#include "cred/tree.h"
+#include "policy/tree.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -37,6 +37,7 @@ void sm_node_free(struct sm_node *node)
         g_ptr_array_unref(node->items); /* at most SM_TREE_DEPTH_MAX deep */
     g_free(node->key);
     g_free(node->text);
+    g_free(node->raw);
     g_free(node);
 }
 
@@ -48,7 +49,9 @@ static void node_destroy(gpointer node)
 /* ---- the builder ---- */
 
 struct builder {
+    const struct sm_tree_format *format;
     const char *file;
+    void *data; /* of judge() */
     struct sm_node *root;
     struct sm_node *open[SM_TREE_DEPTH_MAX]; /* maps and lists, borrowed from root */
     GHashTable *keys[SM_TREE_DEPTH_MAX];     /* of the open maps: borrowed from their nodes */
@@ -83,8 +86,11 @@ static bool build_key(struct builder *b, size_t line, const char *text, size_t l
     b->key = g_strndup(text, len);
     b->key_line = line;
     if (!g_hash_table_add(b->keys[b->depth - 1], b->key)) {
-        g_clear_pointer(&b->key, g_free);
-        return fail(b, line, error, "a key is there twice in one mapping");
+        g_autofree char *key = g_steal_pointer(&b->key);
+        g_autofree char *shown = g_strescape(key, NULL);
+        if (b->format->secret)
+            return fail(b, line, error, "a key is there twice in one mapping");
+        return fail(b, line, error, "key '%.60s' is there twice%s", shown, b->format->twice);
     }
     return true;
 }
@@ -94,14 +100,16 @@ static bool build_node(struct builder *b, struct sm_node *given, GError **error)
 {
     sm_cleanup(sm_node_freep) struct sm_node *node = given;
 
-    if (++b->nodes > SM_TREE_NODES_MAX) {
-        sm_error_set(error, SM_ERROR_LIMIT, "%s:%zu: more than %d values", b->file, node->line, SM_TREE_NODES_MAX);
+    if (++b->nodes > b->format->nodes_max) {
+        sm_error_set(error, SM_ERROR_LIMIT, "%s:%zu: more than %zu values", b->file, node->line, b->format->nodes_max);
         return false;
     }
     if (b->depth > 0 && b->open[b->depth - 1]->kind == SM_NODE_MAP) {
         node->key = g_steal_pointer(&b->key); /* stays in the set of keys, which dies with the map's end */
         node->key_line = b->key_line;
     }
+    if (b->format->judge && !b->format->judge(b->data, (const struct sm_node *const *)b->open, b->depth, node, error))
+        return false;
     if (node->kind == SM_NODE_MAP || node->kind == SM_NODE_LIST) {
         if (b->depth == SM_TREE_DEPTH_MAX)
             return fail(b, node->line, error, "nested too deep");
@@ -239,7 +247,16 @@ static struct sm_node *plain_scalar(size_t line, const char *text, size_t len)
     return node_text(line, text, len);
 }
 
-/* Anchors, aliases and tags: a swap file needs none, and each can make it mean other than it reads. */
+/* The node with the word that it was made of, for whoever can use it as text. */
+static struct sm_node *plain_value(size_t line, const char *text, size_t len)
+{
+    struct sm_node *node = plain_scalar(line, text, len);
+    if (node->kind != SM_NODE_TEXT)
+        node->raw = g_strdup(text);
+    return node;
+}
+
+/* Anchors, aliases and tags: none of these files needs one, and each can make it mean other than it reads. */
 static bool yaml_is_plain_value(const struct builder *b, const yaml_event_t *ev, size_t line, GError **error)
 {
     const yaml_char_t *anchor = NULL, *tag = NULL;
@@ -273,11 +290,11 @@ static bool yaml_scalar(struct builder *b, const yaml_event_t *ev, size_t line, 
     bool plain = ev->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
 
     if (wants_key(b)) {
-        if (plain && strcmp(text, "<<") == 0)
+        if (plain && b->format->free_keys && strcmp(text, "<<") == 0)
             return fail(b, line, error, "merge keys (<<) are not allowed: write the values out");
         return build_key(b, line, text, len, error);
     }
-    return build_node(b, plain ? plain_scalar(line, text, len) : node_text(line, text, len), error);
+    return build_node(b, plain ? plain_value(line, text, len) : node_text(line, text, len), error);
 }
 
 static bool yaml_step(struct builder *b, const yaml_event_t *ev, bool *done, GError **error)
@@ -292,17 +309,18 @@ static bool yaml_step(struct builder *b, const yaml_event_t *ev, bool *done, GEr
     case YAML_SEQUENCE_START_EVENT:
     case YAML_MAPPING_START_EVENT:
         if (wants_key(b))
-            return fail(b, line, error, "wrong type: a key is text");
+            return fail(b, line, error, "wrong type: a key is %s, not %s", b->format->keys,
+                        sm_node_kind_words(ev->type == YAML_MAPPING_START_EVENT ? SM_NODE_MAP : SM_NODE_LIST));
         return build_node(b, node_new(ev->type == YAML_MAPPING_START_EVENT ? SM_NODE_MAP : SM_NODE_LIST, line), error);
     case YAML_SEQUENCE_END_EVENT:
     case YAML_MAPPING_END_EVENT:
         build_close(b);
         return true;
     case YAML_DOCUMENT_START_EVENT:
-        return !b->root || fail(b, line, error, "a second document: a swap file has one");
+        return !b->root || fail(b, line, error, "a second document: %s has one", b->format->noun);
     case YAML_STREAM_END_EVENT:
         *done = true;
-        return b->root || fail(b, line, error, "the file is empty: write swaps: {} to swap nothing");
+        return b->root || fail(b, line, error, "the file is empty: %s", b->format->empty);
     case YAML_NO_EVENT:
     case YAML_STREAM_START_EVENT:
     case YAML_DOCUMENT_END_EVENT:
@@ -437,7 +455,7 @@ static bool parse_json(struct builder *b, const char *data, size_t len, GError *
 
     if (!whole) {
         /* jansson quotes what it stumbled over behind " near ": that may be a secret. */
-        char *near = strstr(problem.text, " near ");
+        char *near = b->format->secret ? strstr(problem.text, " near ") : NULL;
         if (near)
             *near = '\0';
         g_autofree char *shown = g_strescape(problem.text, NULL);
@@ -459,16 +477,22 @@ static bool parse_json(struct builder *b, const char *data, size_t len, GError *
     return ok;
 }
 
-struct sm_node *sm_tree_parse(const char *file, const char *data, size_t len, GError **error)
+bool sm_tree_is_json(const char *file)
 {
-    sm_cleanup(builder_clear) struct builder b = {.file = file};
+    return g_str_has_suffix(file, ".json");
+}
+
+struct sm_node *sm_tree_parse(const struct sm_tree_format *format, const char *file, const char *text, size_t len,
+                              void *data, GError **error)
+{
+    sm_cleanup(builder_clear) struct builder b = {.format = format, .file = file, .data = data};
     bool yaml = g_str_has_suffix(file, ".yaml") || g_str_has_suffix(file, ".yml");
 
-    if (!yaml && !g_str_has_suffix(file, ".json")) {
-        sm_error_set(error, SM_ERROR_INVALID, "%s: the name of a swap file ends in .yaml, .yml or .json", file);
+    if (!yaml && !sm_tree_is_json(file)) {
+        sm_error_set(error, SM_ERROR_INVALID, "%s: the name of %s ends in .yaml, .yml or .json", file, format->noun);
         return NULL;
     }
-    if (!(yaml ? parse_yaml(&b, data, len, error) : parse_json(&b, data, len, error)))
+    if (!(yaml ? parse_yaml(&b, text, len, error) : parse_json(&b, text, len, error)))
         return NULL;
     return g_steal_pointer(&b.root);
 }
