@@ -27,6 +27,8 @@
  *                                    INGRESS  core -> sup  one of these is with the front, or over
  *   POLICY     +fd    sup -> core    the lists from now on (core/config.h);  POLICY  core -> sup  they are in force;
  *                                    POLICY why  core -> sup  they are not, and those before still are
+ *   SNAPSHOT   +fd    sup -> core    write what a snapshot keeps of you into this memfd (core/carry.h);
+ *                                    SNAPSHOT  core -> sup  it is written;  SNAPSHOT why  core -> sup  it could not be
  *   VSOCK port +fd    sup -> core    the VMM's vsock has brought a connection of the guest's to that port (core/vsock.h)
  *   SERIAL     +fd    sup -> core    the host's side of the guest's virtio-serial port (core/vsock.h)
  *   STATUS            sup -> child   report;  STATUS json  child -> sup  the report
@@ -51,6 +53,7 @@ enum sm_link_verb {
     SM_LINK_LISTENERS,
     SM_LINK_INGRESS,
     SM_LINK_POLICY,
+    SM_LINK_SNAPSHOT,
     SM_LINK_VSOCK,
     SM_LINK_SERIAL,
     SM_LINK_STATUS,
@@ -69,7 +72,8 @@ enum sm_link_verb {
     6 /* core: the audit file; front: the tap, or what its kind of port wants (a PORT may bring it later) */
 
 /* Only where TLS is intercepted (mode guarded or strict, not opaque, a network): the workspace's CA, made anew by the core on each start.
- * The files are empty when it gets them, and complete when it says READY; CMD's GO comes after that. */
+ * The files are empty when it gets them, and complete when it says READY; CMD's GO comes after that. Where the configuration names a CA that
+ * was kept (ca_sha256), they are its files, for reading. */
 #define SM_CA_KEY_FD 7   /* core: ca.key in the state folder, for writing */
 #define SM_CA_CERT_FD 8  /* core: ca.pem, for writing */
 #define SM_GUEST_CA_FD 7 /* guest: ca.pem, for reading */

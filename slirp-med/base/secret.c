@@ -2,6 +2,7 @@
 /* Secrets: own pages, locked and out of core dumps where allowed, wiped at the end; see secret.h. */
 #include "base/secret.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -33,6 +34,27 @@ struct sm_secret *sm_secret_new(void *bytes, size_t len)
     if (len > 0)
         memcpy(s->bytes, bytes, len);
     sm_wipe(bytes, len);
+    return s;
+}
+
+struct sm_secret *sm_secret_read(int fd, size_t max)
+{
+    uint8_t buf[SM_SECRET_READ_MAX + 1];
+    struct sm_secret *s = NULL;
+    size_t len = 0;
+    ssize_t n;
+
+    max = SM_MIN(max, (size_t)SM_SECRET_READ_MAX);
+    do {
+        n = pread(fd, buf + len, max + 1 - len, (off_t)len);
+        len += n > 0 ? (size_t)n : 0;
+    } while ((n > 0 && len <= max) || (n < 0 && errno == EINTR));
+    int saved = n < 0 ? errno : EFBIG;
+    if (n == 0)
+        s = sm_secret_new(buf, len);
+    sm_wipe(buf, sizeof(buf));
+    if (!s)
+        errno = saved;
     return s;
 }
 

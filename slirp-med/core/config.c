@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "core/carry.h"
 #include "cred/vault.h"
 
 static bool bad_key(const char *key, const char *want, GError **error)
@@ -237,6 +238,8 @@ void sm_core_config_free(struct sm_core_config *c)
     sm_lists_free(c->lists);
     sm_swaps_free(c->swaps);
     g_free(c->vault_addr);
+    g_free(c->ca_sha256);
+    json_decref(c->pins);
     g_free(c->vault_namespace);
     sm_ground_free(c->ground);
     for (size_t i = 0; i < c->n_mediation; i++)
@@ -255,7 +258,8 @@ struct sm_core_config *sm_core_config_load(const char *text, size_t len, GError 
     json_auto_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &at);
     const char *vault_addr = NULL, *vault_namespace = NULL;
     const char *workspace, *mode, *extra_roots, *resolv_conf, *guest, *gateway, *resolver;
-    json_t *allow, *passthrough, *deny, *swaps, *inside, *dns, *caps;
+    const char *ca_sha256 = NULL;
+    json_t *allow, *passthrough, *deny, *swaps, *inside, *dns, *caps, *pins = NULL;
     json_int_t qps, max_bytes, seq_floor;
     int opaque, log_query, sync, prefix_len;
 
@@ -270,13 +274,13 @@ struct sm_core_config *sm_core_config_load(const char *text, size_t len, GError 
     if (json_unpack_ex(
             root, &at, JSON_STRICT,
             "{s:s, s:s, s:b, s:b, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:I, s:{s:s, s:i, s:s, s:s !}, s:{s:b, "
-            "s:I, s:I !}, s:o, s?{s:s, s:s !}}",
+            "s:I, s:I !}, s:o, s?{s:s, s:s !}, s?s, s?o}",
             "workspace", &workspace, "mode", &mode, "opaque", &opaque, "log_query", &log_query, "extra_roots",
             &extra_roots, "allow", &allow, "passthrough", &passthrough, "deny", &deny, "swaps", &swaps, "inside",
             &inside, "dns", &dns, "resolv_conf", &resolv_conf, "dns_qps", &qps, "network", "guest", &guest,
             "prefix_len", &prefix_len, "gateway", &gateway, "resolver", &resolver, "audit", "sync", &sync, "max_bytes",
             &max_bytes, "seq_floor", &seq_floor, "caps", &caps, "vault", "addr", &vault_addr, "namespace",
-            &vault_namespace) < 0) {
+            &vault_namespace, "ca_sha256", &ca_sha256, "pins", &pins) < 0) {
         sm_error_set(error, SM_ERROR_INVALID, "core configuration: %s", at.text);
         return NULL;
     }
@@ -305,6 +309,16 @@ struct sm_core_config *sm_core_config_load(const char *text, size_t len, GError 
     }
     c->vault_addr = g_strdup(vault_addr);
     c->vault_namespace = g_strdup(vault_namespace);
+    if (ca_sha256 && !sm_carry_is_hex(ca_sha256, 64)) {
+        bad_key("ca_sha256", "64 lower-case hex digits", error);
+        return NULL;
+    }
+    c->ca_sha256 = g_strdup(ca_sha256);
+    if (pins && !sm_carry_pins_check(pins, error)) {
+        g_prefix_error(error, "core configuration: ");
+        return NULL;
+    }
+    c->pins = json_incref(pins);
     if (!(c->swaps = sm_swaps_from_json(swaps, error))) {
         g_prefix_error(error, "core configuration: ");
         return NULL;

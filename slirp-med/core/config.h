@@ -22,11 +22,13 @@
  *
  *   vsock          {ca_port: integer, mediation: array of {port, target, required: bool, addrs: array of "ADDR:PORT"}}  the host's vsock
  *                  ports (core/vsock.h); target is the operator's text, addrs what its name meant at the start
+ *   ca_sha256      string             the CA's files hold a CA that was kept, with this fingerprint; absent: they are empty, and one is made
+ *   pins           array of {name, addr, expires_us}  pins of a snapshot (core/carry.h)
  *
  *   proxy          {clients: array of CIDR, routes: array of "NAME:PORT=http://HOST:PORT"}  the front is a proxy: flows come by name and from
  *                  these clients, whose networks count as inside; there is no virtual network (network is not looked at)
  *
- * All keys but vault, vsock and proxy are required, an unknown one is an error.
+ * All keys but vault, vsock, proxy, ca_sha256 and pins are required, an unknown one is an error.
  */
 #ifndef SM_CORE_CONFIG_H
 #define SM_CORE_CONFIG_H
@@ -82,6 +84,8 @@ struct sm_core_config {
     uint64_t audit_seq_floor;
     struct sm_caps_limits caps;
     struct sm_counters counters;
+    char *ca_sha256;     /* NULL: a new CA */
+    struct json_t *pins; /* NULL: none; looked at, not loaded yet */
     uint32_t ca_port;
     struct sm_mediation_target mediation[SM_MEDIATION_TARGETS_MAX];
     size_t n_mediation;

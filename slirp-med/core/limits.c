@@ -161,6 +161,15 @@ uint64_t sm_limits_total(const struct sm_core *core)
     return core->limits ? sm_caps_total(core->limits->caps) : 0;
 }
 
+bool sm_limits_counted(const struct sm_core *core, uint64_t ret[SM_CAPS_DIRS])
+{
+    if (!core->limits || core->limits->fd < 0)
+        return false;
+    for (enum sm_caps_dir dir = 0; dir < SM_CAPS_DIRS; dir++)
+        ret[dir] = sm_caps_counted(core->limits->caps, dir);
+    return true;
+}
+
 static json_t *limit_json(uint64_t limit)
 {
     return limit ? json_integer((json_int_t)limit) : json_null();

@@ -119,6 +119,8 @@ void sm_limits_stop(struct sm_core *core);
 void sm_limits_start_line(const struct sm_core *core, struct sm_audit_record *r);
 /** sm_limits_total() - bytes counted, of all runs; 0 without a cap. */
 uint64_t sm_limits_total(const struct sm_core *core);
+/** sm_limits_counted() - the same by direction. False: this run counts nothing. */
+bool sm_limits_counted(const struct sm_core *core, uint64_t ret[SM_CAPS_DIRS]);
 /**
  * sm_limits_report() - for `status`: {max_bps, max_total_bytes, max_conns, conns, bytes_up, bytes_down}, null:
  * unlimited. NULL: no cap.

@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "base/link.h"
 #include "base/log.h"
+#include "core/carry.h"
 #include "core/creds.h"
 #include "core/fetch.h"
 #include "core/limits.h"
@@ -173,6 +174,8 @@ static bool take_link(struct sm_core *core)
         sm_ingress_take(core, m.text, &m.fd);
     } else if (m.verb == SM_LINK_POLICY) {
         sm_reload_take(core, m.fd);
+    } else if (m.verb == SM_LINK_SNAPSHOT) {
+        sm_carry_export(core, m.fd);
     } else if (m.verb == SM_LINK_VSOCK) {
         sm_core_vsock_take(core, m.text, &m.fd);
     } else if (m.verb == SM_LINK_SERIAL) {
@@ -210,6 +213,7 @@ static bool core_init(struct sm_core *core, GError **error)
     core->fetch_roots = -1;
     core->repeats = sm_audit_repeats_new();
     core->pins = sm_pins_new(SM_PINS_MAX);
+    (void)sm_carry_pins_load(core->config->pins, core->pins, sm_loop_now(core->loop), sm_clock_wall_us());
     core->sessions = g_hash_table_new(g_int64_hash, g_int64_equal);
     core->sessions_max = SM_CORE_SESSIONS_MAX;
     rlim_t reserve = SM_CORE_FD_RESERVE + (core->config->n_mediation > 0 ? SM_CORE_MEDIATION_FDS : 0);

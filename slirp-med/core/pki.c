@@ -30,28 +30,60 @@ static bool write_out(int fd, const char *what, const void *data, size_t len, GE
     return ok;
 }
 
+static struct sm_tls_ca *load_kept(const char *fingerprint, int key_fd, int cert_fd, GError **error)
+{
+    sm_cleanup(sm_secret_freep) struct sm_secret *key = sm_secret_read(key_fd, SM_TLS_CA_KEY_PEM_MAX);
+    g_autofree char *cert = key ? sm_fd_read_all(cert_fd, SM_TLS_CA_CERT_PEM_MAX, NULL, error) : NULL;
+    char found[SM_TLS_FINGERPRINT_STRLEN];
+
+    if (!key)
+        sm_error_set_errno(error, errno, "ca.key in the workspace's folder");
+    (void)close(key_fd);
+    (void)close(cert_fd);
+    struct sm_tls_ca *ca = cert ? sm_tls_ca_load(cert, key, error) : NULL;
+    if (!ca)
+        return NULL;
+    sm_tls_ca_fingerprint(ca, found);
+    if (strcmp(found, fingerprint) != 0)
+        sm_error_set(error, SM_ERROR_INVALID, "the workspace's CA has the fingerprint %s, and %s was kept", found,
+                     fingerprint);
+    else if (sm_tls_ca_lasts(ca, sm_clock_wall_us(), error))
+        return ca;
+    sm_tls_ca_free(ca);
+    return NULL;
+}
+
+static struct sm_tls_ca *make_new(const char *workspace, int key_fd, int cert_fd, GError **error)
+{
+    struct sm_tls_ca *ca = sm_tls_ca_new(workspace, sm_clock_wall_us(), error);
+    size_t len;
+
+    if (!ca)
+        return NULL;
+    sm_cleanup(sm_secret_freep) struct sm_secret *key = sm_tls_ca_key_pem(ca);
+    if (!key)
+        sm_error_set(error, SM_ERROR_SYSTEM, "out of memory for the CA key");
+    const uint8_t *bytes = key ? sm_secret_bytes(key, &len) : NULL;
+    bool ok = key && (key_fd < 0 || write_out(key_fd, "ca.key", bytes, len, error));
+    const char *cert = sm_tls_ca_cert_pem(ca);
+    if (ok && (cert_fd < 0 || write_out(cert_fd, "ca.pem", cert, strlen(cert), error)))
+        return ca;
+    sm_tls_ca_free(ca);
+    return NULL;
+}
+
 bool sm_pki_init(struct sm_core *core, int ca_key_fd, int ca_cert_fd, GError **error)
 {
-    size_t len;
+    const char *kept = core->config->ca_sha256;
 
     g_queue_init(&core->roots_wait);
     g_queue_init(&core->mint_wait);
     sm_timer_init(&core->mint_timer, on_mint_timer);
     if (!sm_tls_library_init(error))
         return false;
-    core->ca = sm_tls_ca_new(core->config->workspace, sm_clock_wall_us(), error);
+    core->ca = kept ? load_kept(kept, ca_key_fd, ca_cert_fd, error)
+                    : make_new(core->config->workspace, ca_key_fd, ca_cert_fd, error);
     if (!core->ca)
-        return false;
-    struct sm_secret *key = sm_tls_ca_key_pem(core->ca);
-    if (!key) {
-        sm_error_set(error, SM_ERROR_SYSTEM, "out of memory for the CA key");
-        return false;
-    }
-    const uint8_t *bytes = sm_secret_bytes(key, &len);
-    bool ok = ca_key_fd < 0 || write_out(ca_key_fd, "ca.key", bytes, len, error);
-    sm_secret_free(key);
-    const char *cert = sm_tls_ca_cert_pem(core->ca);
-    if (!ok || (ca_cert_fd >= 0 && !write_out(ca_cert_fd, "ca.pem", cert, strlen(cert), error)))
         return false;
     core->tls_guest = sm_tls_guest_new(core->ca, error);
     core->tls_upstream = sm_tls_upstream_new(error);

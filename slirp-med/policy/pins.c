@@ -127,11 +127,9 @@ static struct pin *oldest_of(const struct slot *slot)
     return last;
 }
 
-const struct sm_pin *sm_pins_add(struct sm_pins *pins, const char *name, const struct sm_addr *addr, uint32_t ttl_s,
-                                 int64_t now_us)
+static const struct sm_pin *add(struct sm_pins *pins, const char *name, const struct sm_addr *addr, int64_t expires)
 {
     size_t len = strlen(name);
-    int64_t expires = now_us + CLAMP((int64_t)ttl_s, SM_PINS_TTL_MIN_S, SM_PINS_TTL_MAX_S) * US_PER_S;
     struct slot *slot = g_tree_lookup(pins->slots, addr);
     struct pin *pin = find(slot, name);
 
@@ -175,6 +173,20 @@ const struct sm_pin *sm_pins_add(struct sm_pins *pins, const char *name, const s
     pins->count++;
     idle_append(pins, pin);
     return &pin->pub;
+}
+
+const struct sm_pin *sm_pins_add(struct sm_pins *pins, const char *name, const struct sm_addr *addr, uint32_t ttl_s,
+                                 int64_t now_us)
+{
+    return add(pins, name, addr, now_us + CLAMP((int64_t)ttl_s, SM_PINS_TTL_MIN_S, SM_PINS_TTL_MAX_S) * US_PER_S);
+}
+
+const struct sm_pin *sm_pins_restore(struct sm_pins *pins, const char *name, const struct sm_addr *addr,
+                                     int64_t expires_us, int64_t now_us)
+{
+    if (expires_us <= now_us)
+        return NULL;
+    return add(pins, name, addr, MIN(expires_us, now_us + SM_PINS_TTL_MAX_S * US_PER_S));
 }
 
 const struct sm_pin *sm_pins_find(const struct sm_pins *pins, const char *name, const struct sm_addr *addr,

@@ -48,6 +48,13 @@ static inline void sm_pins_freep(struct sm_pins **pins)
 const struct sm_pin *sm_pins_add(struct sm_pins *pins, const char *name, const struct sm_addr *addr, uint32_t ttl_s,
                                  int64_t now_us);
 
+/**
+ * sm_pins_restore() - a pin of a snapshot: it ends at expires_us, at most SM_PINS_TTL_MAX_S from now; one that is over is not taken. Otherwise as
+ * sm_pins_add().
+ */
+const struct sm_pin *sm_pins_restore(struct sm_pins *pins, const char *name, const struct sm_addr *addr,
+                                     int64_t expires_us, int64_t now_us);
+
 /** sm_pins_find() - the live pin of exactly this name on exactly this address, or NULL. Does not count as use. */
 const struct sm_pin *sm_pins_find(const struct sm_pins *pins, const char *name, const struct sm_addr *addr,
                                   int64_t now_us);

@@ -261,7 +261,26 @@ struct sm_tls_ca *sm_tls_ca_load(const char *cert_pem, const struct sm_secret *k
             "the workspace's CA: key and certificate are not a P-256 CA of one pair; delete both for a new one");
         return NULL;
     }
-    return assemble(sm_steal_ptr(&key), sm_steal_ptr(&cert), error);
+    struct sm_tls_ca *ca = assemble(sm_steal_ptr(&key), sm_steal_ptr(&cert), error);
+    if (ca && strcmp(ca->pem, cert_pem) != 0) {
+        sm_error_set(error, SM_ERROR_INVALID, "the workspace's CA: there is more than one certificate in its file");
+        g_clear_pointer(&ca, sm_tls_ca_free);
+    }
+    return ca;
+}
+
+bool sm_tls_ca_lasts(const struct sm_tls_ca *ca, int64_t wall_us, GError **error)
+{
+    if (wall_us >= ca->from_us && wall_us <= ca->until_us - SM_TLS_CA_LEFT_DAYS * DAY_US)
+        return true;
+    g_autoptr(GDateTime) when =
+        g_date_time_new_from_unix_utc((wall_us < ca->from_us ? ca->from_us : ca->until_us) / SECOND_US);
+    g_autofree char *text = when ? g_date_time_format(when, "%Y-%m-%dT%H:%M:%SZ") : g_strdup("another time");
+    sm_error_set(error, SM_ERROR_INVALID, "the workspace's CA is %s %s%s",
+                 wall_us < ca->from_us ? "not valid before" : "valid until", text,
+                 wall_us < ca->from_us ? ": look at this machine's clock"
+                                       : ", which is too soon: make a new workspace");
+    return false;
 }
 
 void sm_tls_ca_free(struct sm_tls_ca *ca)
@@ -294,12 +313,12 @@ struct sm_secret *sm_tls_ca_key_pem(const struct sm_tls_ca *ca)
     return len > 0 ? sm_secret_new(data, (size_t)len) : NULL;
 }
 
-void sm_tls_ca_fingerprint(const struct sm_tls_ca *ca, char out[65])
+static void fingerprint(const X509 *cert, char out[SM_TLS_FINGERPRINT_STRLEN])
 {
     static const char hex[] = "0123456789abcdef";
     uint8_t md[EVP_MAX_MD_SIZE] = {0};
     unsigned len = 0;
-    (void)X509_digest(ca->cert, EVP_sha256(), md, &len);
+    (void)X509_digest(cert, EVP_sha256(), md, &len);
     for (unsigned i = 0; i < 32; i++) {
         out[2 * i] = hex[md[i] >> 4];
         out[2 * i + 1] = hex[md[i] & 15];
@@ -315,4 +334,20 @@ bool sm_tls_ca_subject_hash(const struct sm_tls_ca *ca, char out[9])
     (void)g_snprintf(out, 9, "%08lx", hash & 0xffffffffUL);
     ERR_clear_error();
     return ok;
+}
+
+void sm_tls_ca_fingerprint(const struct sm_tls_ca *ca, char out[SM_TLS_FINGERPRINT_STRLEN])
+{
+    fingerprint(ca->cert, out);
+}
+
+bool sm_tls_cert_fingerprint(const char *cert_pem, char out[SM_TLS_FINGERPRINT_STRLEN])
+{
+    g_autoptr(BIO) bio = BIO_new_mem_buf(cert_pem, -1);
+    g_autoptr(X509) cert = bio ? PEM_read_bio_X509(bio, NULL, no_passphrase, NULL) : NULL;
+
+    ERR_clear_error();
+    if (cert)
+        fingerprint(cert, out);
+    return cert != NULL;
 }

@@ -39,6 +39,13 @@
 #define SM_TLS_LEAF_DAYS 90
 #define SM_TLS_CA_DAYS 365
 
+/** What a CA that is used again must have left: a workspace that starts now is to end before its CA does. */
+#define SM_TLS_CA_LEFT_DAYS 7
+/** Its files, with room: ours have some 800 and 250 bytes. */
+#define SM_TLS_CA_CERT_PEM_MAX 4096
+#define SM_TLS_CA_KEY_PEM_MAX 1024
+#define SM_TLS_FINGERPRINT_STRLEN 65
+
 struct sm_tls_ca;
 
 /**
@@ -46,7 +53,10 @@ struct sm_tls_ca;
  * audit/event.h.
  */
 struct sm_tls_ca *sm_tls_ca_new(const char *workspace, int64_t wall_us, GError **error);
-/** sm_tls_ca_load() - the CA of a snapshot. */
+/**
+ * sm_tls_ca_load() - the CA of a snapshot, or one that was kept. cert_pem must be the certificate as sm_tls_ca_cert_pem() gives it and
+ * nothing else: the guest gets the whole file, and would trust what else stood in it.
+ */
 struct sm_tls_ca *sm_tls_ca_load(const char *cert_pem, const struct sm_secret *key_pem, GError **error);
 void sm_tls_ca_free(struct sm_tls_ca *ca);
 
@@ -54,8 +64,14 @@ void sm_tls_ca_free(struct sm_tls_ca *ca);
 const char *sm_tls_ca_cert_pem(const struct sm_tls_ca *ca);
 /** sm_tls_ca_key_pem() - PKCS#8 PEM; the caller frees it with sm_secret_free(). NULL when there is no memory. */
 struct sm_secret *sm_tls_ca_key_pem(const struct sm_tls_ca *ca);
+/**
+ * sm_tls_ca_lasts() - is the time inside the CA's life, with SM_TLS_CA_LEFT_DAYS left? False with error: SM_ERROR_INVALID.
+ */
+bool sm_tls_ca_lasts(const struct sm_tls_ca *ca, int64_t wall_us, GError **error) SM_WARN_UNUSED;
 /** sm_tls_ca_fingerprint() - SHA-256 of the certificate, 64 lower-case hex digits and NUL. */
-void sm_tls_ca_fingerprint(const struct sm_tls_ca *ca, char out[65]);
+void sm_tls_ca_fingerprint(const struct sm_tls_ca *ca, char out[SM_TLS_FINGERPRINT_STRLEN]);
+/** sm_tls_cert_fingerprint() - the same of a certificate in PEM. False: it is none. */
+bool sm_tls_cert_fingerprint(const char *cert_pem, char out[SM_TLS_FINGERPRINT_STRLEN]) SM_WARN_UNUSED;
 /** sm_tls_ca_subject_hash() - the name under which OpenSSL looks for it in a folder of certificates: 8 lower-case hex digits and NUL.
  * False: not known. */
 bool sm_tls_ca_subject_hash(const struct sm_tls_ca *ca, char out[9]) SM_WARN_UNUSED;

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -70,6 +71,36 @@ static void test_buf(void **state)
     sm_buf_clear(&b);
 }
 
+static void test_secret_read(void **state)
+{
+    char text[] = "very secret";
+    size_t len;
+    sm_autofd fd = memfd_create("secret", MFD_CLOEXEC);
+
+    assert_int_equal(write(fd, text, 11), 11);
+    struct sm_secret *s = sm_secret_read(fd, 11); /* from the beginning, wherever the file stands */
+    assert_memory_equal(sm_secret_bytes(s, &len), "very secret", 11);
+    assert_int_equal(len, 11);
+    sm_secret_free(s);
+    errno = 0;
+    assert_null(sm_secret_read(fd, 10));
+    assert_int_equal(errno, EFBIG);
+    assert_null(sm_secret_read(-1, 10));
+    assert_int_equal(errno, EBADF);
+    assert_int_equal(ftruncate(fd, SM_SECRET_READ_MAX + 1), 0);
+    assert_null(sm_secret_read(fd, SIZE_MAX));
+    assert_int_equal(errno, EFBIG);
+    assert_int_equal(ftruncate(fd, SM_SECRET_READ_MAX), 0);
+    s = sm_secret_read(fd, SIZE_MAX);
+    assert_non_null(s);
+    sm_secret_free(s);
+    assert_int_equal(ftruncate(fd, 0), 0);
+    s = sm_secret_read(fd, 10);
+    assert_memory_equal(sm_secret_bytes(s, &len), "", 0);
+    assert_int_equal(len, 0);
+    sm_secret_free(s);
+}
+
 static void test_secret_wipes_source(void **state)
 {
     char key[] = "very secret";
@@ -128,6 +159,7 @@ int main(void)
         cmocka_unit_test(test_writer_is_bounded),
         cmocka_unit_test(test_buf),
         cmocka_unit_test(test_secret_wipes_source),
+        cmocka_unit_test(test_secret_read),
         cmocka_unit_test(test_fd_messages),
         cmocka_unit_test(test_memfd),
     };

@@ -28,6 +28,32 @@ static void exact_name_and_address(void **state)
     assert_int_equal(sm_pins_count(pins), 1);
 }
 
+/* The time that is left counts, with no floor; a day is the most, whatever is said. */
+static void restored(void **state)
+{
+    static const struct {
+        int64_t expires, lives; /* seconds; 0: not taken */
+    } rows[] = {{-5, 0},  {4, 0},         {5, 0},         {6, 1},
+                {30, 25}, {86405, 86400}, {86406, 86400}, {INT64_C(9000000000), 86400}};
+    for (size_t i = 0; i < SM_ARRAY_LEN(rows); i++) {
+        sm_cleanup(sm_pins_freep) struct sm_pins *pins = sm_pins_new(SM_PINS_MAX);
+        const struct sm_pin *pin = sm_pins_restore(pins, "a.test", &A, rows[i].expires * S, 5 * S);
+        assert_int_equal(pin != NULL, rows[i].lives > 0);
+        assert_int_equal(sm_pins_count(pins), rows[i].lives > 0);
+        if (!pin)
+            continue;
+        assert_non_null(sm_pins_find(pins, "a.test", &A, (5 + rows[i].lives) * S - 1));
+        assert_null(sm_pins_find(pins, "a.test", &A, (5 + rows[i].lives) * S));
+        /* An answer of now renews it, and it never shortens one. */
+        assert_non_null(sm_pins_add(pins, "a.test", &A, 300, 5 * S));
+        assert_non_null(sm_pins_restore(pins, "a.test", &A, 6 * S, 5 * S));
+        assert_non_null(sm_pins_find(pins, "a.test", &A, 304 * S));
+    }
+    sm_cleanup(sm_pins_freep) struct sm_pins *pins = sm_pins_new(SM_PINS_MAX);
+    assert_null(sm_pins_restore(pins, "", &A, 100 * S, 0));
+    assert_null(sm_pins_restore(pins, "a.test", &(struct sm_addr){0}, 100 * S, 0));
+}
+
 static void ttl_floor_and_ceiling(void **state)
 {
     static const struct {
@@ -208,6 +234,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exact_name_and_address),
         cmocka_unit_test(ttl_floor_and_ceiling),
+        cmocka_unit_test(restored),
         cmocka_unit_test(renewal_never_shortens),
         cmocka_unit_test(lives_while_a_flow_uses_it),
         cmocka_unit_test(released_before_its_time_goes_on),

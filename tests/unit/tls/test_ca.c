@@ -200,6 +200,19 @@ static void test_load(void **state)
         g_clear_error(&error);
         assert_int_equal(ERR_peek_error(), 0);
     }
+    /* The guest gets the file as it is: nothing else may stand in it. */
+    g_autofree char *two = g_strconcat(sm_tls_ca_cert_pem(ca), sm_tls_ca_cert_pem(other), NULL);
+    g_autofree char *said = g_strconcat("here it comes\n", sm_tls_ca_cert_pem(ca), NULL);
+    const char *const more[] = {two, said};
+    for (size_t i = 0; i < SM_ARRAY_LEN(more); i++) {
+        assert_null(sm_tls_ca_load(more[i], key, &error));
+        assert_non_null(strstr(error->message, "more than one certificate"));
+        g_clear_error(&error);
+    }
+    assert_true(sm_tls_cert_fingerprint(sm_tls_ca_cert_pem(ca), b));
+    assert_string_equal(a, b);
+    assert_false(sm_tls_cert_fingerprint("no certificate", b));
+    assert_int_equal(ERR_peek_error(), 0);
     X509_free(leaf_cert);
     g_free(leaf_pem);
     sm_secret_free(junk);
@@ -208,6 +221,26 @@ static void test_load(void **state)
     sm_secret_free(wrong);
     sm_tls_ca_free(again);
     sm_tls_ca_free(other);
+    sm_tls_ca_free(ca);
+}
+
+/* From a day before it was made to a week before its end. */
+static void test_lasts(void **state)
+{
+    const int64_t day = INT64_C(86400000000), wall = WALL / 1000000 * 1000000; /* certificates have no microseconds */
+    struct sm_tls_ca *ca = sm_tls_ca_new("w", wall, NULL);
+    GError *error = NULL;
+
+    assert_true(sm_tls_ca_lasts(ca, wall, &error));
+    assert_true(sm_tls_ca_lasts(ca, wall - day, &error));
+    assert_true(sm_tls_ca_lasts(ca, wall + (SM_TLS_CA_DAYS - SM_TLS_CA_LEFT_DAYS) * day, &error));
+    assert_null(error);
+    assert_false(sm_tls_ca_lasts(ca, wall - day - 1, &error));
+    assert_non_null(strstr(error->message, "not valid before"));
+    g_clear_error(&error);
+    assert_false(sm_tls_ca_lasts(ca, wall + (SM_TLS_CA_DAYS - SM_TLS_CA_LEFT_DAYS) * day + 1, &error));
+    assert_non_null(strstr(error->message, "too soon"));
+    g_clear_error(&error);
     sm_tls_ca_free(ca);
 }
 
@@ -323,7 +356,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ca_profile), cmocka_unit_test(test_leaf_profile), cmocka_unit_test(test_load),
-        cmocka_unit_test(test_table),      cmocka_unit_test(test_rate),
+        cmocka_unit_test(test_lasts),      cmocka_unit_test(test_table),        cmocka_unit_test(test_rate),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }
