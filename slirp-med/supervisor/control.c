@@ -23,7 +23,7 @@
 static const char *const verb_names[] = {
     [SM_CONTROL_STATUS] = "status",   [SM_CONTROL_NETWORK] = "network",     [SM_CONTROL_STOP] = "stop",
     [SM_CONTROL_PUBLISH] = "publish", [SM_CONTROL_UNPUBLISH] = "unpublish", [SM_CONTROL_POLICY] = "policy",
-    [SM_CONTROL_RELOAD] = "reload",
+    [SM_CONTROL_RELOAD] = "reload",   [SM_CONTROL_SNAPSHOT] = "snapshot",
 };
 SM_NAME_TABLE_COVERS(verb_names, SM_CONTROL_VERBS);
 
@@ -38,6 +38,7 @@ static bool has_argument(enum sm_control_verb verb)
     case SM_CONTROL_NETWORK:
     case SM_CONTROL_STOP:
     case SM_CONTROL_RELOAD:
+    case SM_CONTROL_SNAPSHOT:
     case SM_CONTROL_VERBS:
         break;
     }
@@ -52,6 +53,7 @@ struct client {
     int fd;
     enum client_state state;
     bool stay;
+    int give; /* goes with the first byte of out; -1: nothing */
     struct sm_watch watch;
     struct sm_timer timer;
     size_t n_line;
@@ -89,6 +91,7 @@ static void client_drop(struct client *c)
     sm_loop_unwatch(c->control->loop, &c->watch);
     sm_loop_disarm(c->control->loop, &c->timer);
     sm_fd_close(&c->fd);
+    sm_fd_close(&c->give);
     sm_buf_clear(&c->out);
     c->id = 0;
 }
@@ -118,10 +121,35 @@ static void client_arm(struct client *c, enum client_state state)
 
 static void client_read(struct client *c);
 
+/** Some of out, with the descriptor that belongs to its beginning. */
+static ssize_t client_send(struct client *c)
+{
+    union {
+        struct cmsghdr align;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control = {.room = {0}};
+    struct iovec data = {(void *)(uintptr_t)sm_buf_peek(&c->out), c->out.len};
+    struct msghdr msg = {.msg_iov = &data, .msg_iovlen = 1};
+
+    if (c->give >= 0) {
+        msg.msg_control = control.room;
+        msg.msg_controllen = sizeof(control.room);
+        struct cmsghdr *h = CMSG_FIRSTHDR(&msg);
+        h->cmsg_level = SOL_SOCKET;
+        h->cmsg_type = SCM_RIGHTS;
+        h->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(h), &c->give, sizeof(int));
+    }
+    ssize_t n = sendmsg(c->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n > 0)
+        sm_fd_close(&c->give);
+    return n;
+}
+
 static void client_flush(struct client *c)
 {
     while (c->out.len > 0) {
-        ssize_t n = send(c->fd, sm_buf_peek(&c->out), c->out.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t n = client_send(c);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno == EAGAIN) {
@@ -166,7 +194,7 @@ static void client_line(struct client *c)
         return;
     }
     client_answer(c, "{\"ok\": false, \"error\": \"unknown request; known: status, network, stop, publish SPEC, "
-                     "unpublish SPEC, policy PATH, reload\"}");
+                     "unpublish SPEC, policy PATH, reload, snapshot\"}");
 }
 
 static void client_read(struct client *c)
@@ -305,7 +333,7 @@ struct sm_control *sm_control_new(struct sm_loop *loop, int dirfd, const struct 
     control->dirfd = sm_steal_fd(&dir);
     control->listener = sm_steal_fd(&fd);
     for (size_t i = 0; i < SM_CONTROL_CLIENTS_MAX; i++)
-        control->clients[i].fd = -1;
+        control->clients[i].fd = control->clients[i].give = -1;
     sm_watch_init(&control->watch, control->listener, control_on_accept);
     sm_timer_init(&control->pause, control_on_pause);
     if (sm_loop_watch(loop, &control->watch, EPOLLIN) < 0) {
@@ -343,6 +371,15 @@ void sm_control_reply(struct sm_control *control, uint64_t client, const char *j
     }
 }
 
+void sm_control_attach(struct sm_control *control, uint64_t client, int fd)
+{
+    for (size_t i = 0; i < SM_CONTROL_CLIENTS_MAX; i++) {
+        struct client *c = &control->clients[i];
+        if (client != 0 && c->id == client)
+            c->give = fcntl(fd, F_DUPFD_CLOEXEC, 3); /* without it the client finds none, and says so */
+    }
+}
+
 unsigned sm_control_clients(const struct sm_control *control)
 {
     unsigned n = 0;
@@ -372,7 +409,47 @@ char *sm_control_ask(int sock, enum sm_control_verb verb, GError **error)
     return sm_control_ask_about(sock, verb, NULL, error);
 }
 
+/** recv(2) that takes the one descriptor there may be. */
+static ssize_t take_with(int sock, char *buf, size_t cap, int *fd)
+{
+    union {
+        struct cmsghdr align;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec data = {buf, cap};
+    struct msghdr msg = {
+        .msg_iov = &data, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof(control.room)};
+    ssize_t n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
+    struct cmsghdr *h = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
+
+    if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS && h->cmsg_len == CMSG_LEN(sizeof(int))) {
+        sm_autofd got = -1;
+        memcpy(&got, CMSG_DATA(h), sizeof(int));
+        if (*fd < 0)
+            *fd = sm_steal_fd(&got);
+    }
+    return n;
+}
+
+static char *ask(int sock, enum sm_control_verb verb, const char *argument, int *fd, GError **error);
+
 char *sm_control_ask_about(int sock, enum sm_control_verb verb, const char *argument, GError **error)
+{
+    sm_autofd ignored = -1;
+    return ask(sock, verb, argument, &ignored, error);
+}
+
+char *sm_control_ask_for(int sock, enum sm_control_verb verb, int *ret_fd, GError **error)
+{
+    sm_autofd fd = -1;
+    char *line = ask(sock, verb, NULL, &fd, error);
+
+    if (line)
+        *ret_fd = sm_steal_fd(&fd);
+    return line;
+}
+
+static char *ask(int sock, enum sm_control_verb verb, const char *argument, int *fd, GError **error)
 {
     g_autofree char *line =
         argument ? g_strconcat(verb_names[verb], " ", argument, "\n", NULL) : g_strconcat(verb_names[verb], "\n", NULL);
@@ -388,7 +465,7 @@ char *sm_control_ask_about(int sock, enum sm_control_verb verb, const char *argu
         return NULL;
     }
     for (;;) {
-        ssize_t n = recv(sock, buf, sizeof(buf), 0);
+        ssize_t n = take_with(sock, buf, sizeof(buf), fd);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0) {

@@ -15,6 +15,8 @@
  *   policy PATH       the entries of that policy file in place of those of the policy files; flags stay. Answered when they
  *                     are in force: "allow", "passthrough", "deny" (counts). PATH is absolute
  *   reload            the policy files are read again
+ *   snapshot          what the core has of a snapshot (core/carry.h): with the answer comes a memfd that holds it, and "core": true; false, and
+ *                     no descriptor, where there is no core (isolated). "settings": its flags, as settings.json has them
  *
  * Clients are hostile by assumption (anything that runs as this user may connect): their number, their lines, what may wait for them and how
  * long they may take are bounded, and none of them can block the loop. The socket is bound and reached through /proc/self/fd/N, so that the
@@ -46,6 +48,7 @@ enum sm_control_verb {
     SM_CONTROL_UNPUBLISH,
     SM_CONTROL_POLICY,
     SM_CONTROL_RELOAD,
+    SM_CONTROL_SNAPSHOT,
     SM_CONTROL_VERBS
 };
 const char *sm_control_verb_name(enum sm_control_verb verb);
@@ -68,6 +71,8 @@ void sm_control_free(struct sm_control *control);
 
 /** sm_control_reply() - one line of JSON (without newline). stay: keep the stream open afterwards with no time-out, until free. */
 void sm_control_reply(struct sm_control *control, uint64_t client, const char *json, bool stay);
+/** sm_control_attach() - the next answer to that client has a descriptor beside its first byte, a duplicate of fd. */
+void sm_control_attach(struct sm_control *control, uint64_t client, int fd);
 /** sm_control_clients() - connected now; for tests. */
 unsigned sm_control_clients(const struct sm_control *control);
 
@@ -80,6 +85,8 @@ int sm_control_connect(int dirfd, int timeout_ms);
 char *sm_control_ask(int sock, enum sm_control_verb verb, GError **error);
 /** sm_control_ask_about() - the same with an argument; one that no line can carry (too long, a newline) is SM_ERROR_INVALID. */
 char *sm_control_ask_about(int sock, enum sm_control_verb verb, const char *argument, GError **error);
+/** sm_control_ask_for() - the same without an argument, for an answer with a descriptor: *ret_fd (CLOEXEC) is the caller's, -1 when none came. */
+char *sm_control_ask_for(int sock, enum sm_control_verb verb, int *ret_fd, GError **error);
 /**
  * sm_control_decode_status() - of an answer to `status`, at the client: the reports of core and front, which came through the supervisor as
  * text, become objects (what is no JSON stays text), and the core's "mediationReady", which launchers ask for, stands at the top too.

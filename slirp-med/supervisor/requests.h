@@ -14,6 +14,7 @@
  *   INGRESS  core               SERVING, STOPPING, when it has    none        none           room for one more client of a published port
  *                               clients of published ports
  *   POLICY   core               SERVING, STOPPING, when given     why, or none none          the lists are in force, or they are not
+ *   SNAPSHOT core               SERVING, STOPPING, when asked     why, or none none          its part of a snapshot is written, or it is not
  *   PORT     front              SERVING, STOPPING                 "net"       none           the VMM of that port has gone
  *   STATUS   core, front        SERVING, STOPPING, when asked     a report    none           for the control socket, passed on unread
  *   FAIL     core, front, guest STARTED to STOPPING               a message   none           for the operator; the child exits
@@ -49,6 +50,7 @@ enum sm_request_op {
     SM_REQUEST_LISTENERS,
     SM_REQUEST_INGRESS,
     SM_REQUEST_POLICY,
+    SM_REQUEST_SNAPSHOT,
     SM_REQUEST_PORT,
     SM_REQUEST_STATUS,
     SM_REQUEST_FAIL,
@@ -75,7 +77,7 @@ bool sm_request_exit_status(const char *text, int *ret) SM_WARN_UNUSED;
 
 /**
  * sm_request_find() - may that child say this now?
- * @asked: answers that it owes to this verb (STATUS, LISTENERS, INGRESS and POLICY are said only as such).
+ * @asked: answers that it owes to this verb (STATUS, LISTENERS, INGRESS, POLICY and SNAPSHOT are said only as such).
  * @ret_why: on refusal a static text that says what was wrong.
  * Returns true and *ret, or false.
  */

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
@@ -74,6 +75,11 @@ struct sm_supervisor {
     bool policy_asked; /* the core has lists, and has not answered */
     uint64_t policy_client;
     json_t *policy_counts; /* its answer, if they are taken */
+    struct wanted {
+        uint64_t client;
+        int fd;
+    } wanted[ASKERS_MAX]; /* snapshots that the core has been asked for, in order */
+    size_t n_wanted;
     struct sm_listens *listens;
     int audit_fd; /* the file that the core writes to now; ours */
     int tap;
@@ -299,6 +305,11 @@ static void go_when_ready(struct sm_supervisor *s)
     if (!sm_publishes_all_listen(s->publishes))
         return;
     struct child *guest = &s->children[SM_CHILD_GUEST];
+    GError *error = NULL;
+    if (s->spec.on_ready && !s->spec.on_ready(s->spec.on_data, &error)) {
+        fail_start(s, error);
+        return;
+    }
     if (s->spec.children[SM_CHILD_GUEST].used) {
         if (sm_link_send(guest->link, SM_LINK_GO, s->ca_hash, -1) < 0) {
             if (errno == EPIPE || errno == ECONNRESET)
@@ -643,6 +654,58 @@ static void policy_settled(struct sm_supervisor *s, const char *why)
     reply_object(s, s->policy_client, g_steal_pointer(&s->policy_counts), why[0] ? why : NULL);
 }
 
+/* ---- the core's part of a snapshot ---- */
+
+static json_t *snapshot_answer(const struct sm_supervisor *s, bool core)
+{
+    return json_pack("{s:b, s:O?}", "core", core, "settings", s->spec.settings);
+}
+
+/** The core writes into a memfd of ours, which goes to the client unread. It answers in the order of the questions. */
+static void want_snapshot(struct sm_supervisor *s, uint64_t client)
+{
+    g_autoptr(GError) error = NULL;
+    const char *away = core_is_away(s);
+    sm_autofd fd = -1;
+
+    if (!s->spec.children[SM_CHILD_CORE].used && s->phase == PHASE_RUNNING) {
+        reply_object(s, client, snapshot_answer(s, false), NULL);
+        return;
+    }
+    if (away)
+        sm_error_set(&error, SM_ERROR_INVALID, "%s", away);
+    else if (s->n_wanted == ASKERS_MAX)
+        sm_error_set(&error, SM_ERROR_BUSY, "too many snapshots are being taken");
+    else if ((fd = memfd_create("snapshot", MFD_CLOEXEC)) < 0)
+        sm_error_set_errno(&error, errno, "memory for a snapshot");
+    else if (tell_core(s, SM_LINK_SNAPSHOT, NULL, fd) < 0)
+        sm_error_set_errno(&error, errno, "the core cannot be asked");
+    if (error)
+        reply_object(s, client, NULL, error->message);
+    else
+        s->wanted[s->n_wanted++] = (struct wanted){client, sm_steal_fd(&fd)};
+}
+
+static void snapshot_written(struct sm_supervisor *s, const char *why)
+{
+    sm_autofd fd = s->wanted[0].fd;
+    uint64_t client = s->wanted[0].client;
+
+    memmove(&s->wanted[0], &s->wanted[1], --s->n_wanted * sizeof(s->wanted[0]));
+    if (!why[0])
+        sm_control_attach(s->control, client, fd);
+    reply_object(s, client, why[0] ? NULL : snapshot_answer(s, true), why[0] ? why : NULL);
+}
+
+static void snapshots_end(struct sm_supervisor *s)
+{
+    while (s->n_wanted > 0) {
+        struct wanted w = s->wanted[--s->n_wanted];
+        sm_fd_close(&w.fd);
+        reply_object(s, w.client, NULL, "the workspace ended");
+    }
+}
+
 static void on_control(void *data, uint64_t client, enum sm_control_verb verb, const char *argument)
 {
     struct sm_supervisor *s = data;
@@ -687,6 +750,9 @@ static void on_control(void *data, uint64_t client, enum sm_control_verb verb, c
     case SM_CONTROL_POLICY:
     case SM_CONTROL_RELOAD:
         load_policy(s, client, argument);
+        return;
+    case SM_CONTROL_SNAPSHOT:
+        want_snapshot(s, client);
         return;
     case SM_CONTROL_VERBS:
         return;
@@ -911,6 +977,11 @@ static void handle(struct child *c, enum sm_request_op op, struct sm_link_msg *m
         policy_settled(s, text);
         return;
     }
+    case SM_REQUEST_SNAPSHOT: {
+        g_autofree char *text = child_text(msg->text);
+        snapshot_written(s, text);
+        return;
+    }
     case SM_REQUEST_PORT:
         if (strcmp(msg->text, SM_LISTEN_TAG_NET) != 0 && strcmp(msg->text, SM_LISTEN_TAG_VSOCK) != 0) {
             break_off(c, "PORT of something that there is not");
@@ -950,6 +1021,8 @@ static unsigned owed(const struct child *c, enum sm_link_verb verb)
         return c->asked;
     if (c->role != SM_CHILD_CORE)
         return 0;
+    if (verb == SM_LINK_SNAPSHOT)
+        return (unsigned)s->n_wanted;
     return verb == SM_LINK_POLICY ? s->policy_asked : sm_publishes_owed(s->publishes, verb);
 }
 
@@ -1024,6 +1097,8 @@ static void on_end(struct sm_watch *watch, uint32_t events)
     sm_fd_close(&c->pidfd);
     c->state = SM_CHILD_GONE;
     c->asked = 0;
+    if (c->role == SM_CHILD_CORE)
+        snapshots_end(s);
     if (r < 0) {
         set_reason(s, "lost sight of the %s: %s", sm_child_role_name(c->role), strerror(errno));
     } else {
@@ -1313,6 +1388,8 @@ void sm_supervisor_free(struct sm_supervisor *s)
         sm_words_free(c->words);
         g_free(c->report);
     }
+    for (size_t i = 0; i < s->n_wanted; i++)
+        sm_fd_close(&s->wanted[i].fd);
     sm_listens_free(s->listens);
     sm_fetchers_free(s->fetchers);
     sm_publishes_free(s->publishes);

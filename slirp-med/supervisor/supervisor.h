@@ -100,6 +100,8 @@ struct sm_supervisor_spec {
     size_t n_guest_more;
     const struct sm_listen_spec *listens; /* sockets that VMMs come to; borrowed */
     size_t n_listens;
+    bool (*on_ready)(void *data,
+                     GError **error); /* all are ready, nothing goes yet; false ends the start; may be NULL */
     void (*on_running)(void *data);  /* all are ready, and the sockets let in; may be NULL */
     void (*on_stopping)(void *data); /* after on_running: the end has begun; may be NULL */
     void *on_data;
@@ -113,6 +115,7 @@ struct sm_supervisor_spec {
     const struct sm_publish *publishes; /* bound by sm_supervisor_new(), served before GO; only with a core */
     size_t n_publishes;
     const struct sm_policy_source *policy; /* NULL: there is nothing that could be reloaded */
+    json_t *settings;                      /* object; goes with the answer to `snapshot`; NULL: none; borrowed */
     json_t *facts;                         /* object; merged into the answer to `status`; borrowed */
     int start_ms, grace_ms, stop_ms;       /* 0: the defaults above */
     bool owner_given;                      /* owner_fd: its end of file ends the workspace, as SIGTERM does */

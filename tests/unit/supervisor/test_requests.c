@@ -11,19 +11,21 @@
 
 /** "role state verb attachments": t a text, f a descriptor, - nothing; q: only when an answer is owed. Everything else is refused. */
 static const char *const allowed[] = {
-    "core started READY t",    "core stopping READY t",    "core started READY -",    "core stopping READY -",    "front started READY -",     "front stopping READY -",
-    "guest started TAP -",     "guest started TAP f",      "guest stopping TAP -",      "guest stopping TAP f",
-    "guest running EXIT t",    "guest stopping EXIT t",    "core serving WANT t",       "core stopping WANT t",
-    "core serving FETCH f",    "core stopping FETCH f",    "core serving STATUS tq",    "core stopping STATUS tq",
-    "front serving STATUS tq", "front stopping STATUS tq", "core started FAIL -",       "core serving FAIL -",
-    "core running FAIL -",     "core stopping FAIL -",     "core started FAIL t",       "core serving FAIL t",
-    "core running FAIL t",     "core stopping FAIL t",     "front started FAIL -",      "front serving FAIL -",
-    "front running FAIL -",    "front stopping FAIL -",    "front started FAIL t",      "front serving FAIL t",
-    "front running FAIL t",    "front stopping FAIL t",    "guest started FAIL -",      "guest serving FAIL -",
-    "guest running FAIL -",    "guest stopping FAIL -",    "guest started FAIL t",      "guest serving FAIL t",
-    "guest running FAIL t",    "guest stopping FAIL t",    "core serving LISTENERS -q", "core stopping LISTENERS -q",
-    "core serving INGRESS -q", "core stopping INGRESS -q", "core serving POLICY -q",    "core stopping POLICY -q",
-    "core serving POLICY tq",  "core stopping POLICY tq",  "front serving PORT t",      "front stopping PORT t",
+    "core started READY t",      "core stopping READY t",      "core started READY -",     "core stopping READY -",
+    "front started READY -",     "front stopping READY -",     "guest started TAP -",      "guest started TAP f",
+    "guest stopping TAP -",      "guest stopping TAP f",       "guest running EXIT t",     "guest stopping EXIT t",
+    "core serving WANT t",       "core stopping WANT t",       "core serving FETCH f",     "core stopping FETCH f",
+    "core serving STATUS tq",    "core stopping STATUS tq",    "front serving STATUS tq",  "front stopping STATUS tq",
+    "core started FAIL -",       "core serving FAIL -",        "core running FAIL -",      "core stopping FAIL -",
+    "core started FAIL t",       "core serving FAIL t",        "core running FAIL t",      "core stopping FAIL t",
+    "front started FAIL -",      "front serving FAIL -",       "front running FAIL -",     "front stopping FAIL -",
+    "front started FAIL t",      "front serving FAIL t",       "front running FAIL t",     "front stopping FAIL t",
+    "guest started FAIL -",      "guest serving FAIL -",       "guest running FAIL -",     "guest stopping FAIL -",
+    "guest started FAIL t",      "guest serving FAIL t",       "guest running FAIL t",     "guest stopping FAIL t",
+    "core serving LISTENERS -q", "core stopping LISTENERS -q", "core serving INGRESS -q",  "core stopping INGRESS -q",
+    "core serving POLICY -q",    "core stopping POLICY -q",    "core serving POLICY tq",   "core stopping POLICY tq",
+    "front serving PORT t",      "front stopping PORT t",      "core serving SNAPSHOT -q", "core stopping SNAPSHOT -q",
+    "core serving SNAPSHOT tq",  "core stopping SNAPSHOT tq",
 };
 
 static bool is_allowed(const char *role, const char *state, const char *verb, const char *attached, bool owed)

@@ -312,7 +312,8 @@ static struct sm_supervisor_result play(const struct scenario *sc)
         argvs[i][1] = child;
         argvs[i][2] = (char *)(uintptr_t)scripts[i];
         argvs[i][3] = NULL;
-        spec.children[i] = (struct sm_child_spec){scripts[i] != NULL, NULL, argvs[i], env, none_config, strlen(none_config)};
+        spec.children[i] =
+            (struct sm_child_spec){scripts[i] != NULL, NULL, argvs[i], env, none_config, strlen(none_config)};
     }
     vmm_end = given[1];
     struct sm_supervisor *s = sm_supervisor_new(&spec, &error);
@@ -784,6 +785,53 @@ static void test_policy(void **state)
            0, NULL);
 }
 
+/* Two clients, in order; the descriptor comes with the right answer, and none with a refusal. */
+static const char *snapshot_some(void)
+{
+    g_autofree char *line = NULL;
+    int fd = wait_until_running(&line);
+    sm_autofd got = -1, none = -1;
+    g_autofree char *first = sm_control_ask_for(fd, SM_CONTROL_SNAPSHOT, &got, NULL);
+    g_autofree char *second = sm_control_ask_for(fd, SM_CONTROL_SNAPSHOT, &none, NULL);
+    const char *wrong = NULL;
+    struct stat st;
+
+    if (!first || !strstr(first, "\"core\":true") || !strstr(first, "\"ok\":true") ||
+        !strstr(first, "\"settings\":null"))
+        wrong = first ? g_strdup(first) : "no answer";
+    else if (got < 0 || fstat(got, &st) < 0 || !S_ISREG(st.st_mode))
+        wrong = "no descriptor came";
+    else if (!second || !strstr(second, "{\"ok\":false,\"error\":\"no room\"}") || none >= 0)
+        wrong = second ? g_strdup(second) : "no second answer";
+    wrong = wrong ? wrong : asked(fd, SM_CONTROL_SNAPSHOT, NULL, "the workspace ended");
+    close(fd);
+    return wrong;
+}
+
+static void test_snapshot(void **state)
+{
+    /* The third is asked of a core that ends instead. */
+    expect(
+        play(&(struct scenario){
+            .core = "send READY; reports; recv SNAPSHOT +fd; send SNAPSHOT; recv SNAPSHOT +fd; send SNAPSHOT no room; "
+                    "recv SNAPSHOT +fd; exit 1",
+            .front = SERVE,
+            .guest = "block 15; " GUEST_OK "await 15; exit 0",
+            .client = snapshot_some,
+        }),
+        SM_SUPERVISOR_FAILED, "core");
+}
+
+static void test_a_snapshot_nobody_asked_for(void **state)
+{
+    expect(play(&(struct scenario){
+               .core = "send READY; send SNAPSHOT; recv STOP; exit 0",
+               .front = SERVE,
+               .guest = "block 15; " GUEST_OK "await 15; exit 0",
+           }),
+           SM_SUPERVISOR_FAILED, "was not asked for");
+}
+
 static const char *isolated(void)
 {
     g_autofree char *line = NULL;
@@ -792,6 +840,7 @@ static const char *isolated(void)
 
     wrong = wrong ? wrong : asked(fd, SM_CONTROL_UNPUBLISH, "1:80", "isolated");
     wrong = wrong ? wrong : asked(fd, SM_CONTROL_RELOAD, NULL, "isolated");
+    wrong = wrong ? wrong : asked(fd, SM_CONTROL_SNAPSHOT, NULL, "{\"core\":false,\"settings\":null,\"ok\":true}");
     g_autofree char *stopped = sm_control_ask(fd, SM_CONTROL_STOP, NULL);
     close(fd);
     return wrong;
@@ -1046,6 +1095,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_signals_are_passed_on),
         cmocka_unit_test(test_publish),
         cmocka_unit_test(test_policy),
+        cmocka_unit_test(test_snapshot),
+        cmocka_unit_test(test_a_snapshot_nobody_asked_for),
         cmocka_unit_test(test_isolated_has_neither),
         cmocka_unit_test(test_published_port_in_use),
         cmocka_unit_test(test_vmms_come_and_go),
