@@ -26,6 +26,10 @@ int sm_cli_unpublish(int argc, char **argv);
 /** `slirp-med reload NAME [--egress-policy FILE] [--json] [--state-dir DIR]` */
 int sm_cli_reload(int argc, char **argv);
 
+/** `slirp-med snapshot NAME FILE` and `slirp-med restore FILE`; their flags stand in snapshot.c */
+int sm_cli_snapshot(int argc, char **argv);
+int sm_cli_restore(int argc, char **argv);
+
 /** What a subcommand about one workspace was given. */
 struct sm_cli_named {
     const char *name;

@@ -33,6 +33,8 @@ static const struct command commands[] = {
     {"publish", sm_cli_publish, "let connections to a port of this machine through to a running workspace", NULL},
     {"unpublish", sm_cli_unpublish, "undo that", NULL},
     {"reload", sm_cli_reload, "read the policy files of a running workspace again, or another one", NULL},
+    {"snapshot", sm_cli_snapshot, "keep a workspace's CA, pins, counters and entries in a file", NULL},
+    {"restore", sm_cli_restore, "make a workspace of that file", NULL},
     {"stop", sm_cli_stop, "end a running workspace", NULL},
     {"doctor", sm_cli_doctor, "check what this machine has of what slirp-med needs", NULL},
     {"help", help_main, "print this, or the help of a command", NULL},

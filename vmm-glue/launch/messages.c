@@ -169,6 +169,10 @@ char *sm_message_core(const struct sm_run_options *o, const struct sm_launch_gro
     put(m, &ok, "network", network);
     put(m, &ok, "audit", audit);
     put(m, &ok, "caps", core_caps(o, &g->counters));
+    if (g->ca_sha256)
+        put(m, &ok, "ca_sha256", json_string(g->ca_sha256));
+    if (g->pins)
+        put(m, &ok, "pins", json_incref(g->pins));
     if (sm_vsock_given(&o->vsock))
         put(m, &ok, "vsock", sm_vsock_core_message(&o->vsock));
     return finish(m, ok, "core", error);
@@ -306,6 +310,7 @@ char *sm_message_settings(const struct sm_run_options *o, GError **error)
     put(m, &ok, "schema", json_integer(1));
     put(m, &ok, "name", json_string(o->name));
     put(m, &ok, "dns_qps", json_integer(o->dns_qps));
+    put(m, &ok, "keep_ca", json_boolean(o->keep_ca));
     put(m, &ok, "audit_sync", json_boolean(o->audit_sync));
     put(m, &ok, "audit_max_bytes", json_integer((json_int_t)o->audit_max_bytes));
     put(m, &ok, "publishes", publishes(o));

@@ -17,6 +17,8 @@ struct sm_launch_ground {
     const char *resolv_conf;     /* text of the host's; "" when it cannot be read or --dns is given */
     uint64_t seq_floor;          /* from sm_audit_open() */
     struct sm_counters counters; /* from sm_workspace_open_counters() */
+    const char *ca_sha256;       /* of the CA that was kept (keepca.h); NULL: a new one */
+    json_t *pins;                /* of a snapshot, or NULL; borrowed */
     pid_t supervisor;
     const char *cwd;
     char *const *vmm_argv;    /* of a virtual machine: QEMU's whole command line, */

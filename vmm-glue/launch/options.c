@@ -207,6 +207,12 @@ static bool take_opaque(struct parse *p, const struct flag *f, const char *v, GE
     return true;
 }
 
+static bool take_keep_ca(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    p->o.keep_ca = true;
+    return true;
+}
+
 static bool take_ca_file(struct parse *p, const struct flag *f, const char *v, GError **error)
 {
     if (sm_ca_file_read(v, p->o.extra_roots, error) < 0)
@@ -609,6 +615,8 @@ static const struct flag flags[] = {
      "the key is: env:NAME (default: PROVIDER_API_KEY), file:PATH or vault:PATH#FIELD; repeatable"},
     {"egress-inside", "CIDR", true, take_inside, "one more range that counts as inside; repeatable"},
     {"egress-opaque", NULL, false, take_opaque, "do not intercept TLS, and give CMD no CA; names are still policed"},
+    {"keep-ca", NULL, false, take_keep_ca,
+     "the CA that intercepts TLS stays the same in all runs of this name (default: a new one each time)"},
     {"egress-ca-file", "FILE", true, take_ca_file,
      "intercepted servers may also be certified by the CAs in FILE (PEM), beside those that this machine trusts; "
      "repeatable"},
@@ -781,6 +789,8 @@ static bool warn_whole(struct sm_run_options *o)
         g_ptr_array_add(
             o->warnings,
             g_strdup("--egress strict with nothing listed: nothing can be reached (list hosts with --egress-allow)"));
+    if (o->keep_ca && !sm_run_options_intercepts(o))
+        g_ptr_array_add(o->warnings, g_strdup("--keep-ca: TLS is not intercepted, so there is no CA"));
     if (o->ca_files->len && !sm_run_options_intercepts(o))
         g_ptr_array_add(o->warnings, g_strdup("--egress-ca-file: TLS is not intercepted, so it does nothing"));
     if ((o->caps.bps || o->caps.total || o->caps.conns) && o->net.mode == SM_NETWORK_ISOLATED)

@@ -86,6 +86,7 @@ struct sm_run_options {
     size_t n_dns;
     struct sm_net_plan net;
     bool audit_sync;
+    bool keep_ca;
     uint64_t audit_max_bytes;
     GArray *publishes; /* of struct sm_publish */
     bool ro;

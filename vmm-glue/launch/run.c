@@ -15,8 +15,10 @@
 #include "launch/edge.h"
 #include "launch/exit.h"
 #include "launch/hidden.h"
+#include "launch/keepca.h"
 #include "launch/messages.h"
 #include "launch/reload.h"
+#include "launch/restore.h"
 #include "launch/settings.h"
 #include "launch/state.h"
 #include "launch/vm.h"
@@ -144,6 +146,18 @@ static bool gather_doors(const struct sm_run_options *o, const struct sm_vm *vm,
     return has;
 }
 
+/** The flags for a snapshot, in the form in which a created workspace has them. Not CMD: people put secrets into arguments. */
+static json_t *settings_of(const struct sm_run_options *o)
+{
+    g_autoptr(GDateTime) now = g_date_time_new_now_utc();
+    g_autofree char *when = g_date_time_format(now, "%Y-%m-%dT%H:%M:%SZ");
+    sm_cleanup(sm_settings_clear) struct sm_settings s = {0};
+
+    sm_settings_new(o, when, &s);
+    g_clear_pointer(&s.cmd, g_strfreev);
+    return sm_settings_json(&s);
+}
+
 /** A start, and all that it holds until its end. */
 struct launch {
     const struct sm_run_options *o;
@@ -154,7 +168,9 @@ struct launch {
     bool networked;
     int audit_fd, counters_fd;
     struct sm_workspace_ca ca;
-    char *edge; /* the program of the roles that face the guest */
+    char kept_ca[SM_TLS_FINGERPRINT_STRLEN]; /* "": the CA is a new one */
+    json_t *pins;                            /* of a snapshot */
+    char *edge;                              /* the program of the roles that face the guest */
     char *cwd, *default_base, *resolv_conf;
     char **files, **hidden;                          /* of references */
     char *core_config, *front_config, *guest_config; /* the children's messages, */
@@ -173,6 +189,7 @@ static void launch_clear(struct launch *l)
     unpin(l->refs, l->n_refs);
     g_clear_pointer(&l->refs, g_free);
     sm_workspace_ca_close(&l->ca);
+    json_decref(l->pins);
     sm_fd_close(&l->audit_fd);
     sm_fd_close(&l->counters_fd);
     sm_vm_clear(&l->vm);
@@ -262,6 +279,11 @@ static bool open_files(struct launch *l, GError **error)
     const struct sm_run_options *o = l->o;
     struct sm_launch_ground *g = &l->ground;
 
+    if (sm_kept_ca_check(&l->ws, sm_run_options_intercepts(o), o->keep_ca, l->kept_ca, error) < 0 ||
+        !sm_restored_pins(&l->ws, &l->pins, error))
+        return false;
+    g->ca_sha256 = l->kept_ca[0] ? l->kept_ca : NULL;
+    g->pins = l->pins;
     if (l->networked) {
         l->audit_fd = sm_audit_open(l->ws.dirfd, &g->seq_floor, error);
         if (l->audit_fd < 0)
@@ -324,17 +346,28 @@ static bool compose(struct launch *l, GError **error)
     return settings && sm_workspace_write_settings(&l->ws, settings, error) == 0;
 }
 
-/** The CA's files, still empty. */
+/** The CA's files: still empty, or those that were kept. */
 static bool make_ca(struct launch *l, GError **error)
 {
     bool intercepts = sm_run_options_intercepts(l->o);
 
-    sm_workspace_drop_ca(&l->ws, false); /* of an earlier run; its key too, when that was killed */
-    if (intercepts && sm_workspace_new_ca(&l->ws, &l->ca, error) < 0)
+    if (!sm_kept_ca_exists(&l->ws))
+        sm_workspace_drop_ca(&l->ws, false); /* of an earlier run; its key too, when that was killed */
+    if (intercepts &&
+        (l->kept_ca[0] ? sm_kept_ca_open(&l->ws, &l->ca, error) : sm_workspace_new_ca(&l->ws, &l->ca, error)) < 0)
         return false;
     l->folder = g_build_filename(l->ws.base, l->ws.name, NULL);
     l->ca_path = intercepts ? g_build_filename(l->folder, SM_STATE_CA_CERT, NULL) : NULL;
     return true;
+}
+
+/** All are ready, and the guest has not seen its CA yet: from here on there is one to come back to. */
+static bool on_ready(void *data, GError **error)
+{
+    const struct launch *l = data;
+    bool made = sm_run_options_intercepts(l->o) && !l->kept_ca[0];
+
+    return !made || !l->o->keep_ca || sm_kept_ca_mark(&l->ws, error);
 }
 
 /** 5: all are ready. */
@@ -363,6 +396,7 @@ static bool supervise(struct launch *l, struct sm_supervisor_result *ret, GError
     char self[] = "slirp-med", core[] = "core", front[] = "nat", guest[] = "guest-init";
     char *core_argv[] = {self, core, NULL}, *front_argv[] = {self, front, NULL}, *guest_argv[] = {self, guest, NULL};
     sm_cleanup(json_freep) json_t *facts = sm_message_facts(o);
+    sm_cleanup(json_freep) json_t *flags = settings_of(o);
     sm_cleanup(sm_reload_free) struct sm_reload *reload = sm_reload_new(o);
     const struct sm_policy_source policy = sm_reload_source(reload);
     bool card_has_door = gather_doors(o, &l->vm, l->doors, l->door_texts);
@@ -389,12 +423,14 @@ static bool supervise(struct launch *l, struct sm_supervisor_result *ret, GError
         .n_publishes = o->publishes->len,
         .policy = &policy,
         .facts = facts,
+        .settings = flags,
         .port_source = card_has_door     ? SM_PORT_LATER
                        : given_port >= 0 ? SM_PORT_GIVEN
                                          : SM_PORT_OF_GUEST,
         .port_fd = given_port,
         .listens = (const struct sm_listen_spec *)(const void *)l->doors->data,
         .n_listens = l->doors->len,
+        .on_ready = on_ready,
         .on_running = on_running,
         .on_stopping = on_stopping,
         .on_data = l,
@@ -478,7 +514,8 @@ int sm_launch_run(const struct sm_run_options *o, const struct sm_launch_how *gi
     } else if (result.reason) {
         fprintf(stderr, "slirp-med: %s\n", result.reason);
     }
-    sm_workspace_drop_ca(&l.ws, true);
+    if (!sm_kept_ca_exists(&l.ws))
+        sm_workspace_drop_ca(&l.ws, true);
     if (result.started || !l.ws.created)
         sm_exit_write(&l.ws, began, &result);
     if (!result.started)

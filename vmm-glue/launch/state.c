@@ -17,6 +17,8 @@
 #include "audit/file.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "launch/keepca.h"
+#include "launch/restore.h"
 #include "supervisor/control.h"
 
 #define LOCK_TRIES 5
@@ -109,12 +111,11 @@ static int check_workspace(int fd, const char *base, const char *name, GError **
     return 0;
 }
 
-int sm_workspace_open(const char *state_dir, const char *name, bool create, struct sm_workspace *ret, GError **error)
+int sm_state_base_open(const char *state_dir, bool create, char **ret_base, GError **error)
 {
     g_autofree char *wanted = state_dir ? g_canonicalize_filename(state_dir, NULL) : sm_state_default_base(error);
-    bool created = false;
 
-    if (!wanted || !sm_state_name_check(name, error))
+    if (!wanted)
         return -1;
     if (create && g_mkdir_with_parents(wanted, 0700) < 0) {
         sm_error_set(error, SM_ERROR_INVALID,
@@ -125,7 +126,7 @@ int sm_workspace_open(const char *state_dir, const char *name, bool create, stru
     char *real = realpath(wanted, NULL);
     if (!real) {
         if (errno == ENOENT)
-            sm_error_set(error, SM_ERROR_INVALID, "there is no workspace '%s': no folder %s", name, wanted);
+            sm_error_set(error, SM_ERROR_INVALID, "no folder %s", wanted);
         else
             sm_error_set_errno(error, errno, "state folder %s", wanted);
         return -1;
@@ -139,6 +140,23 @@ int sm_workspace_open(const char *state_dir, const char *name, bool create, stru
     }
     if (check_base(base_fd, base, error) < 0)
         return -1;
+    *ret_base = g_steal_pointer(&base);
+    return sm_steal_fd(&base_fd);
+}
+
+int sm_workspace_open(const char *state_dir, const char *name, bool create, struct sm_workspace *ret, GError **error)
+{
+    g_autofree char *base = NULL;
+    bool created = false;
+
+    if (!sm_state_name_check(name, error))
+        return -1;
+    sm_autofd base_fd = sm_state_base_open(state_dir, create, &base, error);
+    if (base_fd < 0) {
+        if (error && g_str_has_prefix((*error)->message, "no folder "))
+            g_prefix_error(error, "there is no workspace '%s': ", name);
+        return -1;
+    }
     if (create) {
         created = mkdirat(base_fd, name, 0700) == 0;
         if (!created && errno != EEXIST) {
@@ -257,9 +275,30 @@ int sm_workspace_holder(const struct sm_workspace *ws, pid_t *ret_pid)
     return 1;
 }
 
+int sm_workspace_open_own(const struct sm_workspace *ws, const char *name, GError **error)
+{
+    struct stat st;
+    sm_autofd fd = openat(ws->dirfd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+
+    if (fd < 0 || fstat(fd, &st) < 0) {
+        int saved = errno;
+        sm_error_set_errno(error, saved, "open %s/%s/%s", ws->base, ws->name, name);
+        errno = saved;
+        return -1;
+    }
+    if (!S_ISREG(st.st_mode) || st.st_uid != geteuid() || st.st_nlink != 1 || (st.st_mode & 077)) {
+        sm_error_set(error, SM_ERROR_INVALID,
+                     "%s/%s/%s is not a plain file of yours with mode 0600: look at who made it", ws->base, ws->name,
+                     name);
+        errno = EPERM;
+        return -1;
+    }
+    return sm_steal_fd(&fd);
+}
+
 static const char *const state_names[] = {
-    [SM_WORKSPACE_EMPTY] = "empty",     [SM_WORKSPACE_CREATED] = "created", [SM_WORKSPACE_RUNNING] = "running",
-    [SM_WORKSPACE_STOPPED] = "stopped", [SM_WORKSPACE_CRASHED] = "crashed",
+    [SM_WORKSPACE_EMPTY] = "empty",     [SM_WORKSPACE_CREATED] = "created", [SM_WORKSPACE_RESTORED] = "restored",
+    [SM_WORKSPACE_RUNNING] = "running", [SM_WORKSPACE_STOPPED] = "stopped", [SM_WORKSPACE_CRASHED] = "crashed",
 };
 SM_NAME_TABLE_COVERS(state_names, SM_WORKSPACE_STATES);
 
@@ -293,25 +332,40 @@ int sm_workspace_look(const struct sm_workspace *ws, enum sm_workspace_state *re
         }
     }
     *ret_pid = 0;
-    *ret = has_file(ws, SM_STATE_SETTINGS)  ? SM_WORKSPACE_STOPPED
-           : has_file(ws, SM_STATE_CREATED) ? SM_WORKSPACE_CREATED
-                                            : SM_WORKSPACE_EMPTY;
+    *ret = has_file(ws, SM_STATE_SETTINGS)   ? SM_WORKSPACE_STOPPED
+           : has_file(ws, SM_STATE_RESTORED) ? SM_WORKSPACE_RESTORED
+           : has_file(ws, SM_STATE_CREATED)  ? SM_WORKSPACE_CREATED
+                                             : SM_WORKSPACE_EMPTY;
     return 0;
 }
 
-int sm_workspace_write_file(const struct sm_workspace *ws, const char *name, const char *text, GError **error)
+int sm_workspace_stage(const struct sm_workspace *ws, const char *name, const void *data, size_t len, GError **error)
 {
     g_autofree char *new_name = g_strconcat(name, SM_STATE_NEW, NULL);
 
     (void)unlinkat(ws->dirfd, new_name, 0);
     sm_autofd fd = openat(ws->dirfd, new_name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd >= 0 && sm_fd_write_all(fd, data, len) == 0)
+        return 0;
+    sm_error_set_errno(error, errno, "write %s/%s/%s", ws->base, ws->name, name);
+    (void)unlinkat(ws->dirfd, new_name, 0);
+    return -1;
+}
 
-    if (fd < 0 || sm_fd_write_all(fd, text, strlen(text)) < 0 || renameat(ws->dirfd, new_name, ws->dirfd, name) < 0) {
-        sm_error_set_errno(error, errno, "write %s/%s/%s", ws->base, ws->name, name);
-        (void)unlinkat(ws->dirfd, new_name, 0);
-        return -1;
-    }
-    return 0;
+int sm_workspace_commit(const struct sm_workspace *ws, const char *name, GError **error)
+{
+    g_autofree char *new_name = g_strconcat(name, SM_STATE_NEW, NULL);
+
+    if (renameat(ws->dirfd, new_name, ws->dirfd, name) == 0)
+        return 0;
+    sm_error_set_errno(error, errno, "write %s/%s/%s", ws->base, ws->name, name);
+    (void)unlinkat(ws->dirfd, new_name, 0);
+    return -1;
+}
+
+int sm_workspace_write_file(const struct sm_workspace *ws, const char *name, const char *text, GError **error)
+{
+    return sm_workspace_stage(ws, name, text, strlen(text), error) == 0 ? sm_workspace_commit(ws, name, error) : -1;
 }
 
 char *sm_workspace_read_file(const struct sm_workspace *ws, const char *name, size_t max, size_t *ret_len,
@@ -470,6 +524,7 @@ void sm_workspace_undo(struct sm_workspace *ws)
     (void)unlinkat(ws->dirfd, SM_STATE_SETTINGS, 0);
     (void)unlinkat(ws->dirfd, SM_STATE_CREATED, 0);
     (void)unlinkat(ws->dirfd, SM_STATE_CA_CERT, 0);
+    (void)unlinkat(ws->dirfd, SM_STATE_CA_KEPT, 0);
     (void)unlinkat(ws->dirfd, SM_STATE_COUNTERS, 0);
     (void)unlinkat(ws->dirfd, SM_STATE_LOCK, 0);
     (void)unlinkat(ws->base_fd, ws->name, AT_REMOVEDIR);

@@ -9,6 +9,9 @@
  *   exit.json                      how the last run ended (exit.h)
  *   ca.key, ca.pem                 the CA of this run, where TLS is intercepted; new files on every start, filled by the core; ca.key goes
  *                                  with the run, ca.pem stays
+ *   ca.kept                        both stay, and are used again (keepca.h)
+ *   pins.json, policy.json,        what `restore` brought (restore.h)
+ *   restored.json
  *   counters.json                  bytes moved so far, over all runs with a byte cap (core/counters.h); kept
  *   lock                           flock(2)ed by the supervisor while it runs; holds its pid as text, which goes before the lock is given
  *                                  back: a pid in a lock that nobody holds is that of one that was killed. Never removed while in use
@@ -60,6 +63,12 @@ char *sm_state_name_new(void);
 char *sm_state_default_base(GError **error);
 
 /**
+ * sm_state_base_open() - the folder that holds the workspaces of a user, which nobody else can exchange. Returns a descriptor and its path (g_free(),
+ * no symbolic links in it), or -1 with error set: SM_ERROR_INVALID when it is not there and is not to be made.
+ */
+int sm_state_base_open(const char *state_dir, bool create, char **ret_base, GError **error);
+
+/**
  * sm_workspace_open() - open the folder of a workspace.
  * @state_dir: --state-dir, or NULL.
  * @create: make it (and the base) if it is not there; otherwise a missing one is SM_ERROR_INVALID that says where was looked.
@@ -79,8 +88,9 @@ int sm_workspace_lock(struct sm_workspace *ws, GError **error);
 int sm_workspace_holder(const struct sm_workspace *ws, pid_t *ret_pid);
 
 enum sm_workspace_state {
-    SM_WORKSPACE_EMPTY,   /* nothing but an audit, perhaps (`delete --keep-audit`): the name is free */
-    SM_WORKSPACE_CREATED, /* never started */
+    SM_WORKSPACE_EMPTY,    /* nothing but an audit, perhaps (`delete --keep-audit`): the name is free */
+    SM_WORKSPACE_CREATED,  /* never started */
+    SM_WORKSPACE_RESTORED, /* made by `restore`, and not started since */
     SM_WORKSPACE_RUNNING,
     SM_WORKSPACE_STOPPED,
     SM_WORKSPACE_CRASHED, /* its supervisor was killed; the next start cleans up */
@@ -100,6 +110,16 @@ char *sm_workspace_read_file(const struct sm_workspace *ws, const char *name, si
 int sm_workspace_write_settings(const struct sm_workspace *ws, const char *text, GError **error);
 /** sm_workspace_read_settings() - its text (g_free()), or NULL with error set. */
 char *sm_workspace_read_settings(const struct sm_workspace *ws, GError **error);
+
+/**
+ * sm_workspace_open_own() - a file of the folder for reading: the caller's own plain file of one name, closed to others. -1 with error set, which
+ * names the file (SM_ERROR_INVALID when it is not such a file), and errno.
+ */
+int sm_workspace_open_own(const struct sm_workspace *ws, const char *name, GError **error);
+/** sm_workspace_stage() - NAME.new (0600) with that in it. 0, or -1 with error set and no such file. */
+int sm_workspace_stage(const struct sm_workspace *ws, const char *name, const void *data, size_t len, GError **error);
+/** sm_workspace_commit() - put NAME.new in the place of NAME. 0, or -1 with error set and NAME as it was. */
+int sm_workspace_commit(const struct sm_workspace *ws, const char *name, GError **error);
 
 /** The files of a run's CA; -1 when there is none. */
 struct sm_workspace_ca {
