@@ -1,0 +1,736 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The front of accepted sockets: the test is the client, by TCP over loopback, and the core. Every row of sock.h's table,
+ * its ends by either side, and its bounds.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "harness.h"
+#include "nat/sock.h"
+
+#include <netinet/tcp.h>
+
+/** More than the buffers of a loopback connection and a pair together. */
+#define LOTS (24u << 20)
+
+struct hooks_seen {
+    unsigned accepted, refused, closed;
+    bool with_msg;
+    const char *greeting, *answer;
+};
+
+struct t {
+    struct h h;
+    struct sm_endpoint listener;
+    /* what the next client of the listener becomes */
+    const char *first, *name;
+    const struct sm_sock_hooks *hooks;
+    struct hooks_seen seen;
+    /* INBOUND */
+    uint64_t dial_id;
+    unsigned dials;
+    bool no_dial;
+};
+
+static GBytes *bytes_of(const char *text)
+{
+    return text ? g_bytes_new(text, strlen(text)) : NULL;
+}
+
+static GBytes *on_accepted(void *data)
+{
+    struct hooks_seen *s = data;
+    s->accepted++;
+    return bytes_of(s->greeting);
+}
+
+static GBytes *on_refused(const struct sm_flow_msg *msg, void *data)
+{
+    struct hooks_seen *s = data;
+    s->refused++;
+    s->with_msg = msg != NULL;
+    return bytes_of(s->answer);
+}
+
+static void on_closed(void *data)
+{
+    struct hooks_seen *s = data;
+    s->closed++;
+}
+
+static const struct sm_sock_hooks all_hooks = {.accepted = on_accepted, .refused = on_refused, .closed = on_closed};
+
+static void on_client(int fd, const struct sm_endpoint *src, const struct sm_endpoint *dst, void *data)
+{
+    struct t *t = data;
+    struct sm_flow_msg open = {.src = *src, .dst = *dst};
+
+    sm_sock_open(t->h.front, fd, &open, t->first, t->first ? strlen(t->first) : 0, t->hooks, &t->seen);
+}
+
+static bool on_dial(uint64_t id, const struct sm_endpoint *src, uint16_t guest_port, void *data)
+{
+    struct t *t = data;
+    char text[SM_ENDPOINT_STRLEN];
+
+    assert_string_equal(sm_endpoint_format(src, text), "203.0.113.9:4000");
+    assert_int_equal(guest_port, 80);
+    t->dial_id = id;
+    t->dials++;
+    return !t->no_dial;
+}
+
+static struct t *t_new(unsigned max_live)
+{
+    struct t *t = g_new0(struct t, 1);
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_storage bound;
+    socklen_t len = sizeof(bound);
+    int channel[2], fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
+    GError *error = NULL;
+    struct sm_front_config cfg = {.net = {.link = test_link, .workspace = "test"},
+                                  .max_live = max_live,
+                                  .clock_us = h_clock,
+                                  .clock_data = &t->h};
+
+    (void)signal(SIGPIPE, SIG_IGN); /* as the sandbox does */
+    memset(cfg.secret, 7, sizeof(cfg.secret));
+    assert_int_equal(sm_fd_seqpair(channel, true), 0);
+    t->h.loop = sm_loop_new(&error);
+    assert_non_null(t->h.loop);
+    t->h.guest = -1;
+    t->h.core = channel[1];
+    t->h.front = sm_front_new_sock(t->h.loop, &cfg, channel[0], h_failed, &t->h);
+    assert_int_equal(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)), 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&in, sizeof(in)), 0);
+    assert_int_equal(listen(fd, 16), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&bound, &len), 0);
+    assert_true(sm_endpoint_from_sockaddr(&bound, &t->listener));
+    sm_sock_listen(t->h.front, fd, on_client, t);
+    sm_sock_on_inbound(t->h.front, on_dial, t);
+    return t;
+}
+
+static int setup(void **state)
+{
+    *state = t_new(0);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct t *t = *state;
+    assert_null(t->h.failed);
+    assert_int_equal(h_stats(&t->h).held_now, 0);
+    assert_int_equal(h_stats(&t->h).queued_now, 0);
+    sm_front_free(t->h.front);
+    sm_loop_free(t->h.loop);
+    sm_fd_close(&t->h.core);
+    g_free(t);
+    return 0;
+}
+
+/* A client's connection: in the listener's backlog from here on. */
+static int dial(struct t *t)
+{
+    struct sockaddr_storage to;
+    socklen_t len = sm_endpoint_to_sockaddr(&t->listener, &to);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_int_equal(connect(fd, (struct sockaddr *)&to, len), 0);
+    assert_int_equal(sm_fd_set_nonblock(fd), 0);
+    return fd;
+}
+
+/* ... and the question that it makes. */
+static int ask(struct t *t, uint64_t *ret_id)
+{
+    static struct mx mx;
+    struct sockaddr_storage own;
+    socklen_t len = sizeof(own);
+    struct sm_endpoint src;
+    int fd = dial(t);
+
+    core_expect(&t->h, SM_FLOW_OPEN, &mx);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&own, &len), 0);
+    assert_true(sm_endpoint_from_sockaddr(&own, &src));
+    assert_true(sm_endpoint_equal(&mx.m.src, &src));
+    assert_true(sm_endpoint_equal(&mx.m.dst, &t->listener));
+    assert_int_equal(mx.m.proto, SM_FLOW_TCP);
+    *ret_id = mx.m.id;
+    return fd;
+}
+
+static void say(struct t *t, int fd, const char *text)
+{
+    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+    h_settle(&t->h);
+}
+
+static void expect_bytes(struct t *t, uint64_t id, const char *text)
+{
+    static struct mx mx;
+
+    core_expect(&t->h, SM_FLOW_BYTES, &mx);
+    assert_int_equal(mx.m.id, id);
+    assert_int_equal(mx.m.data_len, strlen(text));
+    assert_memory_equal(mx.m.data, text, mx.m.data_len);
+}
+
+static void core_say(struct t *t, enum sm_flow_type type, uint64_t id)
+{
+    core_send(&t->h, &(struct sm_flow_msg){.type = type, .id = id});
+}
+
+static void expect_reset(struct t *t, int *fd)
+{
+    assert_int_equal(upstream_end(&t->h, *fd), -1);
+    assert_int_equal(errno, ECONNRESET);
+    sm_fd_close(fd);
+}
+
+static void expect_end(struct t *t, int fd)
+{
+    assert_int_equal(upstream_end(&t->h, fd), 0);
+}
+
+static void hang_up(int *fd)
+{
+    struct linger now = {.l_onoff = 1};
+    assert_int_equal(setsockopt(*fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)), 0);
+    sm_fd_close(fd);
+}
+
+/* ---- the life of a flow ---- */
+
+static void test_whole_life(void **state)
+{
+    struct t *t = *state;
+    uint64_t id;
+    int client = ask(t, &id);
+
+    say(t, client, "hello ");
+    core_expect_nothing(&t->h); /* nobody has let it speak */
+    core_say(t, SM_FLOW_ACCEPT, id);
+    expect_bytes(t, id, "hello ");
+    say(t, client, "world");
+    expect_bytes(t, id, "world");
+    assert_int_equal(h_stats(&t->h).held_now, 11);
+    int upstream = core_attach(&t->h, id, 6, SOCK_STREAM); /* the core has written the first six itself */
+    upstream_expect(&t->h, upstream, "world", 5);
+    say(t, client, "more");
+    upstream_expect(&t->h, upstream, "more", 4);
+    assert_int_equal(write(upstream, "back", 4), 4);
+    upstream_expect(&t->h, client, "back", 4);
+    assert_int_equal(shutdown(client, SHUT_WR), 0);
+    expect_end(t, upstream);
+    assert_int_equal(write(upstream, "late", 4), 4); /* half closed: this way is open still */
+    upstream_expect(&t->h, client, "late", 4);
+    core_expect_nothing(&t->h);
+    (void)close(upstream);
+    expect_end(t, client);
+    gone_expect(&t->h, id, SM_WHY_CLOSED);
+    (void)close(client);
+    core_say(t, SM_FLOW_ABORT, id); /* dead: no effect */
+    assert_int_equal(h_stats(&t->h).tcp_now, 0);
+}
+
+static void test_upstream_ends_first(void **state)
+{
+    struct t *t = *state;
+    uint64_t id;
+    int client = ask(t, &id), upstream = core_attach(&t->h, id, 0, SOCK_STREAM);
+
+    assert_int_equal(shutdown(upstream, SHUT_WR), 0);
+    expect_end(t, client);
+    say(t, client, "still here");
+    upstream_expect(&t->h, upstream, "still here", 10);
+    (void)close(client);
+    expect_end(t, upstream);
+    gone_expect(&t->h, id, SM_WHY_CLOSED);
+    (void)close(upstream);
+}
+
+static void test_end_before_attach(void **state)
+{
+    struct t *t = *state;
+    static struct mx mx;
+    uint64_t id;
+    int client = ask(t, &id);
+
+    core_say(t, SM_FLOW_ACCEPT, id);
+    say(t, client, "all");
+    assert_int_equal(shutdown(client, SHUT_WR), 0);
+    expect_bytes(t, id, "all");
+    core_expect(&t->h, SM_FLOW_EOF, &mx);
+    assert_int_equal(mx.m.id, id);
+    core_expect_nothing(&t->h); /* told once */
+    int upstream = core_attach(&t->h, id, 3, SOCK_STREAM);
+    expect_end(t, upstream);
+    assert_int_equal(write(upstream, "x", 1), 1);
+    upstream_expect(&t->h, client, "x", 1);
+    (void)close(upstream);
+    gone_expect(&t->h, id, SM_WHY_CLOSED);
+    (void)close(client);
+}
+
+static void test_first_bytes(void **state)
+{
+    struct t *t = *state;
+    uint64_t id;
+
+    t->first = "GET ";
+    int client = ask(t, &id);
+    core_say(t, SM_FLOW_ACCEPT, id);
+    expect_bytes(t, id, "GET ");
+    say(t, client, "/");
+    expect_bytes(t, id, "/");
+    int upstream = core_attach(&t->h, id, 0, SOCK_STREAM);
+    upstream_expect(&t->h, upstream, "GET /", 5);
+    hang_up(&client);
+    gone_expect(&t->h, id, SM_WHY_GUEST_RST);
+    (void)close(upstream);
+}
+
+static void test_first_bytes_attached_at_once(void **state)
+{
+    struct t *t = *state;
+    uint64_t id;
+
+    t->first = "first ";
+    int client = ask(t, &id);
+    say(t, client, "then");
+    int upstream = core_attach(&t->h, id, 0, SOCK_STREAM);
+    upstream_expect(&t->h, upstream, "first then", 10);
+    core_say(t, SM_FLOW_ABORT, id);
+    gone_expect(&t->h, id, SM_WHY_UPSTREAM_RST);
+    expect_reset(t, &client);
+    (void)close(upstream);
+}
+
+static void test_consumed_too_much(void **state)
+{
+    struct t *t = *state;
+    uint64_t id;
+    static struct mx mx;
+    int pair[2];
+
+    t->first = "unseen";
+    int client = ask(t, &id);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
+    core_send_fd(&t->h, &(struct sm_flow_msg){.type = SM_FLOW_ATTACH, .id = id, .consumed = 1}, pair[0]);
+    gone_expect(&t->h, id, SM_WHY_LIMIT);
+    core_expect(&t->h, SM_FLOW_ATTACHED, &mx); /* acknowledged all the same */
+    expect_end(t, pair[1]);
+    expect_reset(t, &client);
+    (void)close(pair[1]);
+}
+
+static void test_held_is_bounded(void **state)
+{
+    struct t *t = *state;
+    static struct mx mx;
+    uint64_t id;
+    size_t shown = 0;
+    static uint8_t much[256 << 10];
+    int client = ask(t, &id);
+
+    for (size_t i = 0; i < sizeof(much); i++)
+        much[i] = (uint8_t)(i * 7 >> 3);
+    core_say(t, SM_FLOW_ACCEPT, id);
+    ssize_t sent = write(client, much, sizeof(much));
+    assert_true(sent > SM_FLOW_HELD_MAX);
+    while (shown < SM_FLOW_HELD_MAX) {
+        core_expect(&t->h, SM_FLOW_BYTES, &mx);
+        assert_memory_equal(mx.m.data, much + shown, mx.m.data_len);
+        shown += mx.m.data_len;
+    }
+    assert_int_equal(shown, SM_FLOW_HELD_MAX);
+    core_expect_nothing(&t->h);
+    int upstream = core_attach(&t->h, id, 1000, SOCK_STREAM);
+    upstream_expect(&t->h, upstream, much + 1000, (size_t)sent - 1000);
+    (void)close(client);
+    expect_end(t, upstream);
+    (void)close(upstream);
+    gone_expect(&t->h, id, SM_WHY_CLOSED);
+}
+
+/* ---- refusals ---- */
+
+static void test_refused(void **state)
+{
+    struct t *t = *state;
+    uint64_t id;
+    int client = ask(t, &id);
+
+    say(t, client, "not read");
+    core_refuse(&t->h, id, SM_HOW_ICMP_ADMIN, SM_SCOPE_TUPLE, 0);
+    expect_reset(t, &client);
+    client = ask(t, &id);
+    core_say(t, SM_FLOW_ACCEPT, id);
+    core_refuse(&t->h, id, SM_HOW_SILENT, SM_SCOPE_TUPLE, 0);
+    expect_reset(t, &client);
+    core_expect_nothing(&t->h);
+}
+
+static void test_held_refusal(void **state)
+{
+    struct t *t = *state;
+    static struct mx mx;
+    uint64_t id;
+    int client = ask(t, &id);
+
+    core_refuse(&t->h, id, SM_HOW_RST, SM_SCOPE_DESTINATION, 60000);
+    expect_reset(t, &client);
+    client = dial(t);
+    expect_reset(t, &client);
+    core_expect_nothing(&t->h);
+    assert_int_equal(h_stats(&t->h).repeated, 1);
+    sm_front_tick(t->h.front);
+    core_expect(&t->h, SM_FLOW_REPEATED, &mx);
+    assert_int_equal(mx.m.count, 1);
+    assert_true(sm_endpoint_equal(&mx.m.dst, &t->listener));
+    core_say(t, SM_FLOW_RELEASE, 0);
+    client = ask(t, &id);
+    hang_up(&client);
+    gone_expect(&t->h, id, SM_WHY_REFUSED);
+}
+
+static void test_answered(void **state)
+{
+    struct t *t = *state;
+    uint64_t id;
+
+    t->hooks = &all_hooks;
+    t->seen.answer = "403 no\n";
+    int client = ask(t, &id);
+    say(t, client, "unread");
+    core_refuse(&t->h, id, SM_HOW_RST, SM_SCOPE_DESTINATION, 60000);
+    upstream_expect(&t->h, client, "403 no\n", 7);
+    expect_end(t, client); /* in order, though it has said what nobody asked for */
+    assert_int_equal(t->seen.refused, 1);
+    assert_true(t->seen.with_msg);
+    assert_int_equal(t->seen.closed, 1);
+    assert_int_equal(h_stats(&t->h).tcp_now, 0);
+    (void)close(client);
+    client = dial(t); /* the hold has no message */
+    upstream_expect(&t->h, client, "403 no\n", 7);
+    expect_end(t, client);
+    assert_int_equal(t->seen.refused, 2);
+    assert_false(t->seen.with_msg);
+    assert_int_equal(t->seen.closed, 2);
+    assert_int_equal(t->seen.accepted, 0);
+    (void)close(client);
+    h_settle(&t->h);
+}
+
+static void test_slow_to_leave(void **state)
+{
+    struct t *t = *state;
+    uint64_t id;
+    char c = 'x';
+    int64_t until = sm_clock_us() + SM_SOCK_LINGER_US + DEADLINE_US;
+
+    t->hooks = &all_hooks;
+    t->seen.answer = "no\n";
+    int client = ask(t, &id);
+    core_refuse(&t->h, id, SM_HOW_RST, SM_SCOPE_TUPLE, 0);
+    upstream_expect(&t->h, client, "no\n", 3);
+    expect_end(t, client);
+    while (write(client, &c, 1) == 1) { /* it does not close: its time ends by the timer */
+        assert_true(sm_clock_us() < until);
+        h_turn(&t->h, 100);
+    }
+    assert_true(errno == EPIPE || errno == ECONNRESET);
+    (void)close(client);
+}
+
+static void test_greeting(void **state)
+{
+    struct t *t = *state;
+    uint64_t id;
+
+    t->hooks = &all_hooks;
+    t->seen.greeting = "200 go\n";
+    int client = ask(t, &id);
+    core_say(t, SM_FLOW_ACCEPT, id);
+    upstream_expect(&t->h, client, "200 go\n", 7);
+    int upstream = core_attach(&t->h, id, 0, SOCK_STREAM);
+    assert_int_equal(write(upstream, "data", 4), 4);
+    upstream_expect(&t->h, client, "data", 4);
+    (void)close(upstream);
+    expect_end(t, client);
+    (void)close(client);
+    gone_expect(&t->h, id, SM_WHY_CLOSED);
+    assert_int_equal(t->seen.accepted, 1);
+    assert_int_equal(t->seen.closed, 1);
+
+    client = ask(t, &id); /* attached at once: it comes before upstream's bytes too */
+    upstream = core_attach(&t->h, id, 0, SOCK_STREAM);
+    assert_int_equal(write(upstream, "data", 4), 4);
+    upstream_expect(&t->h, client, "200 go\ndata", 11);
+    hang_up(&client);
+    gone_expect(&t->h, id, SM_WHY_GUEST_RST);
+    (void)close(upstream);
+
+    client = ask(t, &id); /* refused when it was told already that all is well: no second answer */
+    t->seen.answer = "never";
+    core_say(t, SM_FLOW_ACCEPT, id);
+    upstream_expect(&t->h, client, "200 go\n", 7);
+    core_refuse(&t->h, id, SM_HOW_RST, SM_SCOPE_TUPLE, 0);
+    expect_reset(t, &client);
+    assert_int_equal(t->seen.accepted, 3);
+    assert_int_equal(t->seen.refused, 0);
+    assert_int_equal(t->seen.closed, 3);
+}
+
+/* ---- sudden ends ---- */
+
+static void test_client_resets(void **state)
+{
+    struct t *t = *state;
+    uint64_t id;
+    int client = ask(t, &id);
+
+    hang_up(&client);
+    gone_expect(&t->h, id, SM_WHY_REFUSED);
+    client = ask(t, &id);
+    core_say(t, SM_FLOW_ACCEPT, id);
+    hang_up(&client);
+    gone_expect(&t->h, id, SM_WHY_GUEST_RST);
+    client = ask(t, &id);
+    int upstream = core_attach(&t->h, id, 0, SOCK_STREAM);
+    hang_up(&client);
+    gone_expect(&t->h, id, SM_WHY_GUEST_RST);
+    expect_end(t, upstream);
+    (void)close(upstream);
+}
+
+static void test_upstream_resets(void **state)
+{
+    struct t *t = *state;
+    uint64_t id;
+    int client = ask(t, &id), upstream = core_attach(&t->h, id, 0, SOCK_STREAM);
+
+    say(t, client, "unread");
+    (void)close(upstream); /* with bytes unread: the other end of a pair sees a reset */
+    gone_expect(&t->h, id, SM_WHY_UPSTREAM_RST);
+    expect_reset(t, &client);
+}
+
+static void test_aborted(void **state)
+{
+    struct t *t = *state;
+    uint64_t id;
+    int client = ask(t, &id);
+
+    core_say(t, SM_FLOW_ABORT, id);
+    expect_reset(t, &client);
+    client = ask(t, &id);
+    core_say(t, SM_FLOW_ACCEPT, id);
+    core_say(t, SM_FLOW_ABORT, id);
+    expect_reset(t, &client);
+    core_expect_nothing(&t->h); /* the core knows */
+    client = ask(t, &id);
+    int upstream = core_attach(&t->h, id, 0, SOCK_STREAM);
+    core_say(t, SM_FLOW_ABORT, id);
+    gone_expect(&t->h, id, SM_WHY_UPSTREAM_RST); /* the core waits until ours is closed */
+    expect_reset(t, &client);
+    (void)close(upstream);
+}
+
+static void test_front_ends(void **state)
+{
+    struct t *t = *state;
+    uint64_t id;
+    int client = ask(t, &id), upstream = core_attach(&t->h, id, 0, SOCK_STREAM);
+
+    sm_front_finish(t->h.front);
+    h_settle(&t->h);
+    assert_int_equal(write(client, "last", 4), 4);
+    assert_int_equal(shutdown(client, SHUT_WR), 0);
+    upstream_expect(&t->h, upstream, "last", 4); /* what was said before the end is delivered */
+    expect_end(t, upstream);
+    int late = dial(t);
+    h_settle(&t->h);
+    char c;
+    assert_int_equal(upstream_end(&t->h, t->h.core), 0); /* the last word; nobody new was let in */
+    assert_int_equal(read(late, &c, 1), -1);
+    assert_int_equal(errno, EAGAIN);
+    (void)close(late);
+    (void)close(upstream);
+    (void)close(client);
+    h_settle(&t->h);
+}
+
+/* ---- back-pressure and bounds ---- */
+
+static uint8_t pattern(size_t i)
+{
+    return (uint8_t)((i * 2654435761u) >> 13);
+}
+
+/* LOTS of bytes from one side to the other; the reader begins when the writer is stuck. */
+static void pour(struct t *t, int from, int to)
+{
+    static uint8_t buf[60000];
+    size_t sent = 0, got = 0;
+    bool stuck = false;
+    int64_t until = sm_clock_us() + 3 * DEADLINE_US;
+
+    while (got < LOTS) {
+        assert_true(sm_clock_us() < until);
+        size_t n = SM_MIN(sizeof(buf), LOTS - sent);
+        for (size_t i = 0; i < n; i++)
+            buf[i] = pattern(sent + i);
+        ssize_t put = n > 0 ? write(from, buf, n) : 0;
+        sent += put > 0 ? (size_t)put : 0;
+        h_settle(&t->h);
+        if (!stuck && put < 0) {
+            struct sm_front_stats s = h_stats(&t->h);
+            assert_int_equal(errno, EAGAIN);
+            stuck = true;
+            assert_true(s.held_now + s.queued_now > 0);
+            assert_true(s.held_now + s.queued_now <= SM_FLOW_UDP_BATCH_MAX); /* one read's worth, whatever is sent */
+        }
+        ssize_t r = stuck ? read(to, buf, sizeof(buf)) : 0;
+        for (ssize_t i = 0; i < r; i++)
+            if (buf[i] != pattern(got + (size_t)i))
+                assert_int_equal(i, -1);
+        got += r > 0 ? (size_t)r : 0;
+    }
+    assert_true(stuck);
+}
+
+static void test_back_pressure(void **state)
+{
+    struct t *t = *state;
+    uint64_t id;
+    int client = ask(t, &id), upstream = core_attach(&t->h, id, 0, SOCK_STREAM);
+
+    pour(t, client, upstream);
+    pour(t, upstream, client);
+    (void)close(client);
+    expect_end(t, upstream);
+    (void)close(upstream);
+    gone_expect(&t->h, id, SM_WHY_CLOSED);
+}
+
+static void test_backlog_waits(void **state)
+{
+    struct t *t = t_new(1);
+    uint64_t id, second_id;
+    static struct mx mx;
+    int client = ask(t, &id), second = dial(t);
+
+    core_expect_nothing(&t->h); /* no room: it waits where it is */
+    hang_up(&client);
+    gone_expect(&t->h, id, SM_WHY_REFUSED);
+    core_expect(&t->h, SM_FLOW_OPEN, &mx);
+    second_id = mx.m.id;
+    assert_true(second_id > id);
+    hang_up(&second);
+    gone_expect(&t->h, second_id, SM_WHY_REFUSED);
+    void *p = t;
+    teardown(&p);
+}
+
+/* ---- published ports ---- */
+
+static int inbound(struct t *t, uint64_t id)
+{
+    int pair[2];
+    struct sm_flow_msg m = {.type = SM_FLOW_INBOUND, .id = id, .guest_port = 80};
+
+    assert_true(sm_endpoint_parse("203.0.113.9:4000", 0, &m.src));
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
+    core_send_fd(&t->h, &m, pair[0]);
+    return pair[1];
+}
+
+static void test_inbound(void **state)
+{
+    struct t *t = *state;
+    static struct mx mx;
+    int guest[2];
+    uint64_t id = SM_FLOW_ID_CORE | 1;
+    int upstream = inbound(t, id);
+
+    core_expect(&t->h, SM_FLOW_ATTACHED, &mx);
+    assert_int_equal(t->dials, 1);
+    assert_true(t->dial_id == id);
+    assert_int_equal(write(upstream, "in", 2), 2);
+    h_settle(&t->h);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, guest), 0);
+    sm_sock_dialled(t->h.front, id, guest[0]);
+    upstream_expect(&t->h, guest[1], "in", 2);
+    assert_int_equal(write(guest[1], "out", 3), 3);
+    upstream_expect(&t->h, upstream, "out", 3);
+    (void)close(guest[1]);
+    expect_end(t, upstream);
+    (void)close(upstream);
+    gone_expect(&t->h, id, SM_WHY_CLOSED);
+}
+
+static void test_inbound_fails(void **state)
+{
+    struct t *t = *state;
+    static struct mx mx;
+    uint64_t id = SM_FLOW_ID_CORE | 1;
+    int guest[2], upstream = inbound(t, id);
+
+    core_expect(&t->h, SM_FLOW_ATTACHED, &mx);
+    sm_sock_dialled(t->h.front, id, -1);
+    gone_expect(&t->h, id, SM_WHY_GUEST_RST);
+    expect_end(t, upstream);
+    (void)close(upstream);
+
+    upstream = inbound(t, ++id); /* the client gives up first */
+    core_expect(&t->h, SM_FLOW_ATTACHED, &mx);
+    core_say(t, SM_FLOW_ABORT, id);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, guest), 0);
+    sm_sock_dialled(t->h.front, id, guest[0]);
+    expect_end(t, guest[1]);
+    (void)close(guest[1]);
+    (void)close(upstream);
+
+    t->no_dial = true;
+    upstream = inbound(t, ++id);
+    gone_expect(&t->h, id, SM_WHY_LIMIT);
+    core_expect(&t->h, SM_FLOW_ATTACHED, &mx);
+    expect_end(t, upstream);
+    (void)close(upstream);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_whole_life, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_upstream_ends_first, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_end_before_attach, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_first_bytes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_first_bytes_attached_at_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_consumed_too_much, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_held_is_bounded, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_held_refusal, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_answered, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_slow_to_leave, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_greeting, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_client_resets, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_upstream_resets, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_aborted, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_front_ends, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_back_pressure, setup, teardown),
+        cmocka_unit_test(test_backlog_waits),
+        cmocka_unit_test_setup_teardown(test_inbound, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_inbound_fails, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
