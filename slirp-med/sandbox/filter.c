@@ -10,7 +10,7 @@
  * no connect (AF_UNSPEC disconnects), no sendto/sendmsg/sendmmsg (an address on a connected UDP socket; MSG_FASTOPEN
  * after a disconnect), no setsockopt, no ioctl, no io_uring (which does all of it past the filter), no bind, listen,
  * accept, socket.
- *   - It cannot make a descriptor and cannot send one.
+ *   - It cannot make a descriptor and cannot send one. (A front of accepted sockets takes them from listeners: rules_accepts.)
  *
  * The fetch helper holds a connected socket too, and its list follows the same two rules, but for what libcurl and OpenSSL call on that
  * socket. What it calls beyond the list fails with EPERM.
@@ -223,6 +223,28 @@ static void rules_guest_memory(scmp_filter_ctx ctx, int *rc)
     rule(ctx, rc, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), SM_ARRAY_LEN(empty), empty); /* fstat() of glibc 2.33-2.38 */
 }
 
+static void rules_sockopts(scmp_filter_ctx ctx, int *rc, const struct sockopt *options, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct scmp_arg_cmp cmp[] = {
+            SCMP_A1(SCMP_CMP_MASKED_EQ, INT_MASK, (scmp_datum_t)options[i].level),
+            SCMP_A2(SCMP_CMP_MASKED_EQ, INT_MASK, (scmp_datum_t)options[i].name),
+        };
+        rule(ctx, rc, SCMP_ACT_ALLOW, SCMP_SYS(setsockopt), SM_ARRAY_LEN(cmp), cmp);
+    }
+}
+
+/* nat/sock.c. What comes out of a listener is a connection to us; SO_LINGER decides how a socket ends, and no more. */
+static void rules_accepts(scmp_filter_ctx ctx, int *rc)
+{
+    static const struct sockopt options[] = {{SOL_SOCKET, SO_LINGER}};
+    const struct scmp_arg_cmp take[] = {SCMP_A3(SCMP_CMP_MASKED_EQ, INT_MASK, SOCK_NONBLOCK | SOCK_CLOEXEC)};
+
+    rule(ctx, rc, SCMP_ACT_ALLOW, SCMP_SYS(accept4), SM_ARRAY_LEN(take), take);
+    rule(ctx, rc, SCMP_ACT_ALLOW, SCMP_SYS(getsockname), 0, NULL);
+    rules_sockopts(ctx, rc, options, SM_ARRAY_LEN(options));
+}
+
 static void rules_fcntl(scmp_filter_ctx ctx, int *rc, enum sm_role role)
 {
     /* Not F_SETOWN and F_SETSIG (signals to others), not F_DUPFD in the front, no leases, seals or pipe sizes. */
@@ -243,17 +265,6 @@ static void rules_abort(scmp_filter_ctx ctx, int *rc)
     /* abort() and failed assertions: a signal to ourselves only. */
     const struct scmp_arg_cmp cmp[] = {SCMP_A0(SCMP_CMP_MASKED_EQ, INT_MASK, (scmp_datum_t)getpid())};
     rule(ctx, rc, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, cmp);
-}
-
-static void rules_sockopts(scmp_filter_ctx ctx, int *rc, const struct sockopt *options, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        const struct scmp_arg_cmp cmp[] = {
-            SCMP_A1(SCMP_CMP_MASKED_EQ, INT_MASK, (scmp_datum_t)options[i].level),
-            SCMP_A2(SCMP_CMP_MASKED_EQ, INT_MASK, (scmp_datum_t)options[i].name),
-        };
-        rule(ctx, rc, SCMP_ACT_ALLOW, SCMP_SYS(setsockopt), SM_ARRAY_LEN(cmp), cmp);
-    }
 }
 
 static void rules_core_sockets(scmp_filter_ctx ctx, int *rc)
@@ -319,6 +330,8 @@ int sm_sandbox_filter(enum sm_role role, const struct sm_sandbox_spec *spec, GEr
     rules_abort(ctx, &rc);
     if (guest_memory)
         rules_guest_memory(ctx, &rc);
+    if (role == SM_ROLE_FRONT && spec->accepts)
+        rules_accepts(ctx, &rc);
     if (role == SM_ROLE_CORE) {
         rules(ctx, &rc, SCMP_ACT_ALLOW, core_calls, SM_ARRAY_LEN(core_calls));
         rules_core_sockets(ctx, &rc);

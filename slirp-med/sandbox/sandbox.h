@@ -24,6 +24,9 @@
  * A front that serves vhost-user maps guest memory as well: files that the VMM sends, shared, readable and writable, never executable
  * (`guest_memory`). It may then also look at such a file's size and seals. No other front may.
  *
+ * A front of accepted sockets (nat/sock.h) takes clients from listening sockets that it was given, non-blocking, looks at their addresses,
+ * and resets them: accept4, getsockname, and of setsockopt SO_LINGER alone (`accepts`). No other front may.
+ *
  * The fetch helper (core/fetcher.h) is like the front: own and empty network, no file. Its list (filter.c) holds no call that makes or
  * connects a socket; what is not on it fails with EPERM instead of killing, since libcurl's needs change with its version. Its memory is limited.
  *
@@ -68,6 +71,7 @@ struct sm_sandbox_spec {
     const int *keep_fds; /* descriptors that stay open beside 0, 1 and 2; any order; used by the early stage only */
     size_t n_keep_fds;
     bool guest_memory; /* front: maps memory that a VMM shares (vmm-glue/vhost/mem.h) */
+    bool accepts;      /* front: takes clients from listening sockets (nat/sock.h) */
     int parent_fd;     /* socket whose other end only the supervisor holds; -1: our life is not tied to a parent's */
 };
 
@@ -115,7 +119,7 @@ int sm_sandbox_drop_caps(GError **error);
 /** sm_sandbox_landlock_abi() - the kernel's Landlock version, 0 when it has none or it is switched off. */
 int sm_sandbox_landlock_abi(void);
 
-/** sm_sandbox_filter() - load the role's seccomp allow-list; of spec, guest_memory counts. 0 or -1 with error set. */
+/** sm_sandbox_filter() - load the role's seccomp allow-list; of spec, guest_memory and accepts count. 0 or -1 with error set. */
 int sm_sandbox_filter(enum sm_role role, const struct sm_sandbox_spec *spec, GError **error);
 
 /**

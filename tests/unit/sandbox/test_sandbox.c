@@ -101,11 +101,16 @@ struct child {
 
 /* A front that serves vhost-user, beside the roles. */
 #define MEMORY_FRONT SM_ROLES
+/* A front of accepted sockets. */
+#define ACCEPT_FRONT (SM_ROLES + 1)
+
+/* If set, a client of the next child's listener is there before the child is. */
+static int *client_of_next;
 
 /* Start a child that enters as role and then does fn; its exit status is 0 when fn returned >= 0, else 1. */
 static struct child start(enum how how, unsigned kind, act_fn fn)
 {
-    enum sm_role role = kind == MEMORY_FRONT ? SM_ROLE_FRONT : (enum sm_role)kind;
+    enum sm_role role = kind == MEMORY_FRONT || kind == ACCEPT_FRONT ? SM_ROLE_FRONT : (enum sm_role)kind;
     struct child c;
     struct given g;
     int pair[2];
@@ -122,6 +127,10 @@ static struct child start(enum how how, unsigned kind, act_fn fn)
     g.listener = c.listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     g.listening = bind_loopback(c.listener);
     assert_int_equal(listen(c.listener, 4), 0);
+    if (client_of_next) {
+        *client_of_next = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        assert_int_equal(connect(*client_of_next, (struct sockaddr *)&g.listening, sizeof(g.listening)), 0);
+    }
     g.file = mkostemp(path, O_APPEND | O_CLOEXEC);
     assert_true(g.file >= 0);
     (void)unlink(path);
@@ -136,6 +145,7 @@ static struct child start(enum how how, unsigned kind, act_fn fn)
         const struct sm_sandbox_spec spec = {.keep_fds = keep,
                                              .n_keep_fds = SM_ARRAY_LEN(keep),
                                              .guest_memory = kind == MEMORY_FRONT,
+                                             .accepts = kind == ACCEPT_FRONT,
                                              .parent_fd = g.link};
         (void)close(pair[0]);
         become(how);
@@ -237,6 +247,33 @@ static long act_accept4(struct given *g)
 {
     (void)fcntl(g->listener, F_SETFL, O_NONBLOCK);
     return accept4(g->listener, NULL, NULL, 0);
+}
+static long act_accept4_flags(struct given *g)
+{
+    (void)fcntl(g->listener, F_SETFL, O_NONBLOCK);
+    return accept4(g->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+}
+static long act_getsockname(struct given *g)
+{
+    struct sockaddr_in sin;
+    socklen_t len = sizeof(sin);
+    return getsockname(g->udp, (struct sockaddr *)&sin, &len);
+}
+static long act_getpeername(struct given *g)
+{
+    struct sockaddr_in sin;
+    socklen_t len = sizeof(sin);
+    return getpeername(g->udp, (struct sockaddr *)&sin, &len);
+}
+static long act_linger(struct given *g)
+{
+    struct linger now = {.l_onoff = 1};
+    return setsockopt(g->tcp, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+}
+static long act_reuse(struct given *g)
+{
+    int on = 1;
+    return setsockopt(g->tcp, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 }
 static long act_sendto(struct given *g)
 {
@@ -456,7 +493,8 @@ static long act_x32(struct given *g)
 
 #define PLAIN (1u << SM_ROLE_FRONT)
 #define MEMORY (1u << MEMORY_FRONT)
-#define F (PLAIN | MEMORY)
+#define ACCEPT (1u << ACCEPT_FRONT)
+#define F (PLAIN | MEMORY | ACCEPT)
 #define C (1u << SM_ROLE_CORE)
 
 static const struct {
@@ -480,7 +518,12 @@ static const struct {
     {"bind", act_bind, F | C, false},
     {"listen", act_listen, F | C, false},
     {"accept", act_accept, F | C, false},
-    {"accept4", act_accept4, F | C, false},
+    {"accept4", act_accept4, F | C, false}, /* the flags are missing */
+    {"accept4 of a non-blocking socket", act_accept4_flags, PLAIN | MEMORY | C, false},
+    {"getsockname", act_getsockname, PLAIN | MEMORY, false},
+    {"getpeername", act_getpeername, F, false},
+    {"SO_LINGER", act_linger, PLAIN | MEMORY, false},
+    {"SO_REUSEADDR", act_reuse, F | C, false},
     {"sendto another address on a connected UDP socket", act_sendto, F, false},
     {"sendmsg to another address", act_sendmsg, F, false},
     {"sendmmsg to another address", act_sendmmsg, F, false},
@@ -507,11 +550,11 @@ static const struct {
     {"chroot", act_chroot, F | C, false},
     {"mmap PROT_EXEC", act_mmap_exec, F | C, false},
     {"mmap of a file", act_mmap_file, F | C, false},
-    {"mmap of a file, shared", act_mmap_shared, PLAIN | C, false},
+    {"mmap of a file, shared", act_mmap_shared, PLAIN | ACCEPT | C, false},
     {"mmap of a file, shared, PROT_EXEC", act_mmap_shared_exec, F | C, false},
     {"mmap of a file over something", act_mmap_shared_fixed, F | C, false},
     {"mmap MAP_SHARED_VALIDATE", act_mmap_validate, F | C, false},
-    {"F_GET_SEALS", act_get_seals, PLAIN | C, false},
+    {"F_GET_SEALS", act_get_seals, PLAIN | ACCEPT | C, false},
     {"F_ADD_SEALS", act_add_seals, F | C, false},
     {"stat of a path", act_stat_path, F | C, true},
     {"mprotect PROT_EXEC", act_mprotect_exec, F | C, false},
@@ -535,7 +578,9 @@ static const struct {
 
 static const char *kind_name(unsigned kind)
 {
-    return kind == MEMORY_FRONT ? "front with guest memory" : sm_role_name((enum sm_role)kind);
+    if (kind == MEMORY_FRONT)
+        return "front with guest memory";
+    return kind == ACCEPT_FRONT ? "front of accepted sockets" : sm_role_name((enum sm_role)kind);
 }
 
 static void forbidden(enum how how)
@@ -544,7 +589,7 @@ static void forbidden(enum how how)
 
     check_how(how);
     for (size_t i = 0; i < SM_ARRAY_LEN(acts); i++)
-        for (unsigned role = 0; role <= MEMORY_FRONT; role++) {
+        for (unsigned role = 0; role <= ACCEPT_FRONT; role++) {
             if (!(acts[i].roles & (1u << role)))
                 continue;
             struct child c = start(how, role, acts[i].fn);
@@ -682,12 +727,32 @@ static long memory_front_works(struct given *g)
     return both_work(g);
 }
 
+/* A client is taken, asked where it came to, and reset. */
+static long accept_front_works(struct given *g)
+{
+    struct sockaddr_in sin;
+    socklen_t len = sizeof(sin);
+    struct linger now = {.l_onoff = 1};
+
+    if (sm_fd_set_nonblock(g->listener) < 0)
+        return -40;
+    int fd = accept4(g->listener, (struct sockaddr *)&sin, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    len = sizeof(sin);
+    if (fd < 0 || getsockname(fd, (struct sockaddr *)&sin, &len) < 0 || sin.sin_port != g->listening.sin_port)
+        return -41;
+    if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)) < 0 || close(fd) < 0)
+        return -42;
+    return both_work(g);
+}
+
 static void works(enum how how, unsigned role, act_fn fn)
 {
     char buf[16];
     int pair[2];
 
     check_how(how);
+    sm_autofd client = -1;
+    client_of_next = role == ACCEPT_FRONT ? &client : NULL;
     struct child c = start(how, role, fn);
     assert_int_equal(sm_fd_seqpair(pair, false), 0);
     assert_int_equal(sm_fd_send(c.link, "take", 4, &pair[1], 1), 4);
@@ -702,6 +767,11 @@ static void works(enum how how, unsigned role, act_fn fn)
     assert_memory_equal(buf, "via fd", 6);
     for (int i = 0; i < 2; i++)
         assert_int_equal(recv(c.udp_peer, buf, sizeof(buf), MSG_DONTWAIT), 5);
+    if (client >= 0) {
+        assert_int_equal(recv(client, buf, 1, 0), -1);
+        assert_int_equal(errno, ECONNRESET);
+    }
+    client_of_next = NULL;
     sm_fd_close(&c.link);
     sm_fd_close(&c.udp_peer);
     sm_fd_close(&c.listener);
@@ -712,18 +782,21 @@ static void test_works(void **state)
 {
     works(AS_IS, SM_ROLE_FRONT, front_works);
     works(AS_IS, MEMORY_FRONT, memory_front_works);
+    works(AS_IS, ACCEPT_FRONT, accept_front_works);
     works(AS_IS, SM_ROLE_CORE, core_works);
 }
 static void test_works_nobody(void **state)
 {
     works(AS_NOBODY, SM_ROLE_FRONT, front_works);
     works(AS_NOBODY, MEMORY_FRONT, memory_front_works);
+    works(AS_NOBODY, ACCEPT_FRONT, accept_front_works);
     works(AS_NOBODY, SM_ROLE_CORE, core_works);
 }
 static void test_works_nested(void **state)
 {
     works(NESTED, SM_ROLE_FRONT, front_works);
     works(NESTED, MEMORY_FRONT, memory_front_works);
+    works(NESTED, ACCEPT_FRONT, accept_front_works);
     works(NESTED, SM_ROLE_CORE, core_works);
 }
 
