@@ -198,15 +198,20 @@ static bool load_proxy(json_t *proxy, struct sm_core_config *c, GError **error)
 {
     json_error_t at;
     json_t *clients, *routes, *item;
+    const char *listen;
     size_t i;
 
     if (!proxy)
         return true;
     c->proxy = true;
-    if (json_unpack_ex(proxy, &at, JSON_STRICT, "{s:o, s:o}", "clients", &clients, "routes", &routes) < 0) {
+    if (json_unpack_ex(proxy, &at, JSON_STRICT, "{s:s, s:o, s:o}", "listen", &listen, "clients", &clients, "routes",
+                       &routes) < 0) {
         sm_error_set(error, SM_ERROR_INVALID, "core configuration: proxy: %s", at.text);
         return false;
     }
+    if (!sm_endpoint_parse(listen, 0, &c->proxy_listen) || c->proxy_listen.port == 0 ||
+        !sm_ground_set_listeners(c->ground, &c->proxy_listen, 1))
+        return bad_key("proxy.listen", "an address with its port", error);
     if (!json_is_array(clients) || json_array_size(clients) > SM_PROXY_CLIENTS_MAX || !json_is_array(routes))
         return bad_key("proxy", "an array of a few clients, and one of routes", error);
     json_array_foreach(clients, i, item)

@@ -25,7 +25,7 @@
  *   ca_sha256      string             the CA's files hold a CA that was kept, with this fingerprint; absent: they are empty, and one is made
  *   pins           array of {name, addr, expires_us}  pins of a snapshot (core/carry.h)
  *
- *   proxy          {clients: array of CIDR, routes: array of "NAME:PORT=http://HOST:PORT"}  the front is a proxy: flows come by name and from
+ *   proxy          {listen: "ADDR:PORT", clients: array of CIDR, routes: array of "NAME:PORT=http://HOST:PORT"}  the front is a proxy: flows come by name and from
  *                  these clients, whose networks count as inside; there is no virtual network (network is not looked at)
  *
  * All keys but vault, vsock, proxy, ca_sha256 and pins are required, an unknown one is an error.
@@ -90,6 +90,7 @@ struct sm_core_config {
     struct sm_mediation_target mediation[SM_MEDIATION_TARGETS_MAX];
     size_t n_mediation;
     bool proxy;
+    struct sm_endpoint proxy_listen; /* which no flow may lead back to */
     struct sm_prefix clients[SM_PROXY_CLIENTS_MAX];
     size_t n_clients;
     struct sm_routes routes;

@@ -235,7 +235,7 @@ void sm_ingress_listeners(struct sm_core *core, const char *text)
 {
     g_auto(GStrv) parts = g_strsplit(text, ",", SM_GROUND_LISTENERS_MAX + 1);
     size_t n = g_strv_length(parts);
-    g_autofree struct sm_endpoint *all = g_new0(struct sm_endpoint, n + 1);
+    g_autofree struct sm_endpoint *all = g_new0(struct sm_endpoint, n + 2);
 
     for (size_t i = 0; i < n; i++) {
         if (sm_endpoint_parse(parts[i], 0, &all[i]))
@@ -243,6 +243,8 @@ void sm_ingress_listeners(struct sm_core *core, const char *text)
         sm_log_error("the supervisor names a listener that is no address"); /* unanswered: it will not listen */
         return;
     }
+    if (core->config->proxy) /* the front's own is not in the supervisor's list */
+        all[n++] = core->config->proxy_listen;
     if (!sm_ground_set_listeners(core->config->ground, all, n) ||
         sm_link_send(core->link.fd, SM_LINK_LISTENERS, NULL, -1) < 0)
         sm_log_error("the addresses that are published could not be taken over");

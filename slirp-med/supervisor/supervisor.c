@@ -574,6 +574,8 @@ static void publish(struct sm_supervisor *s, uint64_t client, const char *text)
 
     if (away)
         sm_error_set(&error, SM_ERROR_INVALID, "%s", away);
+    else if (s->spec.no_publish)
+        sm_error_set(&error, SM_ERROR_INVALID, "the workspace is a proxy: it has no guest with ports to publish");
     else if (sm_publish_parse(text, &p, &error) && sm_publishes_add(s->publishes, &p, client, &error))
         return; /* answered in on_publish_settled() */
     if (error)

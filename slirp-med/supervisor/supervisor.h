@@ -114,6 +114,7 @@ struct sm_supervisor_spec {
     const char *resolv_text;            /* what the core's configuration holds of it */
     const struct sm_publish *publishes; /* bound by sm_supervisor_new(), served before GO; only with a core */
     size_t n_publishes;
+    bool no_publish;                       /* there is no guest whose port could be published */
     const struct sm_policy_source *policy; /* NULL: there is nothing that could be reloaded */
     json_t *settings;                      /* object; goes with the answer to `snapshot`; NULL: none; borrowed */
     json_t *facts;                         /* object; merged into the answer to `status`; borrowed */

@@ -7,6 +7,7 @@
 #include "base/defs.h"
 #include "nat/front.h"
 #include "paths/guest_init.h"
+#include "paths/proxy_front.h"
 #include "ports/ports.h"
 
 static int nat_main(int argc, char **argv)
@@ -20,6 +21,7 @@ static const struct role {
     const char *process; /* its name in ps(1), at most 15 bytes */
 } roles[] = {
     {"nat", nat_main, "slirp-med-front"},
+    {"proxy-front", sm_proxy_front_main, "slirp-med-front"},
     {"guest-init", sm_guest_init_main, "slirp-med-guest"},
 };
 

@@ -27,6 +27,7 @@ static int help_main(int argc, char **argv);
 static const struct command commands[] = {
     {"run", sm_cli_run, "run a command whose only network is the mediator", NULL},
     {"attach", sm_cli_run, "serve a virtual machine that somebody else starts", NULL},
+    {"proxy", sm_cli_run, "be the HTTP proxy of clients on a network without a gateway", NULL},
     {"vm", sm_cli_run, "boot a virtual machine whose only network is the mediator", NULL},
     {"egress", sm_cli_egress, "print what a workspace tried to reach and how it was judged", NULL},
     {"status", sm_cli_status, "show whether a workspace runs, and its settings", NULL},

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* `slirp-med run`, `vm` and `attach`: options, then what only shows something, or launch/run.c. */
+/* `slirp-med run`, `vm`, `attach` and `proxy`: options, then what only shows something, or launch/run.c. */
 #include "launch/run.h"
 
 #include <stdio.h>
@@ -58,6 +58,30 @@ static void print_attach_help(void)
            flags);
 }
 
+static void print_proxy_help(void)
+{
+    g_autofree char *flags = sm_run_options_help(SM_COMMAND_PROXY);
+
+    printf(
+        "usage: slirp-med proxy [NAME] --listen ADDR:PORT [FLAGS]\n"
+        "\n"
+        "Be an HTTP proxy (CONNECT and absolute form) for clients whose network has no gateway, such as containers: "
+        "every request is judged,\n"
+        "the name in it is resolved and dialled by slirp-med itself, and recorded (see 'slirp-med egress'). Runs "
+        "until a signal or 'slirp-med stop'.\n"
+        "\n"
+        "%s"
+        "\n"
+        "A flag may be written '--flag value' or '--flag=value'. The proxy's address and the certificate that clients "
+        "need are printed when all is ready,\n"
+        "which is also told by sd_notify(3).\n"
+        "\n"
+        "Exit status: 0 after SIGINT, SIGTERM or 'slirp-med stop'; 125 when slirp-med itself failed; 2 when a flag, a "
+        "policy or swap file, the\n"
+        "address or the state folder is wrong; 128+n when signal n came before all was ready.\n",
+        flags);
+}
+
 static void print_run_help(void)
 {
     g_autofree char *flags = sm_run_options_help(SM_COMMAND_RUN);
@@ -89,6 +113,9 @@ static void print_help(enum sm_command command)
         return;
     case SM_COMMAND_ATTACH:
         print_attach_help();
+        return;
+    case SM_COMMAND_PROXY:
+        print_proxy_help();
         return;
     case SM_COMMANDS:
         return;

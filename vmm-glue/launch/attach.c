@@ -474,6 +474,23 @@ static void tell_owner(const struct sm_attach_tell *tell)
     json_decref(o);
 }
 
+void sm_attach_tell_ready(const struct sm_attach_tell *tell, const char *kind, const char *where)
+{
+    const struct sm_attach_options *a = &tell->o->attach;
+
+    if (a->ready_fd >= 0) {
+        g_autofree char *line = g_strdup_printf("ready %s\n", tell->o->name);
+        if (write(a->ready_fd, line, strlen(line)) < 0)
+            fprintf(stderr, "slirp-med: warning: --ready-fd=%d: %s\n", a->ready_fd, strerror(errno));
+        (void)close(a->ready_fd);
+    }
+    if (a->owner_fd >= 0)
+        tell_owner(tell);
+    g_autofree char *state = g_strdup_printf("READY=1\nSTATUS=workspace %s, %s %s\n", tell->o->name, kind, where);
+    tell_manager(state);
+    fprintf(stderr, "slirp-med: ready: %s %s %s\n", tell->o->name, kind, where);
+}
+
 void sm_attach_running(void *data)
 {
     const struct sm_attach_tell *tell = data;
@@ -494,18 +511,7 @@ void sm_attach_running(void *data)
     json_decref(args);
     (void)fflush(stdout); /* nobody need read it */
 
-    if (a->ready_fd >= 0) {
-        g_autofree char *line = g_strdup_printf("ready %s\n", tell->o->name);
-        if (write(a->ready_fd, line, strlen(line)) < 0)
-            fprintf(stderr, "slirp-med: warning: --ready-fd=%d: %s\n", a->ready_fd, strerror(errno));
-        (void)close(a->ready_fd);
-    }
-    if (a->owner_fd >= 0)
-        tell_owner(tell);
-    g_autofree char *state =
-        g_strdup_printf("READY=1\nSTATUS=workspace %s, %s %s\n", tell->o->name, kind_names[a->kind], where);
-    tell_manager(state);
-    fprintf(stderr, "slirp-med: ready: %s %s %s\n", tell->o->name, kind_names[a->kind], where);
+    sm_attach_tell_ready(tell, kind_names[a->kind], where);
 }
 
 void sm_attach_stopping(void *data)

@@ -93,6 +93,8 @@ struct sm_attach_tell {
     const struct sm_run_options *o;
     const char *ca, *folder;
 };
+/** sm_attach_tell_ready() - what follows stdout: --ready-fd, --owner-fd, sd_notify(3) and stderr. @kind, @where: of the port, in words. */
+void sm_attach_tell_ready(const struct sm_attach_tell *tell, const char *kind, const char *where);
 /** sm_attach_running(), sm_attach_stopping() - for the supervisor; data is struct sm_attach_tell. */
 void sm_attach_running(void *data);
 void sm_attach_stopping(void *data);

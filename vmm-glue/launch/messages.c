@@ -175,11 +175,15 @@ char *sm_message_core(const struct sm_run_options *o, const struct sm_launch_gro
         put(m, &ok, "pins", json_incref(g->pins));
     if (sm_vsock_given(&o->vsock))
         put(m, &ok, "vsock", sm_vsock_core_message(&o->vsock));
+    if (o->command == SM_COMMAND_PROXY)
+        put(m, &ok, "proxy", sm_proxy_core_message(&o->proxy));
     return finish(m, ok, "core", error);
 }
 
 char *sm_message_front(const struct sm_run_options *o, GError **error)
 {
+    if (o->command == SM_COMMAND_PROXY)
+        return sm_proxy_front_message(o, error);
     json_t *m = json_object();
     bool ok = true;
 
@@ -269,10 +273,14 @@ json_t *sm_message_facts(const struct sm_run_options *o)
 {
     json_t *facts = json_object(), *network = json_object(), *dns = dns_servers(o);
     char subnet[SM_PREFIX_STRLEN];
+    bool proxy = o->command == SM_COMMAND_PROXY;
     bool ok = true;
 
-    put(network, &ok, "mode", json_string(sm_network_mode_name(o->net.mode)));
-    if (o->net.mode == SM_NETWORK_USER) {
+    put(network, &ok, "mode", json_string(proxy ? "proxy" : sm_network_mode_name(o->net.mode)));
+    if (proxy) {
+        put(network, &ok, "dns", json_incref(dns));
+        put(network, &ok, "proxy", sm_proxy_facts(&o->proxy));
+    } else if (o->net.mode == SM_NETWORK_USER) {
         put(network, &ok, "ip", address(&o->net.guest));
         put(network, &ok, "subnet", json_string(sm_prefix_format(&o->net.subnet, subnet)));
         put(network, &ok, "gateway", address(&o->net.gateway));
@@ -285,7 +293,7 @@ json_t *sm_message_facts(const struct sm_run_options *o)
     }
     put(facts, &ok, "mode", json_string(sm_mode_name(o->mode)));
     put(facts, &ok, "opaque", json_boolean(o->opaque));
-    put(facts, &ok, "datapath", json_string("slirp"));
+    put(facts, &ok, "datapath", json_string(proxy ? "proxy" : "slirp"));
     put(facts, &ok, "network", network);
     if (o->command == SM_COMMAND_ATTACH)
         put(facts, &ok, "port", sm_attach_facts(&o->attach));

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The flags of `run`, `vm` and `attach`; see options.h. */
+/* The flags of `run`, `vm`, `attach` and `proxy`; see options.h. */
 #include "launch/options.h"
 
 #include <errno.h>
@@ -19,7 +19,7 @@
 #include "ports/tap.h"
 
 static const char *const command_names[] = {
-    [SM_COMMAND_RUN] = "run", [SM_COMMAND_VM] = "vm", [SM_COMMAND_ATTACH] = "attach"};
+    [SM_COMMAND_RUN] = "run", [SM_COMMAND_VM] = "vm", [SM_COMMAND_ATTACH] = "attach", [SM_COMMAND_PROXY] = "proxy"};
 SM_NAME_TABLE_COVERS(command_names, SM_COMMANDS);
 
 const char *sm_command_name(enum sm_command command)
@@ -69,6 +69,17 @@ static bool belongs(const struct flag *flag, enum sm_command command)
                                             "vhost-user-vsock", "guest-cid",  "serial",   NULL};
     static const char *const of_run_and_vm[] = {"bind", "network", "datapath", NULL};
 
+    static const char *const of_proxy[] = {"listen", "client-net", "proxy-auth", "route", NULL};
+    static const char *const of_guests[] = {"publish",       "mtu",   "mediation", "mediation-optional",
+                                            "vsock-ca-port", "vsock", "bind",      "network",
+                                            "datapath",      "spec",  NULL};
+
+    if (g_strv_contains(of_proxy, flag->name))
+        return command == SM_COMMAND_PROXY;
+    if (command == SM_COMMAND_PROXY && g_strv_contains(of_guests, flag->name))
+        return false;
+    if (strcmp(flag->name, "ready-fd") == 0)
+        return command == SM_COMMAND_ATTACH || command == SM_COMMAND_PROXY;
     if (g_strv_contains(of_run, flag->name))
         return command == SM_COMMAND_RUN;
     if (g_strv_contains(of_vm, flag->name))
@@ -501,6 +512,33 @@ static bool take_ready_fd(struct parse *p, const struct flag *f, const char *v, 
     return sm_attach_take_ready_fd(&p->o.attach, v, error) || prefix(f, v, error);
 }
 
+static bool take_listen(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return sm_proxy_take_listen(&p->o.proxy, v, error) || prefix(f, v, error);
+}
+
+static bool take_client_net(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return sm_proxy_take_client(&p->o.proxy, v, error) || prefix(f, v, error);
+}
+
+/* The value is not shown: somebody may have written a password in place of a reference. */
+static bool take_proxy_auth(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    if (sm_proxy_take_auth(&p->o.proxy, v, error))
+        return true;
+    g_prefix_error(error, "--%s: ", f->name);
+    return false;
+}
+
+static bool take_route(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    if (sm_proxy_take_route(&p->o.proxy, v, error))
+        return true;
+    g_prefix_error(error, "--%s: ", f->name); /* its text names the value */
+    return false;
+}
+
 static bool take_client(struct parse *p, const struct flag *f, const char *v, GError **error)
 {
     p->o.attach.client = true;
@@ -586,6 +624,14 @@ static const struct flag flags[] = {
      "ends"},
     {"print-args", NULL, false, take_print_args,
      "start nothing and make nothing: print what the VMM is to be started with"},
+    {"listen", "ADDR:PORT", false, take_listen,
+     "clients come to this address of this machine (PORT 0: any free one, which is printed)"},
+    {"client-net", "CIDR", true, take_client_net,
+     "who may use the proxy (default: the network of the interface that has the address); repeatable"},
+    {"proxy-auth", "REF", false, take_proxy_auth,
+     "clients need the USER:PASSWORD that env:NAME or file:PATH holds (Proxy-Authorization: Basic)"},
+    {"route", "NAME[:PORT]=URL", true, take_route,
+     "requests for the host NAME go to http://HOST[:PORT], which may be inside; repeatable"},
     {"kernel", "FILE", false, take_kernel, "the guest's kernel (bzImage, or an ELF file with a PVH entry)"},
     {"initrd", "FILE", false, take_initrd, "its initial RAM disk"},
     {"append", "TEXT", false, take_append,
@@ -715,7 +761,8 @@ static const char *command_hint(enum sm_command command)
 {
     static const char *const texts[] = {[SM_COMMAND_RUN] = "; flags of CMD go behind it",
                                         [SM_COMMAND_VM] = "; flags of QEMU go behind --",
-                                        [SM_COMMAND_ATTACH] = ""};
+                                        [SM_COMMAND_ATTACH] = "",
+                                        [SM_COMMAND_PROXY] = ""};
     SM_NAME_TABLE_COVERS(texts, SM_COMMANDS);
     return texts[command];
 }
@@ -729,9 +776,9 @@ static const struct flag *find_flag(const char *name, enum sm_command which, GEr
     for (size_t i = 0; i < SM_ARRAY_LEN(flags); i++) {
         bool same = strcmp(flags[i].name, name) == 0;
         if (!belongs(&flags[i], which)) {
-            if (same && which == SM_COMMAND_ATTACH) {
-                sm_error_set(error, SM_ERROR_INVALID, "--%s: not for attach, which starts no guest: leave it out",
-                             name);
+            if (same && (which == SM_COMMAND_ATTACH || which == SM_COMMAND_PROXY)) {
+                sm_error_set(error, SM_ERROR_INVALID, "--%s: not for %s, which starts no guest: leave it out", name,
+                             command);
                 return NULL;
             }
             continue;
@@ -858,6 +905,13 @@ static bool check_whole(struct parse *p, GError **error)
                             g_strdup("--stream tcp: every user of this machine can connect to a TCP port"));
         return warn_whole(o);
     }
+    if (o->command == SM_COMMAND_PROXY) {
+        if (o->argv) {
+            sm_error_set(error, SM_ERROR_INVALID, "%.80s: proxy starts no command: leave it out", o->argv[0]);
+            return false;
+        }
+        return sm_proxy_check(&o->proxy, error) && warn_whole(o);
+    }
     if (o->json && !o->dry_run) {
         sm_error_set(error, SM_ERROR_INVALID, "--json: shows a dry run: add --dry-run, or leave it out");
         return false;
@@ -909,6 +963,12 @@ static bool keep(struct parse *p, const struct flag *flag, const char *value, GE
     return false;
 }
 
+/** The one argument that is no flag is the workspace's name. */
+static bool takes_name(enum sm_command command)
+{
+    return command == SM_COMMAND_ATTACH || command == SM_COMMAND_PROXY;
+}
+
 static int parse_all(int argc, char **argv, bool creating, const json_t *spec, struct sm_run_options *ret,
                      GError **error)
 {
@@ -952,7 +1012,7 @@ static int parse_all(int argc, char **argv, bool creating, const json_t *spec, s
             break;
         }
         if (arg[0] != '-' || arg[1] == '\0') {
-            if (p.o.command == SM_COMMAND_ATTACH) { /* NAME */
+            if (takes_name(command)) { /* NAME */
                 if (!p.o.name_generated) {
                     sm_error_set(error, SM_ERROR_INVALID, "%.80s: one NAME is enough, and '%s' was it", arg, p.o.name);
                     return -1;
@@ -1002,7 +1062,7 @@ static int parse_all(int argc, char **argv, bool creating, const json_t *spec, s
             }
             value = argv[++i];
         }
-        if (p.o.command == SM_COMMAND_ATTACH && flag->take == take_name && !p.o.name_generated)
+        if (takes_name(command) && flag->take == take_name && !p.o.name_generated)
             seen[flag - flags] = true; /* as an argument */
         if (seen[flag - flags] && !flag->repeatable) {
             sm_error_set(error, SM_ERROR_INVALID, "--%s%s%.200s: given twice: give it once", flag->name,
@@ -1066,6 +1126,7 @@ void sm_run_options_clear(struct sm_run_options *o)
     g_clear_pointer(&o->vm.append, g_free);
     g_clear_pointer(&o->vm.qemu, g_free);
     sm_attach_clear(&o->attach);
+    sm_proxy_clear(&o->proxy);
     sm_vsock_clear(&o->vsock);
     o->argv = NULL;
 }

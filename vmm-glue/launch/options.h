@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The command line of `slirp-med run`, `vm` and `attach`: one table of flags from which parsing, errors and help come.
+ * The command line of `slirp-med run`, `vm`, `attach` and `proxy`: one table of flags from which parsing, errors and help come.
  *
  * "--flag value" and "--flag=value" are the same; "--" ends the flags, as does the first argument that is none; the rest is CMD, or
- * with vm (where "--" must be written) QEMU's own. `attach` has no command: the one argument that is no flag is the workspace's
+ * with vm (where "--" must be written) QEMU's own. `attach` and `proxy` have no command: the one argument that is no flag is the workspace's
  * name. A flag that
  * holds one value may be given once: two values for one question are a mistake, and in a policy a dangerous one. Everything is validated here,
  * before anything is made on disk or started. Errors begin with the flag and the value and say what to write instead.
@@ -20,6 +20,7 @@
 #include "cred/swap.h"
 #include "launch/attach.h"
 #include "launch/netplan.h"
+#include "launch/proxy.h"
 #include "launch/qemu.h"
 #include "launch/vsock.h"
 #include "policy/decide.h"
@@ -36,6 +37,7 @@ enum sm_command {
     SM_COMMAND_RUN,    /* a process tree */
     SM_COMMAND_VM,     /* QEMU */
     SM_COMMAND_ATTACH, /* a VMM that somebody else starts */
+    SM_COMMAND_PROXY,  /* clients of an HTTP proxy */
     SM_COMMANDS
 };
 const char *sm_command_name(enum sm_command command);
@@ -63,7 +65,8 @@ struct sm_vm_options {
 struct sm_run_options {
     enum sm_command command;
     struct sm_vm_options vm;
-    struct sm_attach_options attach;
+    struct sm_attach_options attach; /* of `proxy`: ready_fd alone */
+    struct sm_proxy_options proxy;
     struct sm_vsock_options vsock;
     char *name; /* generated when --name was absent */
     bool name_generated;
@@ -101,7 +104,7 @@ struct sm_run_options {
     json_t *spec;     /* what --spec FILE held, an object; NULL: it was not given */
 };
 
-/** sm_run_options_parse() - argv[0] is "run", "vm" or "attach". Returns 0 and *ret, or -1 with error set and *ret untouched. Reads policy and swap
+/** sm_run_options_parse() - argv[0] is the command. Returns 0 and *ret, or -1 with error set and *ret untouched. Reads policy and swap
  * files, and the variables that the latter's claims name. */
 int sm_run_options_parse(int argc, char **argv, struct sm_run_options *ret, GError **error);
 /** sm_run_options_parse_create() - the same for `create`: CMD may be missing, and what is about one start cannot be kept. */

@@ -158,15 +158,23 @@ static json_t *settings_of(const struct sm_run_options *o)
     return sm_settings_json(&s);
 }
 
+/** Is there a guest of ours? */
+static bool has_guest(const struct sm_run_options *o)
+{
+    return o->command == SM_COMMAND_RUN || o->command == SM_COMMAND_VM;
+}
+
 /** A start, and all that it holds until its end. */
 struct launch {
     const struct sm_run_options *o;
+    struct sm_run_options proxied; /* of a proxy, o: the caller's with what is known when it listens; owns nothing */
     const struct sm_launch_how *how;
     struct sm_workspace ws;
     struct sm_vm vm;
     struct sm_launch_ground ground;
     bool networked;
     int audit_fd, counters_fd;
+    int listener; /* of a proxy */
     struct sm_workspace_ca ca;
     char kept_ca[SM_TLS_FINGERPRINT_STRLEN]; /* "": the CA is a new one */
     json_t *pins;                            /* of a snapshot */
@@ -192,6 +200,7 @@ static void launch_clear(struct launch *l)
     json_decref(l->pins);
     sm_fd_close(&l->audit_fd);
     sm_fd_close(&l->counters_fd);
+    sm_fd_close(&l->listener);
     sm_vm_clear(&l->vm);
     g_clear_pointer(&l->doors, g_array_unref);
     g_clear_pointer(&l->door_texts, g_ptr_array_unref);
@@ -328,6 +337,13 @@ static bool compose(struct launch *l, GError **error)
     const struct sm_run_options *o = l->o;
     struct sm_launch_ground *g = &l->ground;
 
+    if (o->command == SM_COMMAND_PROXY) {
+        l->proxied = *o;
+        l->o = o = &l->proxied;
+        l->listener = sm_proxy_open(&l->proxied.proxy, error);
+        if (l->listener < 0)
+            return false;
+    }
     if (o->command == SM_COMMAND_VM && sm_vm_connect(o, &l->ws, &l->vm, error) < 0)
         return false;
     g->vmm_argv = l->vm.argv;
@@ -340,7 +356,7 @@ static bool compose(struct launch *l, GError **error)
     l->front_config = l->core_config ? sm_message_front(o, error) : NULL;
     if (!l->front_config)
         return false;
-    if (o->command != SM_COMMAND_ATTACH && !(l->guest_config = sm_message_guest(o, &l->ws, g, error)))
+    if (has_guest(o) && !(l->guest_config = sm_message_guest(o, &l->ws, g, error)))
         return false;
     g_autofree char *settings = sm_message_settings(o, error);
     return settings && sm_workspace_write_settings(&l->ws, settings, error) == 0;
@@ -377,6 +393,8 @@ static void on_running(void *data)
 
     if (l->o->command == SM_COMMAND_ATTACH)
         sm_attach_running(&l->tell);
+    if (l->o->command == SM_COMMAND_PROXY)
+        sm_proxy_running(&l->tell);
     if (l->how->on_ready)
         l->how->on_ready(l->how->data);
 }
@@ -385,7 +403,7 @@ static void on_stopping(void *data)
 {
     struct launch *l = data;
 
-    if (l->o->command == SM_COMMAND_ATTACH)
+    if (!has_guest(l->o))
         sm_attach_stopping(&l->tell);
 }
 
@@ -393,14 +411,16 @@ static void on_stopping(void *data)
 static bool supervise(struct launch *l, struct sm_supervisor_result *ret, GError **error)
 {
     const struct sm_run_options *o = l->o;
-    char self[] = "slirp-med", core[] = "core", front[] = "nat", guest[] = "guest-init";
-    char *core_argv[] = {self, core, NULL}, *front_argv[] = {self, front, NULL}, *guest_argv[] = {self, guest, NULL};
+    char self[] = "slirp-med", core[] = "core", front[] = "nat", proxy[] = "proxy-front", guest[] = "guest-init";
+    bool proxies = o->command == SM_COMMAND_PROXY;
+    char *core_argv[] = {self, core, NULL}, *front_argv[] = {self, proxies ? proxy : front, NULL},
+         *guest_argv[] = {self, guest, NULL};
     sm_cleanup(json_freep) json_t *facts = sm_message_facts(o);
     sm_cleanup(json_freep) json_t *flags = settings_of(o);
     sm_cleanup(sm_reload_free) struct sm_reload *reload = sm_reload_new(o);
     const struct sm_policy_source policy = sm_reload_source(reload);
     bool card_has_door = gather_doors(o, &l->vm, l->doors, l->door_texts);
-    int given_port = o->command == SM_COMMAND_ATTACH ? o->attach.fd : l->vm.front_fd;
+    int given_port = o->command == SM_COMMAND_ATTACH ? o->attach.fd : proxies ? l->listener : l->vm.front_fd;
 
     l->tell = (struct sm_attach_tell){.o = o, .ca = l->ca_path, .folder = l->folder};
     struct sm_supervisor_spec spec = {
@@ -431,6 +451,7 @@ static bool supervise(struct launch *l, struct sm_supervisor_result *ret, GError
         .listens = (const struct sm_listen_spec *)(const void *)l->doors->data,
         .n_listens = l->doors->len,
         .on_ready = on_ready,
+        .no_publish = proxies,
         .on_running = on_running,
         .on_stopping = on_stopping,
         .on_data = l,
@@ -445,12 +466,9 @@ static bool supervise(struct launch *l, struct sm_supervisor_result *ret, GError
         (struct sm_child_spec){l->networked, NULL, core_argv, l->service_env, l->core_config, strlen(l->core_config)};
     spec.children[SM_CHILD_FRONT] = (struct sm_child_spec){l->networked,   l->edge,         front_argv,
                                                            l->service_env, l->front_config, strlen(l->front_config)};
-    spec.children[SM_CHILD_GUEST] = (struct sm_child_spec){o->command != SM_COMMAND_ATTACH,
-                                                           l->edge,
-                                                           guest_argv,
-                                                           l->guest_env,
-                                                           l->guest_config,
-                                                           l->guest_config ? strlen(l->guest_config) : 0};
+    spec.children[SM_CHILD_GUEST] =
+        (struct sm_child_spec){has_guest(o), l->edge,         guest_argv,
+                               l->guest_env, l->guest_config, l->guest_config ? strlen(l->guest_config) : 0};
 
     sm_cleanup(supervisor_freep) struct sm_supervisor *supervisor = sm_supervisor_new(&spec, error);
     if (!supervisor)
@@ -458,6 +476,7 @@ static bool supervise(struct launch *l, struct sm_supervisor_result *ret, GError
     sm_workspace_ca_close(&l->ca); /* they are the children's */
     sm_fd_close(&l->counters_fd);
     sm_vm_let_go(&l->vm);
+    sm_fd_close(&l->listener); /* the front's: when that ends, nobody is let in */
     if (o->command == SM_COMMAND_ATTACH && o->attach.fd >= 0)
         (void)close(o->attach.fd); /* the VMM is to see the front's end, and not ours */
     sm_supervisor_run(supervisor, ret);
@@ -493,6 +512,7 @@ int sm_launch_run(const struct sm_run_options *o, const struct sm_launch_how *gi
         .networked = o->net.mode == SM_NETWORK_USER,
         .audit_fd = -1,
         .counters_fd = -1,
+        .listener = -1,
         .doors = g_array_new(FALSE, FALSE, sizeof(struct sm_listen_spec)),
         .door_texts = g_ptr_array_new_with_free_func(g_free),
     };
