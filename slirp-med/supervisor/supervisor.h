@@ -102,8 +102,8 @@ struct sm_supervisor_spec {
     size_t n_listens;
     bool (*on_ready)(void *data,
                      GError **error); /* all are ready, nothing goes yet; false ends the start; may be NULL */
-    void (*on_running)(void *data);  /* all are ready, and the sockets let in; may be NULL */
-    void (*on_stopping)(void *data); /* after on_running: the end has begun; may be NULL */
+    void (*on_running)(void *data);   /* all are ready, and the sockets let in; may be NULL */
+    void (*on_stopping)(void *data);  /* after on_running: the end has begun; may be NULL */
     void *on_data;
     int counters_fd;                  /* the core's 9, counters.json; -1: nothing is counted; stays the caller's */
     char *const *roots_paths;         /* for WANT roots (roots.h); NULL: there are none */

@@ -90,7 +90,7 @@ static bool gather_stopped(const struct sm_workspace *ws, struct sm_snapshot *s,
         ok = r > 0 && sm_kept_ca_load(ws, kept, &s->ca_cert, &s->ca_key, error);
         g_strlcpy(s->ca_sha256, ok ? kept : "", sizeof(s->ca_sha256));
     }
-    if (o.network == SM_NETWORK_USER && o.mode != SM_MODE_OFF)
+    if (o.net.mode == SM_NETWORK_USER && o.mode != SM_MODE_OFF)
         s->policy = json_pack("{s:o, s:o}", "allow", entries(o.lists, SM_LIST_ALLOW), "passthrough",
                               entries(o.lists, SM_LIST_PASSTHROUGH));
     sm_run_options_clear(&o); /* before the words that it points into */

@@ -60,7 +60,8 @@ struct fixture *fixture_new_capped(const char *mode, const char *allow, struct s
 struct fixture *fixture_new_proxy(const char *mode, const char *allow, const char *routes, struct sm_caps_limits caps)
 {
     struct harness_options o = usual;
-    g_autofree char *proxy = g_strdup_printf("{\"listen\":\"172.20.0.1:3128\",\"clients\":[\"172.20.0.0/16\"],\"routes\":[%s]}", routes);
+    g_autofree char *proxy =
+        g_strdup_printf("{\"listen\":\"172.20.0.1:3128\",\"clients\":[\"172.20.0.0/16\"],\"routes\":[%s]}", routes);
 
     o.mode = mode;
     o.allow = allow;
