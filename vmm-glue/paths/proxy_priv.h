@@ -13,7 +13,7 @@
 #include "http/proxy.h"
 #include "nat/others.h"
 #include "paths/proxy_front.h"
-#include "policy/decide.h"
+#include "policy/reason.h"
 
 #define SM_PROXY_STATES_X(X) X(HEAD) X(ASKED) X(HELD) X(ATTACHED) X(ANSWERED)
 enum sm_proxy_state {
