@@ -230,7 +230,7 @@ def test_who_may_come(sm, box, other):
     p = px.start(sm, listen=f"0.0.0.0:{px.PORT}", name="nets", *("--client-net", px.NET))
     assert px.curl(box, "http://origin.test/")[0] == 200
     r = other.run(["curl", "-sS", "-m", "10", "-x", f"http://{px.OTHER_PROXY}:{px.PORT}", "http://origin.test/"])
-    assert r.returncode in (52, 56), r
+    assert r.returncode in (7, 52, 56), r  # reset, sooner or later
     r = sm.cli("publish", "nets", "127.0.0.1:0:80/tcp")
     assert r.returncode != 0 and b"proxy" in r.stderr, r
     r = p.stop()

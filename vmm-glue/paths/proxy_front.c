@@ -1,100 +1,63 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Who comes to the proxy, what is asked of the core, and the process; see proxy_front.h. */
+/* Clients of the proxy from accept to the end of their heads, and the process; see proxy_front.h. */
 #include "paths/proxy_front.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/link.h"
 #include "base/log.h"
-#include "paths/proxy_priv.h"
+#include "http/proxy.h"
+#include "nat/sock.h"
+#include "paths/proxy_answer.h"
 #include "sandbox/sandbox.h"
 
-/** Descriptors that are not clients': the standard ones, link, channel, listener, epoll, and one that is just being received. */
-#define FDS_RESERVED 32
+static const char established[] = "HTTP/1.1 200 Connection established\r\n\r\n";
 
-/* ---- the core is told ---- */
+/** One client address, while it has connections. */
+struct peer {
+    struct sm_addr addr; /* the key */
+    unsigned conns;
+};
 
-void sm_proxy_tell(struct sm_proxy_front *front, enum sm_flow_type type, uint64_t id, enum sm_flow_why why)
-{
-    struct sm_flow_msg m = {.type = type, .id = id, .why = why};
+/** A connection. Its socket is ours until the head is complete, and the hub's from then on. */
+struct client {
+    struct sm_proxy_front *proxy;
+    struct sm_endpoint src;
+    struct peer *peer;
+    struct sm_watch sock; /* fd -1: the hub has it */
+    struct sm_timer timer;
+    GList link; /* in proxy->heads, while the head is read */
+    struct sm_proxy_head head;
+    struct sm_buf in;
+    size_t counted; /* of in, in proxy->heads_bytes */
+    bool connect, head_only;
+    char *host; /* for pages */
+};
 
-    if (!front->dead && front->channel)
-        (void)sm_channel_send(front->channel, &m, -1);
-}
+struct sm_proxy_front {
+    struct sm_loop *loop;
+    const struct sm_proxy_config *config;
+    struct sm_front *hub;
+    unsigned heads_max;
+    bool finishing;
+    GQueue heads;      /* of struct client, oldest first */
+    GHashTable *peers; /* &peer->addr -> peer */
+    size_t heads_bytes;
+    struct sm_proxy_stats stats;
+    uint8_t scratch[16 << 10]; /* what one read of a head may bring */
+};
 
-static bool report_other(enum sm_flow_other kind, uint8_t proto, const struct sm_addr *client, uint32_t count,
-                         void *data)
-{
-    struct sm_proxy_front *front = data;
-    struct sm_flow_msg m = {
-        .type = SM_FLOW_OTHER, .other = kind, .ip_proto = proto, .dst = {.addr = *client}, .count = count};
-
-    return sm_channel_send(front->channel, &m, -1);
-}
-
-void sm_proxy_report(struct sm_proxy_front *front, enum sm_flow_other kind, const struct sm_addr *client)
-{
-    sm_others_add(&front->others, kind, SM_FLOW_TCP, client, report_other, front);
-    if (!sm_timer_armed(&front->tick))
-        sm_loop_arm(front->loop, &front->tick, sm_loop_now(front->loop) + G_USEC_PER_SEC);
-}
-
-static void on_tick(struct sm_timer *timer, int64_t now_us)
-{
-    struct sm_proxy_front *front = sm_container_of(timer, struct sm_proxy_front, tick);
-
-    sm_others_tick(&front->others, report_other, front);
-    if (!sm_others_idle(&front->others))
-        sm_loop_arm(front->loop, timer, now_us + G_USEC_PER_SEC);
-}
-
-bool sm_proxy_ask(struct sm_proxy_client *c, const char *name, size_t len, uint16_t port)
-{
-    struct sm_proxy_front *front = c->front;
-    struct sm_flow_msg m = {.type = SM_FLOW_OPEN,
-                            .id = front->next_id,
-                            .proto = SM_FLOW_TCP,
-                            .src = c->src,
-                            .name = name,
-                            .name_len = len,
-                            .dst = {.port = port}};
-
-    if (front->finishing || front->stats.asked_now >= SM_PROXY_ASKED_MAX || sm_channel_congested(front->channel) ||
-        !sm_channel_send(front->channel, &m, -1))
-        return false;
-    c->id = front->next_id++;
-    g_hash_table_insert(front->ids, &c->id, c);
-    c->asked = true;
-    front->stats.opens++;
-    front->stats.asked_now++;
-    return true;
-}
-
-void sm_proxy_answered(struct sm_proxy_client *c)
-{
-    if (c->asked)
-        c->front->stats.asked_now--;
-    c->asked = false;
-}
-
-void sm_proxy_forget_id(struct sm_proxy_client *c)
-{
-    sm_proxy_answered(c);
-    if (c->id)
-        g_hash_table_remove(c->front->ids, &c->id);
-    c->id = 0;
-}
-
-/* ---- who comes ---- */
+/* ---- clients and their addresses ---- */
 
 static guint addr_hash(gconstpointer p)
 {
@@ -111,299 +74,308 @@ static gboolean addr_same(gconstpointer a, gconstpointer b)
     return sm_addr_equal(a, b);
 }
 
-static struct sm_proxy_peer *peer_of(struct sm_proxy_front *front, const struct sm_addr *addr)
+static struct peer *peer_of(struct sm_proxy_front *proxy, const struct sm_addr *addr)
 {
-    struct sm_proxy_peer *peer = g_hash_table_lookup(front->peers, addr);
+    struct peer *peer = g_hash_table_lookup(proxy->peers, addr);
 
     if (!peer) {
-        peer = g_new0(struct sm_proxy_peer, 1);
+        peer = g_new0(struct peer, 1);
         peer->addr = *addr;
-        g_hash_table_insert(front->peers, &peer->addr, peer);
+        g_hash_table_insert(proxy->peers, &peer->addr, peer);
     }
     return peer;
 }
 
-void sm_proxy_head_done(struct sm_proxy_client *c)
+/* Its head is not waited for any more, and its socket is the caller's. */
+static int leave_heads(struct client *c)
 {
-    struct sm_proxy_front *front = c->front;
+    struct sm_proxy_front *proxy = c->proxy;
 
-    if (!c->in_heads)
-        return;
-    c->in_heads = false;
-    g_queue_unlink(&front->heads, &c->heads);
-    sm_loop_disarm(front->loop, &c->timer);
-    front->heads_bytes -= c->heads_counted;
-    c->heads_counted = 0;
-}
-
-static void watch_listener(struct sm_proxy_front *front)
-{
-    bool take = !front->finishing && !front->dead && !sm_timer_armed(&front->pause) &&
-                front->stats.now < front->max_conns && !sm_channel_congested(front->channel);
-
-    if (take == front->listener.added)
-        return;
-    if (!take)
-        sm_loop_unwatch(front->loop, &front->listener);
-    else if (sm_loop_watch(front->loop, &front->listener, EPOLLIN) < 0)
-        sm_log_error("the proxy's listener is not served: %s", strerror(errno));
-}
-
-void sm_proxy_bury(struct sm_proxy_client *c)
-{
-    struct sm_proxy_front *front = c->front;
-
-    if (c->dead)
-        return;
-    sm_proxy_head_done(c);
-    c->dead = true;
-    front->stats.held_now -= c->counted;
+    g_queue_unlink(&proxy->heads, &c->link);
+    sm_loop_disarm(proxy->loop, &c->timer);
+    sm_loop_unwatch(proxy->loop, &c->sock);
+    proxy->heads_bytes -= c->counted;
     c->counted = 0;
-    sm_loop_disarm(front->loop, &c->timer);
-    sm_loop_unwatch(front->loop, &c->sock);
-    sm_loop_unwatch(front->loop, &c->up);
-    sm_fd_close(&c->up.fd);
-    sm_fd_close(&c->sock.fd);
-    g_queue_unlink(&front->all, &c->all);
-    g_queue_push_tail_link(&front->graveyard, &c->grave);
-    front->stats.now--;
-    if (--c->peer->conns == 0)
-        g_hash_table_remove(front->peers, &c->peer->addr);
-    c->peer = NULL;
+    return sm_steal_fd(&c->sock.fd);
 }
 
-static void let_in(struct sm_proxy_front *front, int fd, const struct sm_endpoint *src)
+static void client_free(struct client *c)
 {
-    struct sm_proxy_client *oldest;
+    struct sm_proxy_front *proxy = c->proxy;
 
-    front->stats.accepted++;
-    if (!sm_proxy_config_is_client(front->config, &src->addr)) {
-        front->stats.strangers++;
-        sm_proxy_report(front, SM_OTHER_CLIENT, &src->addr);
-        (void)close(fd);
+    sm_buf_clear(&c->in);
+    g_free(c->host);
+    if (--c->peer->conns == 0)
+        g_hash_table_remove(proxy->peers, &c->peer->addr);
+    proxy->stats.clients_now--;
+    g_free(c);
+}
+
+static GBytes *page(const struct client *c, struct sm_proxy_answer a)
+{
+    a.host = c->host;
+    a.workspace = c->proxy->config->workspace;
+    a.head_only = c->head_only;
+    return sm_proxy_answer(&a);
+}
+
+/* An answer to a head, and the end of it. */
+static void answer(struct client *c, uint16_t status, const char *reason)
+{
+    int fd = leave_heads(c);
+
+    sm_sock_answer(c->proxy->hub, fd, page(c, (struct sm_proxy_answer){.status = status, .reason = reason}));
+    client_free(c);
+}
+
+static void report(struct client *c, enum sm_flow_other kind)
+{
+    sm_sock_other(c->proxy->hub, kind, SM_FLOW_TCP, &c->src.addr);
+}
+
+/* ---- what the hub asks about a flow ---- */
+
+static GBytes *on_accepted(void *data)
+{
+    const struct client *c = data;
+
+    return c->connect ? g_bytes_new_static(established, sizeof(established) - 1) : NULL;
+}
+
+static GBytes *on_refused(const struct sm_flow_msg *msg, void *data)
+{
+    struct client *c = data;
+    struct sm_proxy_answer a = {0};
+
+    c->proxy->stats.refused++;
+    sm_proxy_answer_refusal(msg, &a);
+    return page(c, a);
+}
+
+static void on_closed(void *data)
+{
+    client_free(data);
+}
+
+static const struct sm_sock_hooks hooks = {.accepted = on_accepted, .refused = on_refused, .closed = on_closed};
+
+/* ---- heads ---- */
+
+static bool is_authorised(const struct client *c)
+{
+    const struct sm_proxy_config *config = c->proxy->config;
+
+    return !config->auth || (c->head.has_auth &&
+                             sm_proxy_config_admits(config, sm_buf_peek(&c->in) + c->head.auth.off, c->head.auth.len));
+}
+
+/* What goes upstream first: of CONNECT what the client has sent behind it, of the others the rewritten head too. */
+static bool first_bytes(const struct client *c, struct sm_buf *ret)
+{
+    const struct sm_proxy_head *h = &c->head;
+    const uint8_t *data = sm_buf_peek(&c->in);
+    size_t cap = h->consumed + SM_PROXY_REWRITE_MORE;
+    g_autofree uint8_t *head = NULL;
+    size_t len = 0;
+
+    if (h->status == SM_PROXY_FORWARD) {
+        head = g_malloc(cap);
+        len = sm_proxy_head_rewrite(h, data, head, cap);
+        if (len == 0)
+            return false;
+    }
+    return sm_buf_append(ret, head, len) && sm_buf_append(ret, data + h->consumed, c->in.len - h->consumed);
+}
+
+static void head_complete(struct client *c)
+{
+    struct sm_proxy_front *proxy = c->proxy;
+    const struct sm_proxy_head *h = &c->head;
+    const char *data = (const char *)sm_buf_peek(&c->in);
+    struct sm_buf first;
+
+    c->connect = h->status == SM_PROXY_CONNECT;
+    c->head_only = !c->connect && c->in.len >= 5 && memcmp(data, "HEAD ", 5) == 0;
+    c->host = g_strndup(data + h->host.off, h->host.len);
+    if (!is_authorised(c)) {
+        proxy->stats.unauthorised++;
+        report(c, SM_OTHER_AUTH);
+        answer(c, 407, "proxy_authorization");
         return;
     }
-    if (front->heads.length >= SM_PROXY_HEADS_MAX) {
-        oldest = front->heads.head->data;
-        sm_proxy_client_answer(oldest, 408, "proxy_head_timeout");
+    sm_buf_init(&first, SM_SOCK_FIRST_MAX);
+    if (!first_bytes(c, &first)) {
+        sm_buf_clear(&first);
+        answer(c, 431, "http_head_too_large");
+        return;
     }
-    struct sm_proxy_peer *peer = peer_of(front, &src->addr);
-    struct sm_proxy_client *c = sm_proxy_client_new(front, fd, src);
-    c->peer = peer;
-    peer->conns++;
-    front->stats.now++;
-    g_queue_push_tail_link(&front->all, &c->all);
-    g_queue_push_tail_link(&front->heads, &c->heads);
-    c->in_heads = true;
-    if (!c->sock.added)
-        sm_proxy_bury(c);
-    else if (peer->conns > SM_PROXY_PEER_MAX)
-        sm_proxy_client_answer(c, 503, "limit");
+    struct sm_flow_msg open = {.src = c->src, .name = c->host, .name_len = strlen(c->host), .dst = {.port = h->port}};
+    int fd = leave_heads(c);
+    sm_buf_clear(&c->in);
+    sm_sock_open(proxy->hub, fd, &open, sm_buf_peek(&first), first.len, &hooks, c); /* c may be gone */
+    sm_buf_clear(&first);
 }
 
-static void on_listener(struct sm_watch *watch, uint32_t events)
+static void bad_head(struct client *c)
 {
-    struct sm_proxy_front *front = sm_container_of(watch, struct sm_proxy_front, listener);
+    bool large = c->head.reject == SM_PROXY_REJECT_HTTP && c->head.http == SM_HTTP_REJECT_TOO_LARGE;
+
+    c->proxy->stats.bad_requests++;
+    report(c, SM_OTHER_REQUEST);
+    answer(c, large ? 431 : 400, sm_proxy_reject_name(&c->head));
+}
+
+static void give_up(struct client *c)
+{
+    int fd = leave_heads(c);
+
+    sm_fd_close(&fd);
+    client_free(c);
+}
+
+static void on_sock(struct sm_watch *watch, uint32_t events)
+{
+    struct client *c = sm_container_of(watch, struct client, sock);
+    struct sm_proxy_front *proxy = c->proxy;
+    /* One byte more than the largest head: that it is too large is the parser's to say. */
+    size_t room = SM_HTTP_HEAD_MAX - c->in.len;
+    ssize_t n = read(watch->fd, proxy->scratch, SM_MIN(room, sizeof(proxy->scratch)));
 
     (void)events;
-    for (unsigned i = 0; i < SM_PROXY_ACCEPT_BATCH && front->stats.now < front->max_conns; i++) {
-        struct sockaddr_storage ss;
-        socklen_t len = sizeof(ss);
-        struct sm_endpoint src;
-        int fd = accept4(watch->fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0) {
-            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-                sm_loop_arm(front->loop, &front->pause, sm_loop_now(front->loop) + SM_PROXY_ACCEPT_PAUSE_US);
-            break; /* nobody is left, or one has gone before he came: the next event brings the others */
-        }
-        if (sm_endpoint_from_sockaddr(&ss, &src))
-            let_in(front, fd, &src);
-        else
-            (void)close(fd);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0) {
+        give_up(c);
+        return;
+    }
+    if (proxy->heads_bytes + (size_t)n > SM_PROXY_HEADS_BYTES || !sm_buf_append(&c->in, proxy->scratch, (size_t)n)) {
+        answer(c, 503, "limit");
+        return;
+    }
+    proxy->heads_bytes += (size_t)n;
+    c->counted += (size_t)n;
+    switch (sm_proxy_head_feed(&c->head, sm_buf_peek(&c->in), c->in.len)) {
+    case SM_PROXY_NEED_MORE:
+        break;
+    case SM_PROXY_CONNECT:
+    case SM_PROXY_FORWARD:
+        head_complete(c);
+        break;
+    case SM_PROXY_REJECT:
+    case SM_PROXY_STATUS_COUNT:
+        bad_head(c);
+        break;
     }
 }
 
-static void on_pause(struct sm_timer *timer, int64_t now_us)
+static void too_slow(struct client *c)
 {
-    (void)timer; /* on_turn_end() looks whether it is armed */
+    if (c->in.len == 0) { /* opened ahead of its use */
+        give_up(c);
+        return;
+    }
+    c->proxy->stats.bad_requests++;
+    report(c, SM_OTHER_REQUEST);
+    answer(c, 408, "proxy_head_timeout");
+}
+
+static void on_timer(struct sm_timer *timer, int64_t now_us)
+{
     (void)now_us;
+    too_slow(sm_container_of(timer, struct client, timer));
 }
 
-/* ---- messages of the core ---- */
+/* ---- who comes ---- */
 
-static void fail(struct sm_proxy_front *front, const char *text)
+static void on_client(int fd, const struct sm_endpoint *src, const struct sm_endpoint *dst, void *data)
 {
-    if (front->dead)
-        return;
-    front->dead = true;
-    front->failed(text, front->failed_data);
-}
+    struct sm_proxy_front *proxy = data;
 
-static void on_message(const struct sm_flow_msg *msg, const int *fds, size_t n_fds, void *data)
-{
-    struct sm_proxy_front *front = data;
-    sm_autofd fd = n_fds > 0 ? fds[0] : -1;
-
-    if (front->dead)
-        return;
-    switch (msg->type) {
-    case SM_FLOW_REFUSE:
-    case SM_FLOW_ACCEPT:
-    case SM_FLOW_ATTACH:
-    case SM_FLOW_ABORT: {
-        struct sm_proxy_client *c = g_hash_table_lookup(front->ids, &msg->id);
-        if (c)
-            sm_proxy_client_message(c, msg, &fd);
-        break;
-    }
-    case SM_FLOW_INBOUND: /* nobody is here to be connected to */
-        sm_proxy_tell(front, SM_FLOW_GONE, msg->id, SM_WHY_LIMIT);
-        break;
-    case SM_FLOW_DATAGRAM:
-    case SM_FLOW_RELEASE: /* nothing is held */
-        break;
-    case SM_FLOW_OPEN:
-    case SM_FLOW_BYTES:
-    case SM_FLOW_ATTACHED:
-    case SM_FLOW_GONE:
-    case SM_FLOW_OTHER:
-    case SM_FLOW_REPEATED:
-    case SM_FLOW_EOF:
-    case SM_FLOW_TYPES:
-        fail(front, "the core sent a message that only a front may send");
+    (void)dst;
+    proxy->stats.accepted++;
+    if (!sm_proxy_config_is_client(proxy->config, &src->addr)) {
+        proxy->stats.strangers++;
+        sm_sock_other(proxy->hub, SM_OTHER_CLIENT, SM_FLOW_TCP, &src->addr);
+        sm_sock_answer(proxy->hub, fd, NULL);
         return;
     }
-    if (msg->type == SM_FLOW_ATTACH || msg->type == SM_FLOW_INBOUND)
-        sm_proxy_tell(front, SM_FLOW_ATTACHED, msg->id, SM_WHY_CLOSED);
-}
-
-static void on_channel_failed(const char *text, void *data)
-{
-    sm_log_info("channel: %s", text);
-    fail(data, "the channel to the core is gone");
-}
-
-static void on_drained(void *data)
-{
-    struct sm_proxy_front *front = data;
-
-    for (GList *l = front->all.head, *next; l; l = next) {
-        next = l->next;
-        sm_proxy_client_resume(l->data);
-    }
+    if (proxy->heads.length >= proxy->heads_max)
+        too_slow(proxy->heads.head->data);
+    struct client *c = g_new0(struct client, 1);
+    c->proxy = proxy;
+    c->src = *src;
+    c->peer = peer_of(proxy, &src->addr);
+    c->peer->conns++;
+    c->link.data = c;
+    sm_watch_init(&c->sock, fd, on_sock);
+    sm_timer_init(&c->timer, on_timer);
+    sm_buf_init(&c->in, SM_HTTP_HEAD_MAX);
+    sm_proxy_head_init(&c->head);
+    proxy->stats.clients_now++;
+    g_queue_push_tail_link(&proxy->heads, &c->link);
+    sm_loop_arm(proxy->loop, &c->timer, sm_loop_now(proxy->loop) + SM_PROXY_HEAD_US);
+    if (proxy->finishing || c->peer->conns > SM_PROXY_PEER_MAX || sm_loop_watch(proxy->loop, &c->sock, EPOLLIN) < 0)
+        answer(c, 503, "limit");
 }
 
 /* ---- life ---- */
 
-static bool undelivered(const struct sm_proxy_front *front)
-{
-    for (GList *l = front->all.head; l; l = l->next)
-        if (sm_proxy_client_undelivered(l->data))
-            return true;
-    return false;
-}
-
-static void last_word(struct sm_proxy_front *front)
-{
-    if (front->told)
-        return;
-    front->told = true;
-    sm_others_tick(&front->others, report_other, front);
-    sm_channel_finish(front->channel);
-}
-
-static void on_finish(struct sm_timer *timer, int64_t now_us)
-{
-    (void)now_us;
-    last_word(sm_container_of(timer, struct sm_proxy_front, finish));
-}
-
-static bool on_turn_end(void *data)
-{
-    struct sm_proxy_front *front = data;
-    GList *l;
-
-    while ((l = g_queue_pop_head_link(&front->graveyard)))
-        sm_proxy_client_free(l->data);
-    if (front->dead)
-        return false;
-    if (front->finishing && !front->told && !undelivered(front))
-        last_word(front);
-    watch_listener(front);
-    return false;
-}
-
 struct sm_proxy_front *sm_proxy_front_new(struct sm_loop *loop, const struct sm_proxy_config *config, int listener,
-                                          int channel_fd, unsigned max_conns,
-                                          void (*failed)(const char *text, void *data), void *data, GError **error)
+                                          int channel_fd, unsigned nofile, void (*failed)(const char *text, void *data),
+                                          void *data, GError **error)
 {
-    static const struct sm_channel_ops ops = {
-        .message = on_message, .failed = on_channel_failed, .drained = on_drained};
-    struct sm_proxy_front *front = g_new0(struct sm_proxy_front, 1);
+    struct sm_proxy_front *proxy = g_new0(struct sm_proxy_front, 1);
+    struct sm_front_config cfg = {0};
 
-    front->loop = loop;
-    front->config = config;
-    front->failed = failed;
-    front->failed_data = data;
-    front->max_conns = SM_MIN(max_conns, (unsigned)SM_PROXY_CONNS_MAX);
-    front->next_id = 1;
-    front->ids = g_hash_table_new(g_int64_hash, g_int64_equal);
-    front->peers = g_hash_table_new_full(addr_hash, addr_same, NULL, g_free);
-    g_queue_init(&front->all);
-    g_queue_init(&front->heads);
-    g_queue_init(&front->graveyard);
-    sm_timer_init(&front->tick, on_tick);
-    sm_timer_init(&front->pause, on_pause);
-    sm_timer_init(&front->finish, on_finish);
-    sm_watch_init(&front->listener, listener, on_listener);
-    front->channel = sm_channel_new(loop, channel_fd, false, &ops, front);
-    sm_loop_set_turn_end(loop, on_turn_end, front);
-    if (sm_loop_watch(loop, &front->listener, EPOLLIN) < 0) {
-        sm_error_set_errno(error, errno, "proxy: the listening socket cannot be watched");
-        sm_proxy_front_free(front);
+    if (getrandom(cfg.secret, sizeof(cfg.secret), 0) != (ssize_t)sizeof(cfg.secret)) {
+        sm_error_set_errno(error, errno, "proxy: getrandom");
+        g_free(proxy);
         return NULL;
     }
-    return front;
+    proxy->loop = loop;
+    proxy->config = config;
+    proxy->heads_max = SM_MIN((unsigned)SM_PROXY_HEADS_MAX, nofile / 4);
+    cfg.max_live = (nofile - SM_FRONT_FDS_RESERVED - proxy->heads_max) / SM_SOCK_FDS_A_FLOW;
+    g_queue_init(&proxy->heads);
+    proxy->peers = g_hash_table_new_full(addr_hash, addr_same, NULL, g_free);
+    proxy->hub = sm_front_new_sock(loop, &cfg, channel_fd, failed, data);
+    sm_sock_listen(proxy->hub, listener, on_client, proxy);
+    return proxy;
 }
 
-void sm_proxy_front_free(struct sm_proxy_front *front)
+void sm_proxy_front_free(struct sm_proxy_front *proxy)
 {
-    GList *l;
-
-    if (!front)
+    if (!proxy)
         return;
-    front->dead = true; /* nobody is told any more */
-    while (front->all.head) {
-        struct sm_proxy_client *c = front->all.head->data;
-        sm_proxy_forget_id(c);
-        sm_proxy_bury(c);
-    }
-    while ((l = g_queue_pop_head_link(&front->graveyard)))
-        sm_proxy_client_free(l->data);
-    sm_loop_set_turn_end(front->loop, NULL, NULL);
-    sm_loop_disarm(front->loop, &front->tick);
-    sm_loop_disarm(front->loop, &front->pause);
-    sm_loop_disarm(front->loop, &front->finish);
-    sm_loop_unwatch(front->loop, &front->listener);
-    sm_fd_close(&front->listener.fd);
-    sm_channel_free(front->channel);
-    g_hash_table_destroy(front->ids);
-    g_hash_table_destroy(front->peers);
-    g_free(front);
+    while (proxy->heads.head)
+        give_up(proxy->heads.head->data);
+    sm_front_free(proxy->hub); /* and what is a flow */
+    g_hash_table_destroy(proxy->peers);
+    g_free(proxy);
 }
 
-void sm_proxy_front_stats(const struct sm_proxy_front *front, struct sm_proxy_stats *ret)
+void sm_proxy_front_stats(const struct sm_proxy_front *proxy, struct sm_proxy_stats *ret)
 {
-    *ret = front->stats;
-    ret->heads_now = front->heads.length;
+    *ret = proxy->stats;
+    ret->heads_now = proxy->heads.length;
 }
 
-void sm_proxy_front_finish(struct sm_proxy_front *front)
+struct sm_front *sm_proxy_front_hub(const struct sm_proxy_front *proxy)
 {
-    if (front->finishing)
-        return;
-    front->finishing = true;
-    sm_loop_arm(front->loop, &front->finish, sm_loop_now(front->loop) + SM_PROXY_FINISH_US);
+    return proxy->hub;
+}
+
+void sm_proxy_front_finish(struct sm_proxy_front *proxy)
+{
+    struct sm_front_stats s;
+
+    proxy->finishing = true;
+    sm_front_stats(proxy->hub, &s);
+    /* A tunnel may be quiet and open for days: what is waited for is what clients have sent, and not their end. */
+    if (s.held_now > 0)
+        sm_front_finish(proxy->hub);
+    else
+        sm_front_last_word(proxy->hub);
 }
 
 /* ---- the process ---- */
@@ -412,11 +384,11 @@ struct process {
     struct sm_loop *loop;
     struct sm_watch link;
     struct sm_proxy_config config;
-    struct sm_proxy_front *front;
+    struct sm_proxy_front *proxy;
     bool stopping;
 };
 
-static void on_front_failed(const char *text, void *data)
+static void on_failed(const char *text, void *data)
 {
     struct process *p = data;
     char line[256];
@@ -434,14 +406,18 @@ static void on_front_failed(const char *text, void *data)
 static void send_status(struct process *p)
 {
     struct sm_proxy_stats s;
+    struct sm_front_stats f;
 
-    sm_proxy_front_stats(p->front, &s);
+    sm_proxy_front_stats(p->proxy, &s);
+    sm_front_stats(sm_proxy_front_hub(p->proxy), &f);
     json_auto_t *j =
-        json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "accepted", (json_int_t)s.accepted, "strangers",
-                  (json_int_t)s.strangers, "unauthorised", (json_int_t)s.unauthorised, "bad_requests",
-                  (json_int_t)s.bad_requests, "opens", (json_int_t)s.opens, "refused", (json_int_t)s.refused,
-                  "attached", (json_int_t)s.attached, "clients_now", (json_int_t)s.now, "heads_now",
-                  (json_int_t)s.heads_now, "asked_now", (json_int_t)s.asked_now, "held_now", (json_int_t)s.held_now);
+        json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "accepted", (json_int_t)s.accepted,
+                  "strangers", (json_int_t)s.strangers, "unauthorised", (json_int_t)s.unauthorised, "bad_requests",
+                  (json_int_t)s.bad_requests, "refused", (json_int_t)s.refused, "clients_now",
+                  (json_int_t)s.clients_now, "heads_now", (json_int_t)s.heads_now, "opens", (json_int_t)f.opens,
+                  "opens_dropped", (json_int_t)f.opens_dropped, "attached", (json_int_t)f.attached, "gone",
+                  (json_int_t)f.gone, "tcp_now", (json_int_t)f.tcp_now, "asked_now", (json_int_t)f.asked_now,
+                  "held_now", (json_int_t)f.held_now, "channel_dropped", (json_int_t)f.channel_dropped);
     char *text = json_dumps(j, JSON_COMPACT);
     if (text) {
         g_autofree char *line = g_strdup_printf("%s %s", sm_link_verb_name(SM_LINK_STATUS), text);
@@ -469,7 +445,7 @@ static void on_link(struct sm_watch *watch, uint32_t events)
         send_status(p);
     } else if (msg.verb == SM_LINK_STOP && !p->stopping) {
         p->stopping = true;
-        sm_proxy_front_finish(p->front);
+        sm_proxy_front_finish(p->proxy);
     }
 }
 
@@ -484,20 +460,21 @@ static bool start(struct process *p, struct sm_sandbox_spec *spec, GError **erro
     if (!json || !sm_proxy_config_parse(json, len, &p->config, error))
         return false;
     (void)close(SM_CONFIG_FD);
-    if (getrlimit(RLIMIT_NOFILE, &nofile) < 0 || nofile.rlim_cur < 4 * FDS_RESERVED) {
+    if (getrlimit(RLIMIT_NOFILE, &nofile) < 0 || nofile.rlim_cur < 4 * SM_FRONT_FDS_RESERVED) {
         sm_error_set(error, SM_ERROR_MISSING, "proxy: the limit of open files is too low; raise it (ulimit -n 4096)");
         return false;
     }
-    unsigned conns =
-        (unsigned)(SM_MIN(nofile.rlim_cur, (rlim_t)SM_PROXY_CONNS_MAX * 2 + FDS_RESERVED) - FDS_RESERVED) / 2;
     if (sm_fd_set_nonblock(SM_LINK_FD) < 0 || sm_fd_set_nonblock(SM_CHANNEL_FD) < 0 ||
         sm_fd_set_nonblock(SM_ROLE_FD) < 0) {
         sm_error_set_errno(error, errno, "proxy: a descriptor of the supervisor is missing");
         return false;
     }
-    if (!(p->loop = sm_loop_new(error)) ||
-        !(p->front =
-              sm_proxy_front_new(p->loop, &p->config, SM_ROLE_FD, SM_CHANNEL_FD, conns, on_front_failed, p, error)))
+    unsigned most = (unsigned)SM_MIN(nofile.rlim_cur, (rlim_t)1 << 20);
+    p->loop = sm_loop_new(error);
+    if (!p->loop)
+        return false;
+    p->proxy = sm_proxy_front_new(p->loop, &p->config, SM_ROLE_FD, SM_CHANNEL_FD, most, on_failed, p, error);
+    if (!p->proxy)
         return false;
     sm_watch_init(&p->link, SM_LINK_FD, on_link);
     if (sm_loop_watch(p->loop, &p->link, EPOLLIN) < 0) {
@@ -512,7 +489,7 @@ int sm_proxy_front_main(int argc, char **argv)
     static const int keep[] = {SM_LINK_FD, SM_CONFIG_FD, SM_CHANNEL_FD, SM_ROLE_FD};
     struct sm_sandbox_spec spec = {
         .keep_fds = keep, .n_keep_fds = SM_ARRAY_LEN(keep), .parent_fd = SM_LINK_FD, .accepts = true};
-    static struct process p;
+    struct process p = {0};
     g_autoptr(GError) error = NULL;
 
     (void)argc;
