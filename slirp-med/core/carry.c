@@ -31,9 +31,9 @@ static void gather_pin(const struct sm_pin *pin, void *data)
 
     if (pin->expires_us <= g->now_us)
         return; /* held by a flow, which ends here */
+    json_int_t ends = g->wall_us + (pin->expires_us - g->now_us);
     (void)json_array_append_new(g->array, json_pack("{s:s, s:s, s:I}", "name", pin->name, "addr",
-                                                    sm_addr_format(&pin->addr, addr), "expires_us",
-                                                    (json_int_t)(g->wall_us + (pin->expires_us - g->now_us))));
+                                                    sm_addr_format(&pin->addr, addr), "expires_us", ends));
 }
 
 json_t *sm_carry_pins(const struct sm_pins *pins, int64_t now_us, int64_t wall_us)

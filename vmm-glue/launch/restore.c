@@ -16,6 +16,7 @@
 #include "core/carry.h"
 #include "launch/exit.h"
 #include "launch/keepca.h"
+#include "launch/messages.h"
 #include "launch/settings.h"
 #include "launch/snapkey.h"
 #include "launch/snapshot.h"
@@ -23,7 +24,6 @@
 /** pins.json: as large as a table's pins get. */
 #define PINS_FILE_MAX (8u << 20)
 #define RESTORED_FILE_MAX 4096
-#define POLICY_PREFIX "policy-"
 
 void sm_restore_result_clear(struct sm_restore_result *r)
 {
@@ -182,9 +182,10 @@ static bool stage_ca(const struct sm_workspace *ws, const struct sm_snapshot *s,
            sm_workspace_stage(ws, SM_STATE_CA_KEPT, mark, strlen(mark), error) == 0;
 }
 
-/** All names but the policy's, in the order in which they come into force. */
-static const char *const files[] = {SM_STATE_CA_KEY,   SM_STATE_CA_CERT,  SM_STATE_CA_KEPT, SM_STATE_PINS,
-                                    SM_STATE_COUNTERS, SM_STATE_RESTORED, SM_SETTINGS_FILE};
+/** In the order in which they come into force: with settings.json there is a workspace. */
+static const char *const files[] = {SM_STATE_CA_KEY,   SM_STATE_CA_CERT, SM_STATE_CA_KEPT,
+                                    SM_STATE_POLICY,   SM_STATE_PINS,    SM_STATE_COUNTERS,
+                                    SM_STATE_RESTORED, SM_SETTINGS_FILE, SM_STATE_SETTINGS};
 
 /** Every file of a folder that this restore made, and the folder. */
 static void remove_all(const struct sm_workspace *ws)
@@ -213,26 +214,10 @@ static void undo(const struct sm_workspace *ws)
     }
 }
 
-/** Of an earlier restore into this folder. */
-static void drop_old_policies(const struct sm_workspace *ws, const char *mine)
-{
-    sm_autofd copy = fcntl(ws->dirfd, F_DUPFD_CLOEXEC, 3);
-    DIR *dir = copy < 0 ? NULL : fdopendir(copy);
-
-    if (!dir)
-        return;
-    (void)sm_steal_fd(&copy);
-    rewinddir(dir); /* it shares its place with whoever read the folder before */
-    for (const struct dirent *e; (e = readdir(dir));)
-        if (g_str_has_prefix(e->d_name, POLICY_PREFIX) && (!mine || strcmp(e->d_name, mine) != 0))
-            (void)unlinkat(ws->dirfd, e->d_name, 0);
-    (void)closedir(dir);
-}
-
 /* Settings. */
 
-/** The flags as they are from now on. @policy: name of the file in the folder, or NULL. */
-static void change_args(struct sm_settings *settings, const struct sm_workspace *ws, bool ca, const char *policy)
+/** The flags as they are from now on. @policy: path of the file of entries, or NULL. */
+static void change_args(struct sm_settings *settings, bool ca, const char *policy)
 {
     GPtrArray *args = g_ptr_array_new();
 
@@ -244,28 +229,66 @@ static void change_args(struct sm_settings *settings, const struct sm_workspace 
     if (ca)
         g_ptr_array_add(args, g_strdup("--keep-ca"));
     if (policy)
-        g_ptr_array_add(args, g_strdup_printf("--egress-policy=%s/%s/%s", ws->base, ws->name, policy));
+        g_ptr_array_add(args, g_strconcat("--egress-policy=", policy, NULL));
     g_ptr_array_add(args, NULL);
     g_strfreev(settings->args);
     settings->args = (char **)g_ptr_array_free(args, FALSE);
 }
 
-/** Could it be started? Everything that its flags name is looked at, as `create` does. */
-static bool check_settings(const struct sm_settings *settings, const struct sm_workspace *ws,
-                           const struct sm_snapshot *s, GError **error)
+static void add_entries(GPtrArray *words, const json_t *policy, const char *key, const char *flag)
 {
-    char *nothing[] = {(char *)(uintptr_t) "true", NULL};
+    const json_t *array = json_object_get(policy, key);
+
+    for (size_t i = 0; i < json_array_size(array); i++)
+        g_ptr_array_add(words, g_strconcat(flag, json_string_value(json_array_get(array, i)), NULL));
+}
+
+/**
+ * Could it be started? Everything that its flags name is looked at, as `create` does; the entries stand in flags here, since their file is not in
+ * its place yet. Returns workspace.json, g_free().
+ */
+static char *check_settings(const struct sm_restore_request *r, const struct sm_settings *settings,
+                            const struct sm_workspace *ws, const struct sm_snapshot *s, const char *policy,
+                            GError **error)
+{
+    g_autoptr(GPtrArray) words = g_ptr_array_new_with_free_func(g_free);
     sm_cleanup(sm_run_options_clear) struct sm_run_options o = {0};
-    g_auto(GStrv) argv = NULL;
     bool lacks = settings->command == SM_COMMAND_RUN && !settings->cmd;
 
-    if (sm_settings_options(settings, ws, lacks ? nothing : NULL, &o, &argv, error) < 0)
-        return false;
-    bool ok = !sm_run_options_intercepts(&o) || s->ca_cert;
+    g_ptr_array_add(words, g_strdup(sm_command_name(settings->command)));
+    for (size_t i = 0; settings->args[i]; i++)
+        if (!g_str_has_prefix(settings->args[i], "--egress-policy="))
+            g_ptr_array_add(words, g_strdup(settings->args[i]));
+    if (policy) {
+        add_entries(words, s->policy, "allow", "--egress-allow=");
+        add_entries(words, s->policy, "passthrough", "--egress-passthrough=");
+    }
+    g_ptr_array_add(words, g_strconcat("--name=", ws->name, NULL));
+    g_ptr_array_add(words, g_strconcat("--state-dir=", ws->base, NULL));
+    if (settings->cmd || lacks)
+        g_ptr_array_add(words, g_strdup("--"));
+    for (size_t i = 0; settings->cmd && settings->cmd[i]; i++)
+        g_ptr_array_add(words, g_strdup(settings->cmd[i]));
+    if (lacks)
+        g_ptr_array_add(words, g_strdup("true")); /* `start NAME -- CMD` brings it */
+    int argc = (int)words->len;
+    g_ptr_array_add(words, NULL);
+    if (sm_run_options_parse_stored(argc, (char **)words->pdata, settings->spec, &o, error) < 0) {
+        g_autofree char *shown = g_utf8_make_valid(r->file, -1);
+        g_prefix_error(error, "%s: settings: ", shown);
+        return NULL;
+    }
+    char *facts = NULL;
+    if (sm_run_options_intercepts(&o) && !s->ca_cert) {
+        g_autofree char *shown = g_utf8_make_valid(r->file, -1);
+        sm_error_set(error, SM_ERROR_INVALID, "%s: ca: there is none, and its settings intercept TLS", shown);
+    } else {
+        if (policy)
+            g_ptr_array_add(o.policy_files, g_strdup(policy));
+        facts = sm_message_settings(&o, error);
+    }
     sm_run_options_clear(&o); /* before the words that it points into */
-    if (!ok)
-        sm_error_set(error, SM_ERROR_INVALID, "ca: there is none, and its settings intercept TLS");
-    return ok;
+    return facts;
 }
 
 static bool begin_settings(const struct sm_restore_request *r, const struct sm_snapshot *s, struct sm_settings *ret,
@@ -286,39 +309,37 @@ static bool begin_settings(const struct sm_restore_request *r, const struct sm_s
 }
 
 /* Everything is known, and the folder is ours. */
-static bool write_all(const struct sm_workspace *ws, struct sm_settings *settings, const char *policy,
+static bool write_all(const struct sm_restore_request *r, const struct sm_workspace *ws, struct sm_settings *settings,
                       const struct sm_counters *old, struct sm_restore_result *out, GError **error)
 {
     const struct sm_snapshot *s = &out->snapshot;
     json_auto_t *restored = json_pack("{s:s, s:s, s:s, s:o}", "snapshot", s->id, "workspace", s->workspace, "created",
                                       s->created, "ca_sha256", s->ca_cert ? json_string(s->ca_sha256) : json_null());
+    bool lists = json_array_size(json_object_get(s->policy, "allow")) +
+                     json_array_size(json_object_get(s->policy, "passthrough")) >
+                 0;
+    g_autofree char *policy = lists ? g_strdup_printf("%s/%s/" SM_STATE_POLICY, ws->base, ws->name) : NULL;
 
-    struct stat st;
-    bool had = policy && fstatat(ws->dirfd, policy, &st, AT_SYMLINK_NOFOLLOW) == 0; /* of the same snapshot: the same */
-
-    change_args(settings, ws, s->ca_cert != NULL, policy);
-    if (policy && (!stage_json(ws, policy, s->policy, error) || sm_workspace_commit(ws, policy, error) < 0))
+    change_args(settings, s->ca_cert != NULL, policy);
+    g_autofree char *facts = check_settings(r, settings, ws, s, policy, error);
+    if (!facts)
         return false;
-    if (!check_settings(settings, ws, s, error)) { /* which reads that file, by its name */
-        if (policy && !had)
-            (void)unlinkat(ws->dirfd, policy, 0);
-        return false;
-    }
     json_auto_t *json = sm_settings_json(settings);
-    if ((s->ca_cert && !stage_ca(ws, s, error)) || !stage_json(ws, SM_STATE_PINS, s->pins, error) ||
-        !stage_counters(ws, old, out->counters, error) || !stage_json(ws, SM_STATE_RESTORED, restored, error) ||
-        !stage_json(ws, SM_SETTINGS_FILE, json, error))
+    if ((s->ca_cert && !stage_ca(ws, s, error)) || (policy && !stage_json(ws, SM_STATE_POLICY, s->policy, error)) ||
+        !stage_json(ws, SM_STATE_PINS, s->pins, error) || !stage_counters(ws, old, out->counters, error) ||
+        !stage_json(ws, SM_STATE_RESTORED, restored, error) || !stage_json(ws, SM_SETTINGS_FILE, json, error) ||
+        sm_workspace_stage(ws, SM_STATE_SETTINGS, facts, strlen(facts), error) < 0)
         return false;
+    (void)unlinkat(ws->dirfd, SM_EXIT_FILE,
+                   0); /* of the workspace that is replaced, as what is not there any more below */
     for (size_t i = 0; i < SM_ARRAY_LEN(files); i++) {
-        bool of_ca = g_str_has_prefix(files[i], "ca.");
-        if (of_ca && !s->ca_cert)
-            (void)unlinkat(ws->dirfd, files[i], 0); /* of the workspace that is replaced */
+        bool not_ours =
+            (g_str_has_prefix(files[i], "ca.") && !s->ca_cert) || (strcmp(files[i], SM_STATE_POLICY) == 0 && !policy);
+        if (not_ours)
+            (void)unlinkat(ws->dirfd, files[i], 0);
         else if (sm_workspace_commit(ws, files[i], error) < 0)
             return false;
     }
-    drop_old_policies(ws, policy);
-    (void)unlinkat(ws->dirfd, SM_STATE_SETTINGS, 0); /* what was started before is not this one */
-    (void)unlinkat(ws->dirfd, SM_EXIT_FILE, 0);
     return true;
 }
 
@@ -327,7 +348,6 @@ static bool restore_into(const struct sm_restore_request *r, const struct sm_wor
 {
     const struct sm_snapshot *s = &out->snapshot;
     g_autoptr(GPtrArray) forks = g_ptr_array_new_with_free_func(g_free);
-    g_autofree char *policy = g_strdup_printf(POLICY_PREFIX "%.8s.json", s->id);
     struct sm_counters old = {0};
 
     if (!ws->created && is_taken(ws) && !r->force) {
@@ -346,10 +366,7 @@ static bool restore_into(const struct sm_restore_request *r, const struct sm_wor
         return false;
     for (size_t i = 0; i < SM_CAPS_DIRS; i++)
         out->counters[i] = r->reset_caps ? 0 : SM_MAX(old.bytes[i], s->counters[i]);
-    bool lists = s->policy && json_array_size(json_object_get(s->policy, "allow")) +
-                                      json_array_size(json_object_get(s->policy, "passthrough")) >
-                                  0;
-    return write_all(ws, settings, lists ? policy : NULL, &old, out, error);
+    return write_all(r, ws, settings, &old, out, error);
 }
 
 static struct sm_secret *find_key(const struct sm_restore_request *r, GError **error)

@@ -3,14 +3,14 @@
  * A workspace out of a snapshot: made as `create` makes one, so that `start` re-arms what the snapshot had.
  *
  *   settings.json         the snapshot's flags; those of policy files replaced by one, and --keep-ca added where there is a CA
- *   policy-XXXXXXXX.json  the entries that were in force (X: of the snapshot's id); what `reload` reads again
+ *   policy.json           the entries that were in force; what `reload` reads again
  *   ca.key, ca.pem,       the CA, as one that is kept (keepca.h)
  *   ca.kept
  *   pins.json             the pins with the times of their ends (core/carry.h); each start takes those that are not over
  *   counters.json         bytes moved; never less than what the name had, unless told to begin anew
  *   restored.json         {"snapshot": id, "workspace": its name then, "created": when, "ca_sha256": fingerprint or null}: what a fork is known by
  *
- * All is written beside what is there and put in place at the end, settings.json last; a restore that fails leaves the folder as it was, and
+ * All is written beside what is there and put in place at the end, settings.json behind all that it needs; a restore that fails leaves the folder as it was, and
  * none where there was none. A name that is taken is replaced only when told to, and never while it runs; its audit goes on. Restores of
  * one user wait for each other, so that two of one snapshot see each other.
  */
@@ -20,6 +20,7 @@
 #include "launch/snapfile.h"
 #include "launch/state.h"
 
+#define SM_STATE_POLICY "policy.json"
 #define SM_STATE_PINS "pins.json"
 #define SM_STATE_RESTORED "restored.json"
 
