@@ -9,6 +9,7 @@
 #include "base/fd.h"
 #include "base/link.h"
 #include "core/carry.h"
+#include "core/mediate.h"
 #include "fixture.h"
 
 #define S ((int64_t)1000000)
@@ -198,6 +199,104 @@ static void test_mode_off_has_no_policy(void **state)
     end(f);
 }
 
+static int memfd_of(const void *data, size_t len)
+{
+    int fd = memfd_create("file", MFD_CLOEXEC);
+    assert_int_equal(write(fd, data, len), (ssize_t)len);
+    return fd;
+}
+
+/* The files of a CA, as the descriptors of a core; it closes them. */
+static bool load(struct fixture *f, const char *fingerprint, const struct sm_tls_ca *ca, const char *cert,
+                 GError **error)
+{
+    struct sm_secret *key = sm_tls_ca_key_pem(ca);
+    size_t len;
+    const uint8_t *bytes_of_key = sm_secret_bytes(key, &len);
+    int key_fd = memfd_of(bytes_of_key, len), cert_fd = memfd_of(cert, strlen(cert));
+
+    sm_secret_free(key);
+    g_free(f->core.config->ca_sha256);
+    f->core.config->ca_sha256 = g_strdup(fingerprint);
+    return sm_pki_init(&f->core, key_fd, cert_fd, error);
+}
+
+static void test_a_kept_ca(void **state)
+{
+    struct fixture *f = fixture_new("guarded", "");
+    int64_t now = sm_clock_wall_us();
+    struct sm_tls_ca *ca = sm_tls_ca_new("w", now, NULL), *other = sm_tls_ca_new("w", now, NULL),
+                     *old = sm_tls_ca_new("w", now - (SM_TLS_CA_DAYS - 6) * 86400 * S, NULL);
+    char a[SM_TLS_FINGERPRINT_STRLEN], b[SM_TLS_FINGERPRINT_STRLEN], of_old[SM_TLS_FINGERPRINT_STRLEN];
+    g_autoptr(GError) error = NULL;
+
+    sm_tls_ca_fingerprint(ca, a);
+    sm_tls_ca_fingerprint(other, b);
+    sm_tls_ca_fingerprint(old, of_old);
+    const struct {
+        const char *fingerprint, *words;
+        const struct sm_tls_ca *key;
+        const char *cert;
+    } wrong[] = {
+        {b, "was kept", ca, sm_tls_ca_cert_pem(ca)},
+        {a, "not a P-256 CA of one pair", other, sm_tls_ca_cert_pem(ca)},
+        {a, "was kept", other, sm_tls_ca_cert_pem(other)},
+        {a, "certificate is no PEM", ca, ""},
+        {of_old, "too soon", old, sm_tls_ca_cert_pem(old)},
+    };
+    for (size_t i = 0; i < SM_ARRAY_LEN(wrong); i++) {
+        assert_false(load(f, wrong[i].fingerprint, wrong[i].key, wrong[i].cert, &error));
+        if (!strstr(error->message, wrong[i].words))
+            fail_msg("'%s' lacks '%s'", error->message, wrong[i].words);
+        assert_null(f->core.ca); /* and no new one */
+        g_clear_error(&error);
+    }
+    assert_true(load(f, a, ca, sm_tls_ca_cert_pem(ca), &error));
+    sm_tls_ca_fingerprint(f->core.ca, b);
+    assert_string_equal(a, b);
+    assert_string_equal(sm_tls_ca_cert_pem(f->core.ca), sm_tls_ca_cert_pem(ca));
+    sm_tls_ca_free(ca);
+    sm_tls_ca_free(other);
+    sm_tls_ca_free(old);
+    fixture_free(f);
+}
+
+/* The configuration is held to the same rules. */
+static void test_configuration(void **state)
+{
+    static const struct {
+        const char *more, *words;
+    } rows[] = {
+        {"", NULL},
+        {",\"ca_sha256\":\"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\"", NULL},
+        {",\"pins\":[{\"name\":\"a.test\",\"addr\":\"203.0.113.1\",\"expires_us\":1}]", NULL},
+        {",\"ca_sha256\":\"0123\"", "\"ca_sha256\" must be"},
+        {",\"ca_sha256\":\"0123456789ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef\"",
+         "\"ca_sha256\" must be"},
+        {",\"ca_sha256\":null", "core configuration"},
+        {",\"pins\":{}", "pins: must be an array"},
+        {",\"pins\":[{\"name\":\"a..test\",\"addr\":\"203.0.113.1\",\"expires_us\":1}]", "pins[0].name"},
+    };
+    for (size_t i = 0; i < SM_ARRAY_LEN(rows); i++) {
+        g_autoptr(GError) error = NULL;
+        g_autofree char *text = g_strconcat(
+            "{\"workspace\":\"t\",\"mode\":\"guarded\",\"opaque\":false,\"log_query\":false,\"extra_roots\":\"\","
+            "\"allow\":[],"
+            "\"passthrough\":[],\"deny\":[],\"swaps\":{\"refs\":[],\"entries\":{}},\"inside\":[],\"dns\":[],"
+            "\"resolv_conf\":\"\",\"dns_qps\":0,\"network\":{\"guest\":\"10.0.2.15\",\"prefix_len\":24,\"gateway\":"
+            "\"10.0.2.2\","
+            "\"resolver\":\"10.0.2.3\"},\"audit\":{\"sync\":false,\"max_bytes\":0,\"seq_floor\":0},\"caps\":{\"max_"
+            "bps\":0,"
+            "\"max_total_bytes\":0,\"max_conns\":0,\"counters\":{\"seq\":0,\"bytes_up\":0,\"bytes_down\":0}}",
+            rows[i].more, "}", NULL);
+        struct sm_core_config *c = sm_core_config_load(text, strlen(text), &error);
+        assert_int_equal(c == NULL, rows[i].words != NULL);
+        if (rows[i].words && !strstr(error->message, rows[i].words))
+            fail_msg("'%s' lacks '%s'", error->message, rows[i].words);
+        sm_core_config_free(c);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -207,6 +306,8 @@ int main(void)
         cmocka_unit_test(test_export),
         cmocka_unit_test(test_export_that_cannot_be_written),
         cmocka_unit_test(test_mode_off_has_no_policy),
+        cmocka_unit_test(test_a_kept_ca),
+        cmocka_unit_test(test_configuration),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
