@@ -102,6 +102,19 @@ const char *sm_publish_format(const struct sm_publish *p, char out[SM_PUBLISH_ST
     return out;
 }
 
+static bool is_any(const struct sm_addr *a)
+{
+    static const uint8_t zero[sizeof(a->bytes)];
+    return memcmp(a->bytes, zero, sizeof(zero)) == 0;
+}
+
+bool sm_publish_clashes(const struct sm_publish *a, const struct sm_publish *b)
+{
+    /* Of IPv6 a socket of ours takes IPv6 alone (bind_socket()). */
+    return a->host.port != 0 && a->host.port == b->host.port && a->host.addr.family == b->host.addr.family &&
+           (sm_addr_equal(&a->host.addr, &b->host.addr) || is_any(&a->host.addr) || is_any(&b->host.addr));
+}
+
 json_t *sm_publish_json(const struct sm_publish *p)
 {
     char host[SM_ADDR_STRLEN];

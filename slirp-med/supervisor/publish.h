@@ -44,6 +44,8 @@ bool sm_publish_parse(const char *text, struct sm_publish *ret, GError **error) 
 #define SM_PUBLISH_STRLEN (SM_ENDPOINT_STRLEN + 16)
 /** sm_publish_format() - "HOST:HOSTPORT:GUESTPORT/tcp". */
 const char *sm_publish_format(const struct sm_publish *p, char out[SM_PUBLISH_STRLEN]);
+/** sm_publish_clashes() - can both not be listened on: the same port of the same address, or of one that stands for all. Port 0 clashes with none. */
+bool sm_publish_clashes(const struct sm_publish *a, const struct sm_publish *b);
 /** sm_publish_json() - {host, hostPort, guestPort, protocol}; a new reference. */
 json_t *sm_publish_json(const struct sm_publish *p);
 

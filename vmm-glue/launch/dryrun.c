@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* What a start would do; see dryrun.h. The text is made of the JSON and of nothing else. */
 #include "launch/dryrun.h"
+#include "launch/messages.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -108,7 +109,7 @@ static json_t *strv_json(char **list)
 
 json_t *sm_dry_run(const struct sm_run_options *o)
 {
-    json_t *swaps = json_array(), *dns = json_array(), *warnings = json_array();
+    json_t *swaps = json_array(), *dns = json_array(), *warnings = json_array(), *publishes = json_array();
     g_auto(GStrv) variables = sm_swaps_hidden_variables(o->swaps), files = sm_swaps_hidden_files(o->swaps);
     char text[SM_ENDPOINT_STRLEN];
 
@@ -116,17 +117,19 @@ json_t *sm_dry_run(const struct sm_run_options *o)
         (void)json_array_append_new(swaps, swap_json(sm_swaps_get(o->swaps, i)));
     for (size_t i = 0; i < o->n_dns; i++)
         (void)json_array_append_new(dns, json_string(sm_endpoint_format(&o->dns[i], text)));
+    for (guint i = 0; i < o->publishes->len; i++)
+        (void)json_array_append_new(publishes, sm_publish_json(&g_array_index(o->publishes, struct sm_publish, i)));
     for (guint i = 0; i < o->warnings->len; i++)
         (void)json_array_append_new(warnings, json_string(g_ptr_array_index(o->warnings, i)));
-    return json_pack("{s:s?, s:s, s:b, s:b, s:s, s:s, s:i, s:{s:I, s:I, s:I, s:I}, s:o, s:o, s:{s:o, s:o}, s:o}",
-                     "workspace", o->name_generated ? NULL : o->name, "mode", sm_mode_name(o->mode), "opaque",
-                     (int)o->opaque, "intercepts", (int)sm_run_options_intercepts(o), "network",
-                     sm_network_mode_name(o->net.mode), "datapath", o->command == SM_COMMAND_PROXY ? "proxy" : "slirp",
-                     "mtu", (int)o->net.mtu, "lists", "allow", (json_int_t)sm_lists_count(o->lists, SM_LIST_ALLOW),
-                     "passthrough", (json_int_t)sm_lists_count(o->lists, SM_LIST_PASSTHROUGH), "deny",
-                     (json_int_t)sm_lists_count(o->lists, SM_LIST_DENY), "inside", (json_int_t)o->inside->len, "dns",
-                     dns, "swaps", swaps, "hidden", "variables", strv_json(variables), "files", strv_json(files),
-                     "warnings", warnings);
+    return json_pack(
+        "{s:s?, s:s, s:b, s:b, s:s, s:o, s:o, s:s, s:i, s:{s:I, s:I, s:I, s:I}, s:o, s:o, s:{s:o, s:o}, s:o}",
+        "workspace", o->name_generated ? NULL : o->name, "mode", sm_mode_name(o->mode), "opaque", (int)o->opaque,
+        "intercepts", (int)sm_run_options_intercepts(o), "network", sm_network_mode_name(o->net.mode), "plan",
+        sm_message_network(o), "publishes", publishes, "datapath", o->command == SM_COMMAND_PROXY ? "proxy" : "slirp", "mtu", (int)o->net.mtu, "lists", "allow",
+        (json_int_t)sm_lists_count(o->lists, SM_LIST_ALLOW), "passthrough",
+        (json_int_t)sm_lists_count(o->lists, SM_LIST_PASSTHROUGH), "deny",
+        (json_int_t)sm_lists_count(o->lists, SM_LIST_DENY), "inside", (json_int_t)o->inside->len, "dns", dns, "swaps",
+        swaps, "hidden", "variables", strv_json(variables), "files", strv_json(files), "warnings", warnings);
 }
 
 /* ---- the same for people ---- */
@@ -214,6 +217,31 @@ static void append_list(GString *out, const char *title, const json_t *list)
     }
 }
 
+/* What the guest is told. */
+static void append_plan(GString *out, const json_t *plan)
+{
+    if (!json_object_get(plan, "ip"))
+        return;
+    g_string_append_printf(out, "%-12s%s in %s, gateway %s\n", "guest", text_of(plan, "ip"), text_of(plan, "subnet"),
+                           text_of(plan, "gateway"));
+    append_list(out, "resolvers", json_object_get(plan, "resolvers"));
+    append_list(out, "routes", json_object_get(plan, "routes"));
+}
+
+static void append_publishes(GString *out, const json_t *list)
+{
+    const json_t *p;
+    size_t i;
+
+    json_array_foreach(list, i, p)
+    {
+        g_string_append_printf(
+            out, "%-12s%s port %" JSON_INTEGER_FORMAT " to port %" JSON_INTEGER_FORMAT " of the guest\n",
+            i == 0 ? "published" : "", text_of(p, "host"), json_integer_value(json_object_get(p, "hostPort")),
+            json_integer_value(json_object_get(p, "guestPort")));
+    }
+}
+
 static json_int_t count_of(const json_t *dry_run, const char *list)
 {
     return json_integer_value(json_object_get(json_object_get(dry_run, "lists"), list));
@@ -239,6 +267,8 @@ char *sm_dry_run_text(const json_t *d)
                            " passthrough, %" JSON_INTEGER_FORMAT " denied, %" JSON_INTEGER_FORMAT " more inside\n",
                            "lists", count_of(d, "allow"), count_of(d, "passthrough"), count_of(d, "deny"),
                            count_of(d, "inside"));
+    append_plan(out, json_object_get(d, "plan"));
+    append_publishes(out, json_object_get(d, "publishes"));
     append_list(out, "DNS", json_object_get(d, "dns"));
     append_list(out, "hidden", json_object_get(hidden, "variables"));
     append_list(out, json_array_size(json_object_get(hidden, "variables")) ? "" : "hidden",

@@ -9,6 +9,7 @@
  *
  *   workspace   string, or null: generated       mode, network, datapath      string
  *   opaque, intercepts   bool                    mtu                          integer
+ *   plan        the network record (messages.h)  publishes    [{host, hostPort, guestPort, protocol}]
  *   lists       {allow, passthrough, deny, inside}: how many                  dns    [string]
  *   swaps       [{name, type, domains: [string], header, format, placeholder: bool, scrub: bool, token_url (no query),
  *                 refs: [{key, ref, present: bool or null (not asked), problem: string or null}]}]

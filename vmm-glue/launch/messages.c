@@ -269,16 +269,23 @@ char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace
     return finish(m, ok, "command", error);
 }
 
-json_t *sm_message_facts(const struct sm_run_options *o)
+/** `network` of a spec file, which may have said nothing. */
+static json_t *declared(json_t *spec)
 {
-    json_t *facts = json_object(), *network = json_object(), *dns = dns_servers(o);
+    json_t *network = json_object_get(spec, "network");
+    return network ? network : spec;
+}
+
+json_t *sm_message_network(const struct sm_run_options *o)
+{
+    json_t *network = json_object();
     char subnet[SM_PREFIX_STRLEN];
     bool proxy = o->command == SM_COMMAND_PROXY;
     bool ok = true;
 
     put(network, &ok, "mode", json_string(proxy ? "proxy" : sm_network_mode_name(o->net.mode)));
     if (proxy) {
-        put(network, &ok, "dns", json_incref(dns));
+        put(network, &ok, "dns", dns_servers(o));
         put(network, &ok, "proxy", sm_proxy_facts(&o->proxy));
     } else if (o->net.mode == SM_NETWORK_USER) {
         put(network, &ok, "ip", address(&o->net.guest));
@@ -289,12 +296,22 @@ json_t *sm_message_facts(const struct sm_run_options *o)
         put(network, &ok, "routes", shown_routes(&o->net));
         put(network, &ok, "mac", json_string(o->net.guest_mac));
         put(network, &ok, "mtu", json_integer(o->net.mtu));
-        put(network, &ok, "dns", json_incref(dns));
+        put(network, &ok, "dns", dns_servers(o));
     }
+    if (o->spec)
+        put(network, &ok, "declared", json_incref(declared(o->spec)));
+    return network;
+}
+
+json_t *sm_message_facts(const struct sm_run_options *o)
+{
+    json_t *facts = json_object();
+    bool ok = true;
+
     put(facts, &ok, "mode", json_string(sm_mode_name(o->mode)));
     put(facts, &ok, "opaque", json_boolean(o->opaque));
-    put(facts, &ok, "datapath", json_string(proxy ? "proxy" : "slirp"));
-    put(facts, &ok, "network", network);
+    put(facts, &ok, "datapath", json_string(o->command == SM_COMMAND_PROXY ? "proxy" : "slirp"));
+    put(facts, &ok, "network", sm_message_network(o));
     if (o->command == SM_COMMAND_ATTACH)
         put(facts, &ok, "port", sm_attach_facts(&o->attach));
     if (sm_vsock_given(&o->vsock))
@@ -305,7 +322,6 @@ json_t *sm_message_facts(const struct sm_run_options *o)
                       o->vm.kernel, "initrd", o->vm.initrd, "memory_mib", (json_int_t)o->vm.memory_mib, "cpus",
                       (int)o->vm.cpus));
     put(facts, &ok, "caps", cap_facts(&o->caps));
-    json_decref(dns);
     return facts;
 }
 

@@ -40,6 +40,11 @@ char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace
 char *sm_message_settings(const struct sm_run_options *o, GError **error);
 /** sm_message_lists() - for POLICY: {allow, passthrough, deny}. */
 char *sm_message_lists(const struct sm_lists *lists, GError **error);
+/**
+ * sm_message_network() - the network record without what changes while it runs: mode, ip, subnet, gateway, resolver (ours), resolvers and routes (what
+ * the guest is told), mac, mtu, dns (--dns), and `declared`: the spec file's network as it was written. A new reference.
+ */
+json_t *sm_message_network(const struct sm_run_options *o);
 /** sm_message_facts() - mode, datapath and the network record; a new reference. */
 json_t *sm_message_facts(const struct sm_run_options *o);
 

@@ -12,6 +12,8 @@
 #include "base/error.h"
 #include "launch/cafile.h"
 #include "launch/canonical.h"
+#include "launch/netwarn.h"
+#include "launch/spec.h"
 #include "launch/state.h"
 #include "launch/swaps.h"
 #include "launch/vm.h"
@@ -42,6 +44,8 @@ bool sm_command_parse(const char *text, enum sm_command *ret)
 struct parse {
     struct sm_run_options o;
     const char *swap_file; /* or NULL */
+    const char *spec_file; /* or NULL */
+    bool network_given;
     GPtrArray *cred_swaps; /* const char *: values of --cred-swap */
     char *name_text;
     bool creating; /* for `create`: nothing is started */
@@ -271,6 +275,7 @@ static bool take_mtu(struct parse *p, const struct flag *f, const char *v, GErro
 
 static bool take_network(struct parse *p, const struct flag *f, const char *v, GError **error)
 {
+    p->network_given = true;
     if (sm_network_mode_parse(v, &p->o.net.mode))
         return true;
     return bad(f, v, error, "no such network: write user or isolated");
@@ -287,13 +292,20 @@ static bool take_publish(struct parse *p, const struct flag *f, const char *v, G
         return bad(f, v, error, "too many: at most 256 ports can be published");
     for (guint i = 0; i < p->o.publishes->len; i++) {
         const struct sm_publish *other = &g_array_index(p->o.publishes, struct sm_publish, i);
-        if (publish.host.port && sm_endpoint_equal(&other->host, &publish.host)) {
+        if (sm_publish_clashes(other, &publish)) {
             sm_error_set(error, SM_ERROR_INVALID, "its address is that of %s: give it once",
                          sm_publish_format(other, text));
             return prefix(f, v, error);
         }
     }
     g_array_append_val(p->o.publishes, publish);
+    return true;
+}
+
+/* Looked at when all flags are known, which it may contradict. */
+static bool take_spec(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    p->spec_file = v;
     return true;
 }
 
@@ -681,6 +693,8 @@ static const struct flag flags[] = {
      "HOST:PORT:GUESTPORT/tcp: connections to that address of this machine go to GUESTPORT of the guest (HOST left "
      "out: "
      "127.0.0.1; PORT 0: any free one, which is printed); repeatable"},
+    {"spec", "FILE", false, take_spec,
+     "the network that a .yaml, .yml or .json file declares: addresses, routes, forwards (see slirp-med-spec(5))"},
     {"datapath", "KIND", false, take_datapath, "slirp (default) or tproxy"},
     {"mtu", "N", false, take_mtu, "MTU of the guest's device, 576 to 65520 (default 1500)"},
     {"name", "NAME", false, take_name, "name of the workspace (default: generated, and printed)"},
@@ -712,49 +726,8 @@ static const struct flag flags[] = {
     {"serial", "PATH", false, take_serial,
      "the host's side of the guest's virtio-serial port is the unix socket PATH: the CA's certificate without any "
      "vsock"},
-    {"spec", "FILE", false, NULL, NULL},
     {"keep-ca", NULL, false, NULL, NULL},
 };
-
-/** Optimal string alignment distance: an insertion, deletion, exchange or swap of neighbours costs one. */
-static unsigned distance(const char *a, const char *b)
-{
-    enum { MAX = 40 };
-    unsigned d[MAX + 1][MAX + 1];
-    size_t n = strlen(a), m = strlen(b);
-
-    if (n > MAX || m > MAX)
-        return MAX;
-    for (size_t i = 0; i <= n; i++)
-        d[i][0] = (unsigned)i;
-    for (size_t j = 0; j <= m; j++)
-        d[0][j] = (unsigned)j;
-    for (size_t i = 1; i <= n; i++) {
-        for (size_t j = 1; j <= m; j++) {
-            unsigned best = SM_MIN(d[i - 1][j], d[i][j - 1]) + 1;
-            best = SM_MIN(best, d[i - 1][j - 1] + (a[i - 1] != b[j - 1]));
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
-                best = SM_MIN(best, d[i - 2][j - 2] + 1);
-            d[i][j] = best;
-        }
-    }
-    return d[n][m];
-}
-
-const char *sm_option_suggest(const char *text, const char *const *words, size_t n_words)
-{
-    const char *found = NULL;
-    unsigned best = (unsigned)SM_MIN(strlen(text) / 3 + 1, 3u) + 1;
-
-    for (size_t i = 0; i < n_words; i++) {
-        unsigned d = distance(text, words[i]);
-        if (d < best) {
-            best = d;
-            found = words[i];
-        }
-    }
-    return found;
-}
 
 /** What an unknown flag may have been meant for. */
 static const char *command_hint(enum sm_command command)
@@ -859,10 +832,52 @@ static bool check_utf8(const struct sm_run_options *o, GError **error)
     return true;
 }
 
+/** The spec file of this command line, or what one held when the workspace was created. */
+static bool apply_spec(struct parse *p, GError **error)
+{
+    struct sm_run_options *o = &p->o;
+    char *dumped = NULL;
+    size_t len = 0;
+
+    if (!p->spec_file && !o->spec)
+        return true;
+    g_autofree char *text = NULL;
+    if (p->spec_file) {
+        text = sm_option_read_file(p->spec_file, SM_SPEC_FILE_MAX, &len, error);
+        if (!text) {
+            g_prefix_error(error, "--spec=%.200s: ", p->spec_file);
+            return false;
+        }
+    } else {
+        dumped = json_dumps(o->spec, JSON_INDENT(2));
+        text = g_strdup(dumped ? dumped : "");
+        len = strlen(text);
+        free(dumped);
+    }
+    g_clear_pointer(&o->spec, json_decref);
+    if (!sm_spec_apply(p->spec_file ? p->spec_file : "spec.json", text, len, p->network_given, &o->net, o->publishes,
+                       &o->spec, error)) {
+        g_prefix_error(error, "--spec: "); /* the parser names file, line and key */
+        return false;
+    }
+    if (o->command == SM_COMMAND_ATTACH && o->net.mode == SM_NETWORK_ISOLATED) {
+        sm_error_set(error, SM_ERROR_INVALID,
+                     "--spec=%.200s: network.mode isolated: attach is there to serve a network card: leave it out",
+                     p->spec_file ? p->spec_file : "");
+        return false;
+    }
+    if (o->net.mode == SM_NETWORK_USER)
+        sm_net_warn(&o->net, o->warnings);
+    return true;
+}
+
 /** What can only be said when all flags are known. */
 static bool check_whole(struct parse *p, GError **error)
 {
     struct sm_run_options *o = &p->o;
+
+    if (!apply_spec(p, error))
+        return false;
 
     if (o->mode == SM_MODE_OFF && o->policy_files->len) {
         sm_error_set(error, SM_ERROR_INVALID,
@@ -950,7 +965,8 @@ bool sm_run_options_counts(const struct sm_run_options *o)
 /** As it can be given again. */
 static bool keep(struct parse *p, const struct flag *flag, const char *value, GError **error)
 {
-    if (strcmp(flag->name, "name") == 0 || strcmp(flag->name, "state-dir") == 0)
+    if (strcmp(flag->name, "name") == 0 || strcmp(flag->name, "state-dir") == 0 ||
+        strcmp(flag->name, "spec") == 0) /* what it held is kept, not where that was */
         return true;
     if (!sm_option_of_one_start(flag->name)) {
         g_ptr_array_add(p->o.given, sm_option_canonical(flag->name, flag->metavar, value));

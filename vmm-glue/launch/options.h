@@ -22,6 +22,7 @@
 #include "launch/netplan.h"
 #include "launch/proxy.h"
 #include "launch/qemu.h"
+#include "launch/spelling.h"
 #include "launch/vsock.h"
 #include "policy/decide.h"
 #include "policy/list.h"
@@ -121,8 +122,5 @@ bool sm_run_options_counts(const struct sm_run_options *o);
 
 /** sm_run_options_help() - the table of flags of a command as text, for --help; g_free(). */
 char *sm_run_options_help(enum sm_command command);
-
-/** sm_option_suggest() - the word of the list that text is most likely a misspelling of, or NULL. */
-const char *sm_option_suggest(const char *text, const char *const *words, size_t n_words);
 
 #endif

@@ -113,7 +113,7 @@ static bool check_args(const char *file, char *const *args, GError **error)
             return wrong(file, at, "not a flag", error);
         g_autofree char *name = g_strndup(args[i] + 2, strcspn(args[i] + 2, "="));
         if (strcmp(name, "name") == 0 || strcmp(name, "state-dir") == 0 || strcmp(name, "help") == 0 ||
-            sm_option_of_one_start(name))
+            strcmp(name, "spec") == 0 || sm_option_of_one_start(name))
             return wrong(file, at, "a flag that is not kept", error);
     }
     return true;
