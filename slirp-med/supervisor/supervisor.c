@@ -295,6 +295,15 @@ static void give_core(struct sm_supervisor *s, enum sm_link_verb verb, const cha
     s->not_given_us = now;
 }
 
+static void published(const struct sm_supervisor *s)
+{
+    if (!s->spec.on_published)
+        return;
+    json_t *all = sm_publishes_json(s->publishes);
+    s->spec.on_published(s->spec.on_data, all);
+    json_decref(all);
+}
+
 static void go_when_ready(struct sm_supervisor *s)
 {
     if (s->phase != PHASE_STARTING)
@@ -321,6 +330,8 @@ static void go_when_ready(struct sm_supervisor *s)
         guest->state = SM_CHILD_RUNNING;
     }
     tell_ports(s);
+    if (s->spec.n_publishes > 0)
+        published(s);
     s->phase = PHASE_RUNNING;
     s->went = true;
     sm_loop_disarm(s->loop, &s->deadline);
@@ -592,10 +603,12 @@ static void unpublish(struct sm_supervisor *s, uint64_t client, const char *text
         sm_error_set(&error, SM_ERROR_INVALID, "%s", away);
     else if (sm_publish_parse(text, &p, &error) && !sm_publishes_remove(s->publishes, &p))
         sm_error_set(&error, SM_ERROR_INVALID, "it is not published");
-    if (error)
+    if (error) {
         reply_object(s, client, NULL, error->message);
-    else
-        reply_object(s, client, json_pack("{s:o}", "publish", sm_publish_json(&p)), NULL);
+        return;
+    }
+    published(s);
+    reply_object(s, client, json_pack("{s:o}", "publish", sm_publish_json(&p)), NULL);
 }
 
 static void on_publish_settled(void *data, uint64_t client, const struct sm_publish *p, const char *error)
@@ -603,6 +616,8 @@ static void on_publish_settled(void *data, uint64_t client, const struct sm_publ
     struct sm_supervisor *s = data;
     char text[SM_PUBLISH_STRLEN];
 
+    if (client && !error)
+        published(s);
     if (client)
         reply_object(s, client, json_pack("{s:o}", "publish", sm_publish_json(p)), error);
     else if (error) /* one that was asked for at the start */

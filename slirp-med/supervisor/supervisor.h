@@ -100,6 +100,8 @@ struct sm_supervisor_spec {
     size_t n_guest_more;
     const struct sm_listen_spec *listens; /* sockets that VMMs come to; borrowed */
     size_t n_listens;
+    /* what is published has changed, or got its port: an array as of sm_publishes_json(), for the call; may be NULL */
+    void (*on_published)(void *data, const json_t *publishes);
     bool (*on_ready)(void *data,
                      GError **error); /* all are ready, nothing goes yet; false ends the start; may be NULL */
     void (*on_running)(void *data);   /* all are ready, and the sockets let in; may be NULL */

@@ -13,6 +13,7 @@
 #include "cli/egress.h"
 #include "core/core.h"
 #include "core/fetcher.h"
+#include "launch/detach.h"
 #include "launch/options.h"
 
 struct command {
@@ -30,15 +31,21 @@ static const struct command commands[] = {
     {"proxy", sm_cli_run, "be the HTTP proxy of clients on a network without a gateway", NULL},
     {"vm", sm_cli_run, "boot a virtual machine whose only network is the mediator", NULL},
     {"egress", sm_cli_egress, "print what a workspace tried to reach and how it was judged", NULL},
-    {"status", sm_cli_status, "show whether a workspace runs, and its settings", NULL},
+    {"create", sm_cli_create, "keep flags under a name, for 'start'", NULL},
+    {"start", sm_cli_start, "start a workspace that was created", NULL},
+    {"list", sm_cli_list, "show all workspaces", NULL},
+    {"status", sm_cli_status, "show how a workspace is: settings, flows, caps, record, processes", NULL},
+    {"network", sm_cli_network, "show a workspace's network and what is published", NULL},
     {"publish", sm_cli_publish, "let connections to a port of this machine through to a running workspace", NULL},
     {"unpublish", sm_cli_unpublish, "undo that", NULL},
     {"reload", sm_cli_reload, "read the policy files of a running workspace again, or another one", NULL},
     {"snapshot", sm_cli_snapshot, "keep a workspace's CA, pins, counters and entries in a file", NULL},
     {"restore", sm_cli_restore, "make a workspace of that file", NULL},
     {"stop", sm_cli_stop, "end a running workspace", NULL},
+    {"delete", sm_cli_delete, "remove a workspace and all that is kept of it", NULL},
     {"doctor", sm_cli_doctor, "check what this machine has of what slirp-med needs", NULL},
     {"help", help_main, "print this, or the help of a command", NULL},
+    {SM_DETACH_COMMAND, sm_cli_detached, NULL, NULL},
     {"core", sm_core_main, NULL, "slirp-med-core"},
     {"fetch", sm_fetcher_main, NULL, "slirp-med-fetch"},
 };
@@ -117,6 +124,11 @@ int main(int argc, char **argv)
     if (strcmp(argv[1], "--version") == 0) {
         puts("slirp-med " SM_VERSION);
         return 0;
+    }
+    if (argc > 2 && strcmp(argv[1], "--json") == 0) { /* in front of the command it is the same as behind it */
+        char *flag = argv[1];
+        argv[1] = argv[2];
+        argv[2] = flag;
     }
     const struct command *c = find_command(argv[1]);
     if (!c)

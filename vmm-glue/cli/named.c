@@ -52,47 +52,93 @@ int sm_cli_print_json(json_t *value)
     return fflush(stdout) == 0 ? 0 : 1;
 }
 
-bool sm_cli_named_parse(int argc, char **argv, bool may_json, struct sm_cli_named *ret, GError **error)
+static bool takes(const struct sm_cli_flag *flags, size_t n, int argc, char **argv, int *i, bool *ret_taken,
+                  GError **error)
+{
+    const char *arg = argv[*i];
+
+    *ret_taken = false;
+    for (size_t f = 0; f < n; f++) {
+        size_t len = strlen(flags[f].name);
+        const char *value = NULL;
+        if (strncmp(arg, flags[f].name, len) != 0 || (arg[len] != '\0' && arg[len] != '='))
+            continue;
+        if (!flags[f].value) {
+            if (arg[len] == '=') {
+                sm_error_set(error, SM_ERROR_INVALID, "%.80s: takes no value: write %s", arg, flags[f].name);
+                return false;
+            }
+            *flags[f].on = true;
+            *ret_taken = true;
+            return true;
+        }
+        if (arg[len] == '=') {
+            value = arg + len + 1;
+        } else if (++*i == argc) {
+            sm_error_set(error, SM_ERROR_INVALID, "%s: lacks its value: write %s %s", flags[f].name, flags[f].name,
+                         flags[f].metavar);
+            return false;
+        } else {
+            value = argv[*i];
+        }
+        if (*flags[f].value || !value[0]) {
+            sm_error_set(error, SM_ERROR_INVALID, "%s=%.200s: %s", flags[f].name, value,
+                         value[0] ? "given twice: give it once" : "empty");
+            return false;
+        }
+        *flags[f].value = value;
+        *ret_taken = true;
+        return true;
+    }
+    return true;
+}
+
+bool sm_cli_parse(int argc, char **argv, unsigned may, const struct sm_cli_flag *flags, size_t n_flags,
+                  struct sm_cli_named *ret, GError **error)
 {
     struct sm_cli_named n = {0};
+    const struct sm_cli_flag own[] = {{.name = "--json", .on = &n.json},
+                                      {.name = "--state-dir", .value = &n.state_dir, .metavar = "DIR"}};
 
     for (int i = 1; i < argc; i++) {
         const char *arg = argv[i];
+        bool taken;
         if (strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0) {
             *ret = (struct sm_cli_named){.help = true};
             return true;
         }
-        if (may_json && strcmp(arg, "--json") == 0) {
-            n.json = true;
-        } else if (g_str_has_prefix(arg, "--state-dir=")) {
-            n.state_dir = arg + strlen("--state-dir=");
-        } else if (strcmp(arg, "--state-dir") == 0) {
-            if (++i == argc) {
-                sm_error_set(error, SM_ERROR_INVALID, "--state-dir: lacks its value: write --state-dir DIR");
-                return false;
-            }
-            n.state_dir = argv[i];
-        } else if (arg[0] == '-') {
+        if (!takes(own + !(may & SM_CLI_MAY_JSON), SM_ARRAY_LEN(own) - !(may & SM_CLI_MAY_JSON), argc, argv, &i, &taken,
+                   error) ||
+            (!taken && !takes(flags, n_flags, argc, argv, &i, &taken, error)))
+            return false;
+        if (taken)
+            continue;
+        if (arg[0] == '-') {
             sm_error_set(error, SM_ERROR_INVALID, "%.80s: unknown flag ('slirp-med %s --help' lists all)", arg,
                          argv[0]);
             return false;
-        } else if (n.name) {
+        }
+        if (may & SM_CLI_NO_NAME) {
+            sm_error_set(error, SM_ERROR_INVALID, "%.80s: '%s' takes no NAME: leave it out", arg, argv[0]);
+            return false;
+        }
+        if (n.name) {
             sm_error_set(error, SM_ERROR_INVALID, "%.80s: one NAME is enough, and '%s' was it", arg, n.name);
             return false;
-        } else {
-            n.name = arg;
         }
+        n.name = arg;
     }
-    if (!n.name) {
+    if (!n.name && !(may & SM_CLI_NO_NAME)) {
         sm_error_set(error, SM_ERROR_INVALID, "no NAME: write 'slirp-med %s NAME'", argv[0]);
         return false;
     }
-    if (n.state_dir && n.state_dir[0] == '\0') {
-        sm_error_set(error, SM_ERROR_INVALID, "--state-dir=: empty: give a folder");
-        return false;
-    }
-    if (!sm_state_name_check(n.name, error))
+    if (n.name && !sm_state_name_check(n.name, error))
         return false;
     *ret = n;
     return true;
+}
+
+bool sm_cli_named_parse(int argc, char **argv, bool may_json, struct sm_cli_named *ret, GError **error)
+{
+    return sm_cli_parse(argc, argv, may_json ? SM_CLI_MAY_JSON : 0, NULL, 0, ret, error);
 }

@@ -52,7 +52,7 @@ void sm_exit_write(const struct sm_workspace *ws, const char *began, const struc
 json_t *sm_exit_read(const struct sm_workspace *ws, GError **error)
 {
     struct stat st;
-    const char *how, *started, *ended, *reason;
+    const char *how, *started, *ended;
     int schema, status;
     size_t len;
 
@@ -61,10 +61,10 @@ json_t *sm_exit_read(const struct sm_workspace *ws, GError **error)
     g_autofree char *text = sm_workspace_read_file(ws, SM_EXIT_FILE, SM_EXIT_FILE_MAX, &len, error);
     if (!text)
         return NULL;
-    json_t *o = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
-    if (json_unpack(o, "{s:i, s:s, s:i, s:s?, s:s, s:s !}", "schema", &schema, "how", &how, "status", &status, "reason",
+    json_t *o = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL), *reason;
+    if (json_unpack(o, "{s:i, s:s, s:i, s:o, s:s, s:s !}", "schema", &schema, "how", &how, "status", &status, "reason",
                     &reason, "started", &started, "ended", &ended) == 0 &&
-        schema == SCHEMA)
+        schema == SCHEMA && (json_is_string(reason) || json_is_null(reason)))
         return o;
     json_decref(o);
     sm_error_set(error, SM_ERROR_INVALID, "%s/%s/" SM_EXIT_FILE ": not what a run leaves: remove it", ws->base,

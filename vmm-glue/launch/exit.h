@@ -17,7 +17,7 @@
 #include "launch/state.h"
 #include "supervisor/supervisor.h"
 
-#define SM_EXIT_FILE "exit.json"
+#define SM_EXIT_FILE SM_STATE_EXIT
 /** A reason holds at most one message of a child (800 bytes) and our words around it; JSON may escape each byte in six. */
 #define SM_EXIT_FILE_MAX 16384
 

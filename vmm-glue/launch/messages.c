@@ -61,12 +61,10 @@ char *sm_message_lists(const struct sm_lists *lists, GError **error)
 
 static json_t *publishes(const struct sm_run_options *o)
 {
-    char text[SM_PUBLISH_STRLEN];
     json_t *a = json_array();
 
     for (guint i = 0; i < o->publishes->len; i++)
-        (void)json_array_append_new(
-            a, json_string(sm_publish_format(&g_array_index(o->publishes, struct sm_publish, i), text)));
+        (void)json_array_append_new(a, sm_publish_json(&g_array_index(o->publishes, struct sm_publish, i)));
     return a;
 }
 
@@ -298,6 +296,7 @@ json_t *sm_message_network(const struct sm_run_options *o)
         put(network, &ok, "mtu", json_integer(o->net.mtu));
         put(network, &ok, "dns", dns_servers(o));
     }
+    put(network, &ok, "publishes", publishes(o));
     if (o->spec)
         put(network, &ok, "declared", json_incref(declared(o->spec)));
     return network;
@@ -308,6 +307,7 @@ json_t *sm_message_facts(const struct sm_run_options *o)
     json_t *facts = json_object();
     bool ok = true;
 
+    put(facts, &ok, "command", json_string(sm_command_name(o->command)));
     put(facts, &ok, "mode", json_string(sm_mode_name(o->mode)));
     put(facts, &ok, "opaque", json_boolean(o->opaque));
     put(facts, &ok, "datapath", json_string(o->command == SM_COMMAND_PROXY ? "proxy" : "slirp"));
@@ -337,7 +337,6 @@ char *sm_message_settings(const struct sm_run_options *o, GError **error)
     put(m, &ok, "keep_ca", json_boolean(o->keep_ca));
     put(m, &ok, "audit_sync", json_boolean(o->audit_sync));
     put(m, &ok, "audit_max_bytes", json_integer((json_int_t)o->audit_max_bytes));
-    put(m, &ok, "publishes", publishes(o));
     put(m, &ok, "policy_files", strings(o->policy_files));
     put(m, &ok, "inside", strings(o->inside));
     put(m, &ok, "log_query", json_boolean(o->log_query));

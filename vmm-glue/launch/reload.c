@@ -114,3 +114,8 @@ struct sm_policy_source sm_reload_source(struct sm_reload *r)
 {
     return (struct sm_policy_source){.load = load, .settled = settled, .data = r};
 }
+
+char *const *sm_reload_files(const struct sm_reload *r)
+{
+    return r->files;
+}

@@ -20,4 +20,7 @@ void sm_reload_free(struct sm_reload **r);
 /** sm_reload_source() - for the supervisor. A file that was given in place of the others is the one that is read again, once it is in force. */
 struct sm_policy_source sm_reload_source(struct sm_reload *r);
 
+/** sm_reload_files() - whose entries are in force now, NULL-terminated; borrowed. */
+char *const *sm_reload_files(const struct sm_reload *r);
+
 #endif

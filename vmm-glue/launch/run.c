@@ -12,6 +12,7 @@
 
 #include "audit/file.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "launch/edge.h"
 #include "launch/exit.h"
 #include "launch/hidden.h"
@@ -190,12 +191,16 @@ struct launch {
     GPtrArray *door_texts;
     char *folder, *ca_path;
     struct sm_attach_tell tell;
+    struct sm_reload *reload;
+    json_t *told; /* what workspace.json says */
 };
 
 static void launch_clear(struct launch *l)
 {
     unpin(l->refs, l->n_refs);
     g_clear_pointer(&l->refs, g_free);
+    sm_reload_free(&l->reload);
+    json_decref(l->told);
     sm_workspace_ca_close(&l->ca);
     json_decref(l->pins);
     sm_fd_close(&l->audit_fd);
@@ -261,8 +266,7 @@ static bool take_place(struct launch *l, GError **error)
 {
     const struct sm_run_options *o = l->o;
 
-    if (sm_workspace_open(o->state_dir, o->name, !l->how->stored, &l->ws, error) < 0 ||
-        sm_workspace_lock(&l->ws, error) < 0)
+    if (sm_workspace_open(o->state_dir, o->name, !l->how->stored, &l->ws, error) < 0)
         return false;
     if (!l->how->stored && sm_settings_exist(&l->ws)) {
         sm_error_set(
@@ -272,6 +276,8 @@ static bool take_place(struct launch *l, GError **error)
             o->name, o->name);
         return false;
     }
+    if (sm_workspace_lock(&l->ws, error) < 0)
+        return false;
     if (l->ws.crashed_pid > 0)
         fprintf(
             stderr,
@@ -359,6 +365,7 @@ static bool compose(struct launch *l, GError **error)
     if (has_guest(o) && !(l->guest_config = sm_message_guest(o, &l->ws, g, error)))
         return false;
     g_autofree char *settings = sm_message_settings(o, error);
+    l->told = settings ? json_loads(settings, 0, NULL) : NULL;
     return settings && sm_workspace_write_settings(&l->ws, settings, error) == 0;
 }
 
@@ -384,6 +391,48 @@ static bool on_ready(void *data, GError **error)
     bool made = sm_run_options_intercepts(l->o) && !l->kept_ca[0];
 
     return !made || !l->o->keep_ca || sm_kept_ca_mark(&l->ws, error);
+}
+
+/* ---- while it runs ---- */
+
+/** workspace.json follows, for `status` of one that is stopped or has crashed. Nothing is started from it. */
+static void tell_again(const struct launch *l)
+{
+    g_autoptr(GError) error = NULL;
+    char *text = json_dumps(l->told, JSON_COMPACT);
+
+    if (text && sm_workspace_write_settings(&l->ws, text, &error) < 0)
+        sm_log_warning("%s", error->message);
+    free(text);
+}
+
+static void on_published(void *data, const json_t *publishes)
+{
+    struct launch *l = data;
+
+    (void)json_object_set_new(json_object_get(l->told, "network"), "publishes", json_deep_copy(publishes));
+    tell_again(l);
+}
+
+static char *load_policy(void *data, const char *path, json_t **ret_counts, GError **error)
+{
+    struct launch *l = data;
+    struct sm_policy_source source = sm_reload_source(l->reload);
+    return source.load(source.data, path, ret_counts, error);
+}
+
+static void policy_settled(void *data, bool in_force)
+{
+    struct launch *l = data;
+    struct sm_policy_source source = sm_reload_source(l->reload);
+    json_t *files = json_array();
+
+    source.settled(source.data, in_force);
+    for (char *const *f = sm_reload_files(l->reload); *f; f++)
+        (void)json_array_append_new(files, json_string(*f));
+    (void)json_object_set_new(l->told, "policy_files", files);
+    if (in_force)
+        tell_again(l);
 }
 
 /** 5: all are ready. */
@@ -417,11 +466,11 @@ static bool supervise(struct launch *l, struct sm_supervisor_result *ret, GError
          *guest_argv[] = {self, guest, NULL};
     sm_cleanup(json_freep) json_t *facts = sm_message_facts(o);
     sm_cleanup(json_freep) json_t *flags = settings_of(o);
-    sm_cleanup(sm_reload_free) struct sm_reload *reload = sm_reload_new(o);
-    const struct sm_policy_source policy = sm_reload_source(reload);
+    const struct sm_policy_source policy = {.load = load_policy, .settled = policy_settled, .data = l};
     bool card_has_door = gather_doors(o, &l->vm, l->doors, l->door_texts);
     int given_port = o->command == SM_COMMAND_ATTACH ? o->attach.fd : proxies ? l->listener : l->vm.front_fd;
 
+    l->reload = sm_reload_new(o);
     l->tell = (struct sm_attach_tell){.o = o, .ca = l->ca_path, .folder = l->folder};
     struct sm_supervisor_spec spec = {
         .exe = SM_SPAWN_SELF,
@@ -452,6 +501,7 @@ static bool supervise(struct launch *l, struct sm_supervisor_result *ret, GError
         .n_listens = l->doors->len,
         .on_ready = on_ready,
         .no_publish = proxies,
+        .on_published = on_published,
         .on_running = on_running,
         .on_stopping = on_stopping,
         .on_data = l,

@@ -129,7 +129,8 @@ static bool take_key(const char *file, const char *key, const json_t *value, str
     }
     if (strcmp(key, "command") == 0) {
         const char *text = json_string_value(value);
-        return (text && sm_command_parse(text, &s->command)) || wrong(file, key, "write run, vm or attach", error);
+        return (text && sm_command_parse(text, &s->command)) ||
+               wrong(file, key, "write run, vm, attach or proxy", error);
     }
     if (strcmp(key, "args") == 0)
         return take_strings(file, key, value, SM_SETTINGS_ARGS_MAX, &s->args, error) &&

@@ -3,7 +3,7 @@
  * settings.json: what `create` was told, which each `start` does again. Written once, by `create`; nothing that happens to a workspace while it
  * runs changes it (what does stands in workspace.json: state.h).
  *
- *   {"version": 1, "command": "run" | "vm" | "attach", "args": ["--flag=value", ...], "cmd": [...] | null, "spec": {...} | null,
+ *   {"version": 1, "command": "run" | "vm" | "attach" | "proxy", "args": ["--flag=value", ...], "cmd": [...] | null, "spec": {...} | null,
  *    "created": "RFC 3339"}
  *
  * `args` are the flags in the form of canonical.h, in the order in which they were given, without name and state folder, which are where the

@@ -2,6 +2,7 @@
 /* A workspace's folder, lock and settings; see state.h. */
 #include "launch/state.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pwd.h>
@@ -188,11 +189,16 @@ int sm_workspace_open(const char *state_dir, const char *name, bool create, stru
     return 0;
 }
 
-void sm_workspace_close(struct sm_workspace *ws)
+void sm_workspace_unlock(struct sm_workspace *ws)
 {
     if (ws->lock_fd >= 0)
         (void)!ftruncate(ws->lock_fd, 0); /* before the lock goes: the next holder's pid must stay */
     sm_fd_close(&ws->lock_fd);
+}
+
+void sm_workspace_close(struct sm_workspace *ws)
+{
+    sm_workspace_unlock(ws);
     sm_fd_close(&ws->dirfd);
     sm_fd_close(&ws->base_fd);
     g_clear_pointer(&ws->name, g_free);
@@ -332,10 +338,13 @@ int sm_workspace_look(const struct sm_workspace *ws, enum sm_workspace_state *re
         }
     }
     *ret_pid = 0;
-    *ret = has_file(ws, SM_STATE_SETTINGS)   ? SM_WORKSPACE_STOPPED
-           : has_file(ws, SM_STATE_RESTORED) ? SM_WORKSPACE_RESTORED
-           : has_file(ws, SM_STATE_CREATED)  ? SM_WORKSPACE_CREATED
-                                             : SM_WORKSPACE_EMPTY;
+    bool created = has_file(ws, SM_STATE_CREATED);
+    if (!has_file(ws, SM_STATE_SETTINGS))
+        *ret = has_file(ws, SM_STATE_RESTORED) ? SM_WORKSPACE_RESTORED
+               : created                       ? SM_WORKSPACE_CREATED
+                                               : SM_WORKSPACE_EMPTY;
+    else
+        *ret = created && !has_file(ws, SM_STATE_EXIT) ? SM_WORKSPACE_CREATED : SM_WORKSPACE_STOPPED;
     return 0;
 }
 
@@ -509,6 +518,143 @@ bool sm_workspace_read_counters(const struct sm_workspace *ws, struct sm_counter
     return check_counters(ws, fd, ret, error);
 }
 
+/* ---- the end of a workspace ---- */
+
+/** All that slirp-med puts into the folder. */
+static const char *const own_files[] = {
+    SM_STATE_CA_KEY,   SM_STATE_CA_CERT, SM_CONTROL_SOCKET, SM_STATE_VMM,          SM_STATE_VSOCK, SM_STATE_SERIAL,
+    SM_STATE_COUNTERS, SM_STATE_EXIT,    SM_STATE_SETTINGS, SM_STATE_CREATED,      "ca.kept",      "pins.json",
+    "policy.json",     "restored.json",  SM_AUDIT_FILE,     SM_AUDIT_FILE_ROTATED, SM_STATE_LOCK,
+};
+
+static bool is_own(const char *name)
+{
+    size_t len = strlen(name);
+
+    if (g_str_has_suffix(name, SM_STATE_NEW)) /* one that was being written */
+        len -= strlen(SM_STATE_NEW);
+    for (size_t i = 0; i < SM_ARRAY_LEN(own_files); i++)
+        if (strlen(own_files[i]) == len && strncmp(own_files[i], name, len) == 0)
+            return true;
+    /* Of hybrid vsock: a socket for each port. */
+    return g_str_has_prefix(name, SM_STATE_VSOCK "_");
+}
+
+/** Opened anew, so that the place where one reads is not shared; NULL with errno. */
+static DIR *open_listing(int dirfd)
+{
+    sm_autofd fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+
+    if (dir)
+        (void)sm_steal_fd(&fd);
+    return dir;
+}
+
+static bool is_dots(const char *name)
+{
+    return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
+}
+
+static gint by_name(gconstpointer a, gconstpointer b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/** The names in a folder, sorted; g_strfreev(). NULL with errno. */
+static char **listing(int dirfd)
+{
+    GPtrArray *names = g_ptr_array_new();
+    const struct dirent *e;
+    DIR *dir = open_listing(dirfd);
+
+    if (!dir) {
+        g_ptr_array_unref(names);
+        return NULL;
+    }
+    while ((e = readdir(dir)))
+        if (!is_dots(e->d_name))
+            g_ptr_array_add(names, g_strdup(e->d_name));
+    (void)closedir(dir);
+    g_ptr_array_sort(names, by_name);
+    g_ptr_array_add(names, NULL);
+    return (char **)g_ptr_array_free(names, FALSE);
+}
+
+char **sm_state_names(const char *state_dir, GError **error)
+{
+    g_autofree char *base = state_dir ? g_canonicalize_filename(state_dir, NULL) : sm_state_default_base(error);
+
+    if (!base)
+        return NULL;
+    sm_autofd fd = open(base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    char **all = fd < 0 ? NULL : listing(fd);
+    if (!all && errno == ENOENT)
+        return g_new0(char *, 1);
+    if (!all) {
+        sm_error_set_errno(error, errno, "state folder %s", base);
+        return NULL;
+    }
+    size_t n = 0;
+    for (size_t i = 0; all[i]; i++) {
+        struct stat st;
+        if (sm_audit_name_valid(all[i]) && fstatat(fd, all[i], &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode))
+            all[n++] = all[i];
+        else
+            g_free(all[i]);
+    }
+    all[n] = NULL;
+    return all;
+}
+
+/** Something that is not ours, or cannot be: a folder under a name of ours. */
+static bool check_own(const struct sm_workspace *ws, char *const *names, GError **error)
+{
+    for (size_t i = 0; names[i]; i++) {
+        struct stat st;
+        if (is_own(names[i]) && fstatat(ws->dirfd, names[i], &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISDIR(st.st_mode))
+            continue;
+        g_autofree char *shown = g_strescape(names[i], NULL);
+        sm_error_set(error, SM_ERROR_BUSY, "%s/%s/%s is not of slirp-med: move it away; nothing was removed", ws->base,
+                     ws->name, shown);
+        return false;
+    }
+    return true;
+}
+
+int sm_workspace_delete(struct sm_workspace *ws, bool keep_audit, GPtrArray *ret_removed, GError **error)
+{
+    g_auto(GStrv) names = listing(ws->dirfd);
+    bool kept = false;
+
+    if (!names) {
+        sm_error_set_errno(error, errno, "%s/%s", ws->base, ws->name);
+        return -1;
+    }
+    if (!check_own(ws, names, error))
+        return -1;
+    for (size_t i = 0; names[i]; i++)
+        if (!g_strv_contains((const char *const[]){SM_AUDIT_FILE, SM_AUDIT_FILE_ROTATED, SM_STATE_LOCK, NULL},
+                             names[i]) &&
+            unlinkat(ws->dirfd, names[i], 0) == 0)
+            g_ptr_array_add(ret_removed, g_strdup(names[i]));
+    for (size_t i = 0; names[i]; i++) {
+        if (!g_str_has_prefix(names[i], SM_AUDIT_FILE))
+            continue;
+        if (keep_audit)
+            kept = true;
+        else if (unlinkat(ws->dirfd, names[i], 0) == 0)
+            g_ptr_array_add(ret_removed, g_strdup(names[i]));
+    }
+    if (kept)
+        return 0;
+    if (unlinkat(ws->dirfd, SM_STATE_LOCK, 0) < 0 || unlinkat(ws->base_fd, ws->name, AT_REMOVEDIR) < 0) {
+        sm_error_set_errno(error, errno, "remove %s/%s", ws->base, ws->name);
+        return -1;
+    }
+    return 0;
+}
+
 void sm_workspace_undo(struct sm_workspace *ws)
 {
     struct stat st;
@@ -523,6 +669,7 @@ void sm_workspace_undo(struct sm_workspace *ws)
     sm_control_remove_stale(ws->dirfd);
     (void)unlinkat(ws->dirfd, SM_STATE_SETTINGS, 0);
     (void)unlinkat(ws->dirfd, SM_STATE_CREATED, 0);
+    (void)unlinkat(ws->dirfd, SM_STATE_EXIT, 0);
     (void)unlinkat(ws->dirfd, SM_STATE_CA_CERT, 0);
     (void)unlinkat(ws->dirfd, SM_STATE_CA_KEPT, 0);
     (void)unlinkat(ws->dirfd, SM_STATE_COUNTERS, 0);

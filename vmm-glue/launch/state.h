@@ -4,8 +4,9 @@
  *
  *   egress.jsonl, egress.jsonl.1   the audit (audit/file.h); kept
  *   settings.json                  what `create` was told, which each `start` does again (settings.h); of created workspaces alone
- *   workspace.json                 what the last start made of its flags, for `status`, one JSON object, replaced atomically; nothing is
- *                                  started from it
+ *   workspace.json                 what was made of the flags at the last start (or, before the first, at `create`), as it is now: `reload`,
+ *                                  `publish` and `unpublish` are in it. For `status` and `list`; nothing is started from it, so that
+ *                                  what changes at run time ends with the run
  *   exit.json                      how the last run ended (exit.h)
  *   ca.key, ca.pem                 the CA of this run, where TLS is intercepted; new files on every start, filled by the core; ca.key goes
  *                                  with the run, ca.pem stays
@@ -33,6 +34,7 @@
 #define SM_STATE_LOCK "lock"
 #define SM_STATE_CREATED "settings.json"
 #define SM_STATE_SETTINGS "workspace.json"
+#define SM_STATE_EXIT "exit.json"
 /** Behind the name of a file that is being written; a rename makes it the file. */
 #define SM_STATE_NEW ".new"
 #define SM_STATE_CA_KEY "ca.key"
@@ -84,6 +86,8 @@ void sm_workspace_close(struct sm_workspace *ws);
 
 /** sm_workspace_lock() - become the one that runs it. 0, or -1: SM_ERROR_BUSY (names the holder's pid), SM_ERROR_SYSTEM. */
 int sm_workspace_lock(struct sm_workspace *ws, GError **error);
+/** sm_workspace_unlock() - give it back; harmless when it is not ours. */
+void sm_workspace_unlock(struct sm_workspace *ws);
 /** sm_workspace_holder() - 1 and the pid (0: not written yet) when somebody runs it, 0 when nobody does, -1 with errno. */
 int sm_workspace_holder(const struct sm_workspace *ws, pid_t *ret_pid);
 
@@ -148,6 +152,17 @@ void sm_workspace_drop_ca(const struct sm_workspace *ws, bool key_alone);
 int sm_workspace_open_counters(const struct sm_workspace *ws, struct sm_counters *ret, GError **error);
 /** sm_workspace_read_counters() - what it says, for `status`; all zero when there is none. False with error set: damaged, or cannot be read. */
 bool sm_workspace_read_counters(const struct sm_workspace *ws, struct sm_counters *ret, GError **error) SM_WARN_UNUSED;
+
+/** sm_state_names() - the workspaces of a state folder (NULL: the default), sorted; g_strfreev(). None where there is no such folder. NULL with error. */
+char **sm_state_names(const char *state_dir, GError **error);
+
+/**
+ * sm_workspace_delete() - remove the folder, under the lock. What is in it and not of slirp-med is not touched, and keeps all else: an error
+ * then, and nothing was removed.
+ * @keep_audit: but for the record, whose seq goes on when the name is used again.
+ * @ret_removed: the names of the files that went (char *).
+ */
+int sm_workspace_delete(struct sm_workspace *ws, bool keep_audit, GPtrArray *ret_removed, GError **error);
 
 /**
  * sm_workspace_undo() - after a start that failed before anything was recorded: remove the folder if this start made it and nothing was

@@ -290,7 +290,7 @@ static void test_publishes(void **state)
     for (guint i = 0; i < o.publishes->len; i++)
         assert_string_equal(sm_publish_format(&g_array_index(o.publishes, struct sm_publish, i), text), want[i]);
     g_autofree char *settings = sm_message_settings(&o, &error);
-    assert_non_null(strstr(settings, "\"publishes\":[\"127.0.0.1:0:80/tcp\""));
+    assert_non_null(strstr(settings, "\"publishes\":[{\"host\":\"127.0.0.1\",\"hostPort\":0,\"guestPort\":80,"));
     sm_run_options_clear(&o);
 }
 
