@@ -339,12 +339,10 @@ int sm_workspace_look(const struct sm_workspace *ws, enum sm_workspace_state *re
     }
     *ret_pid = 0;
     bool created = has_file(ws, SM_STATE_CREATED);
-    if (!has_file(ws, SM_STATE_SETTINGS))
-        *ret = has_file(ws, SM_STATE_RESTORED) ? SM_WORKSPACE_RESTORED
-               : created                       ? SM_WORKSPACE_CREATED
-                                               : SM_WORKSPACE_EMPTY;
+    if (created && !has_file(ws, SM_STATE_EXIT))
+        *ret = has_file(ws, SM_STATE_RESTORED) ? SM_WORKSPACE_RESTORED : SM_WORKSPACE_CREATED;
     else
-        *ret = created && !has_file(ws, SM_STATE_EXIT) ? SM_WORKSPACE_CREATED : SM_WORKSPACE_STOPPED;
+        *ret = created || has_file(ws, SM_STATE_SETTINGS) ? SM_WORKSPACE_STOPPED : SM_WORKSPACE_EMPTY;
     return 0;
 }
 
