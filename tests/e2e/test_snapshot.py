@@ -238,7 +238,7 @@ def test_a_first_start_that_fails_leaves_no_mark(sm):
 # ---- what is kept ----
 
 @pytest.mark.core
-def test_the_guest_trusts_what_it_trusted(sm):
+def test_a_restored_workspace_is_trusted(sm):
     """Of a running workspace, restored under another name, with the old certificate in the guest's hands."""
     g = up(sm, *G)
     ca = write(os.path.join(sm.tmp, "guests-ca.pem"), read(folder(sm, g.name, "ca.pem")), 0o644)
