@@ -267,3 +267,11 @@ bool sm_name_is_public_suffix(const char *name)
     g_snprintf(below, sizeof(below), "sm-any.%s", name);
     return psl_is_public_suffix2(psl, below, PSL_TYPE_ANY | PSL_TYPE_NO_STAR_RULE);
 }
+
+const char *sm_name_registrable(const char *name)
+{
+    const psl_ctx_t *psl = psl_builtin();
+    const char *domain = psl ? psl_registrable_domain(psl, name) : NULL;
+
+    return domain && !sm_name_is_public_suffix(domain) ? domain : NULL;
+}

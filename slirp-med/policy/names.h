@@ -87,4 +87,11 @@ bool sm_name_under(const char *name, const char *apex);
  */
 bool sm_name_is_public_suffix(const char *name);
 
+/**
+ * sm_name_registrable() - the part of a canonical name that somebody registered: the public suffix and one label ("example.co.uk" of
+ * "a.b.example.co.uk"). Return: a place inside @name, or NULL: it is itself a public suffix, or everything under that part would be one
+ * (sm_name_is_public_suffix()), so that no suffix entry may be made of it.
+ */
+const char *sm_name_registrable(const char *name);
+
 #endif

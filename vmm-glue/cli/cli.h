@@ -40,6 +40,8 @@ int sm_cli_reload(int argc, char **argv);
 /** `slirp-med snapshot NAME FILE` and `slirp-med restore FILE`; their flags stand in snapshot.c */
 int sm_cli_snapshot(int argc, char **argv);
 int sm_cli_restore(int argc, char **argv);
+/** `slirp-med suggest NAME [--json] [--output FILE] [--color WHEN] [--state-dir DIR]` */
+int sm_cli_suggest(int argc, char **argv);
 
 /** What a subcommand about one workspace was given. */
 struct sm_cli_named {
