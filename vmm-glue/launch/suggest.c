@@ -401,6 +401,10 @@ static bool entry_opens(enum sm_reason reason)
     case SM_REASON_BAD_DESTINATION:
     case SM_REASON_DNS_OVER_TLS:
     case SM_REASON_IPV6:
+    case SM_REASON_NAME_MISMATCH:
+    case SM_REASON_LIMIT:
+    case SM_REASON_UNRESOLVED:
+    case SM_REASON_ROUTE:
     case SM_REASON_OFF:
     case SM_REASON_PUBLIC:
     case SM_REASON_RULE:
