@@ -600,7 +600,6 @@ def test_killed_in_the_middle(sm):
     there = os.path.join(sm.tmp, "out")
     os.mkdir(there)
     os.chmod(there, 0o777)
-    whole = 0
     for i in range(40):
         path = os.path.join(there, "snap")
         p = subprocess.Popen([sm.bin, "snapshot", g.name, path, "--key-file", os.path.join(base(sm), ".snapshot-key")], env=sm.env(),
@@ -614,9 +613,31 @@ def test_killed_in_the_middle(sm):
         if os.path.exists(path):
             words, text, pem, mac = parts(path)
             assert len(mac) == 65 and json.loads(text)
-            whole += 1
             os.unlink(path)
+    snapshot(sm, g.name, file="last")
     g.end()
+
+
+@pytest.mark.core
+def test_a_restore_killed_in_the_middle(sm, taken):
+    """There is a workspace that can be started, or none, whose name is free; in the end it is there, and so is what was before."""
+    before = tree(base(sm))
+    key = os.path.join(base(sm), ".snapshot-key")
+    for i in range(30):
+        p = subprocess.Popen(USER + [sm.bin, "restore", taken, "--name", "new", "--key-file", key], env=sm.env(), stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL)
+        end = time.monotonic() + i * 0.0008
+        while time.monotonic() < end and p.poll() is None:
+            pass
+        p.send_signal(signal.SIGKILL)
+        p.wait()
+        there = os.path.exists(folder(sm, "new", "settings.json"))
+        q = sm.cli("restore", taken, "--name", "new")
+        assert q.returncode == (2 if there else 0), q
+        assert sm.cli("start", "new", "--", "true").returncode == 0
+        assert not [f for f in os.listdir(folder(sm, "new")) if f.endswith(".new")] or there
+        assert sm.cli("delete", "new").returncode == 0 and not os.path.exists(folder(sm, "new"))
+    assert tree(base(sm)) == before
 
 
 @pytest.mark.core
