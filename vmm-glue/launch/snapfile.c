@@ -155,7 +155,7 @@ static bool not_one(GError **error)
 static bool read_head(const uint8_t *data, size_t len, struct head *ret, GError **error)
 {
     char line[SM_SNAPSHOT_HEAD_MAX];
-    const uint8_t *end = memchr(data, '\n', SM_MIN(len, sizeof(line) - 1));
+    const uint8_t *end = len > 0 ? memchr(data, '\n', SM_MIN(len, sizeof(line) - 1)) : NULL;
     size_t version;
 
     if (!end || memchr(data, '\0', (size_t)(end - data)))
