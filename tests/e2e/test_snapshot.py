@@ -353,6 +353,21 @@ def test_the_entries_in_force_are_kept_and_not_the_files(sm):
 
 
 @pytest.mark.core
+def test_the_spec_file_is_not_needed_again(sm):
+    spec = write(os.path.join(sm.tmp, "spec.yaml"), b"network:\n  ip: 10.9.8.7\n  subnet: 10.9.8.0/24\n  gateway: 10.9.8.1\n")
+    name = create(sm, "speced", *G, "--egress-opaque", "--spec", spec)
+    where = f"out['ip'] = (lambda s: (s.connect(('{w.PROTO}', 9)), s.getsockname()[0])[1])(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))"
+    g = start(sm, name, *sm.guest_cmd(where)).end()
+    assert g.out["ip"] == "10.9.8.7", g
+    path, _ = snapshot(sm, name)
+    os.unlink(spec)
+    restore(sm, path, "--name", "copy")
+    g = start(sm, "copy", *sm.guest_cmd(where)).end()
+    assert g.out["ip"] == "10.9.8.7", g
+    assert json.loads(sm.cli("network", "copy", "--json").stdout)["network"]["ip"] == "10.9.8.7"
+
+
+@pytest.mark.core
 def test_no_credential_is_in_it(sm):
     secret = "sk-" + os.urandom(12).hex()
     env = {"OPENAI_API_KEY": secret}
