@@ -354,41 +354,9 @@ def test_caps(sm, box):
     r.some("egress_cap_exceeded")
 
 
-class Search(threading.Thread):
-    """A stand-in for a self-hosted SearXNG, on the mediator's own loopback, where no client could go."""
-
-    def __init__(self, addr="127.0.0.1"):
-        super().__init__(daemon=True)
-        self.s = socket.create_server((addr, 0))
-        self.port = self.s.getsockname()[1]
-        self.heads = []
-        self.start()
-
-    def run(self):
-        while True:
-            try:
-                c, _ = self.s.accept()
-            except OSError:
-                return
-            with c:
-                head = b""
-                while b"\r\n\r\n" not in head:
-                    b = c.recv(65536)
-                    if not b:
-                        break
-                    head += b
-                self.heads.append(head)
-                body = b'{"results": []}'
-                c.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-
-    def close(self):
-        self.s.shutdown(socket.SHUT_RDWR)
-        self.s.close()
-
-
 @pytest.mark.core
 def test_a_route_to_a_search_server(sm, box):
-    search = Search()
+    search = px.Search()
     p = px.start(sm, "--egress", "strict", "--egress-allow", "ok.test", "--route", f"search=http://127.0.0.1:{search.port}")
     try:
         code, body, _, r = px.curl(box, "http://search/search?q=agents&format=json")
