@@ -84,7 +84,7 @@ ignore_chown_errors = "true"
 
     def run(self, *cmd, timeout=120):
         pid = subprocess.run(["pgrep", "-P", str(self.holder.pid)], capture_output=True, text=True).stdout.split()
-        go = ["nsenter", "-m", "-t", pid[0], "--", "sh", "-c", 'cd "$0" && exec "$@"', self.folder]
+        go = ["nsenter", "-m", "-t", pid[0], "--", "sh", "-c", 'ulimit -n 1024 && cd "$0" && exec "$@"', self.folder]
         return subprocess.run(go + list(cmd), env=self.env, capture_output=True, text=True, timeout=timeout)
 
     def close(self):
@@ -110,6 +110,7 @@ def podman(sm, tmp_path):
     p.close()
 
 
+@pytest.mark.slow
 def test_the_compose_file(sm, podman):
     shutil.copy(shutil.which("busybox"), os.path.join(podman.folder, "image/bin/busybox"))
     for applet in subprocess.run(["busybox", "--list"], capture_output=True, text=True).stdout.split():
