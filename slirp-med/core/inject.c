@@ -66,7 +66,7 @@ const char *sm_inject_judge(struct sm_mediation *m, const struct sm_bridge_reque
     if (!swap)
         return NULL;
     /* RFC 9110 9.3.8: a server says back what it got. In any case, and with its other name, for servers that are not strict. */
-    if (is_word(r->method, "TRACE") || is_word(r->method, "TRACK"))
+    if (sm_rule_echoes(r->method.ptr, r->method.len))
         return "trace_with_credential";
     /* In absolute form (HTTP/1): a server that is a proxy too would send the request on in cleartext. */
     if (r->scheme.ptr && !is_word(r->scheme, "https"))

@@ -346,13 +346,7 @@ static const char *connection_name(const struct sm_session *s)
 
 enum sm_mediate_kind sm_mediate_kind(const struct sm_session *s)
 {
-    if (s->core->config->mode == SM_MODE_OFF || s->verdict.passthrough || !s->classified)
-        return SM_MEDIATE_NOT;
-    if (strcmp(s->classified, "tls") == 0)
-        return s->verdict.intercept ? SM_MEDIATE_TLS : SM_MEDIATE_NOT;
-    if (strcmp(s->classified, "http") == 0 || strcmp(s->classified, "h2") == 0)
-        return SM_MEDIATE_CLEARTEXT;
-    return SM_MEDIATE_NOT;
+    return sm_rule_kind(s->core->config->mode, &s->verdict, s->classified);
 }
 
 static void start_upstream(struct sm_session *s)

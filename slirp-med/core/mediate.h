@@ -19,6 +19,7 @@
 
 #include "core/creds.h"
 #include "core/limits.h"
+#include "core/rules.h"
 #include "http/bridge.h"
 #include "tls/conn.h"
 
@@ -118,7 +119,6 @@ struct sm_mediate_open {
     bool rejected;                    /* upstream's 401 to it is known (sm_creds_rejected()) */
 };
 
-enum sm_mediate_kind { SM_MEDIATE_NOT, SM_MEDIATE_TLS, SM_MEDIATE_CLEARTEXT };
 /** sm_mediate_kind() - what becomes of a flow that may go on: handed over, intercepted, or bridged as it is. */
 enum sm_mediate_kind sm_mediate_kind(const struct sm_session *s);
 

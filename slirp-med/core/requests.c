@@ -1,15 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The judge of HTTP requests (spec section 3, step 4) and the lines that they leave.
- *
- * A connection speaks for one name: the one that it asserted (SNI, or the first Host) and that the flow's verdict was
- * given for. Every request's authority must be that name, and its port, if it gives one, the guest's destination port;
- * otherwise 421. Where no name was asserted, the authority may be the guest's destination address, or, if policy allows
- * it as if it had been asserted for the address that was dialled,
- *   inside TLS    the one name that the origin was verified for: the pin of the address (verdict.host); else none;
- *   on cleartext  any name (HTTP/2 with prior knowledge; HTTP/1.0 whose first request had no Host).
- * A connection that asserted an address speaks for the address alone. A request without any authority goes where its
- * connection goes; to a host that has a credential it does not go at all.
+ * The judge of HTTP requests (the rule itself is rules.h's) and the lines that they leave.
  *
  * egress_http_request is written when a request may pass, before a byte of it goes upstream; a refused one leaves a denial and no request line.
  * A request that is sent again, because upstream said 401 to its token, has one request line and one response line, with the last status, and an
@@ -36,12 +27,15 @@ static bool host_of(const struct sm_bridge_request *r, struct sm_host *ret)
     return sm_name_classify(r->host.ptr, r->host.len, ret) != SM_NAME_BAD;
 }
 
+static void ask_host(void *data, const struct sm_host *host, struct sm_verdict *ret)
+{
+    sm_session_ask_host(data, host, ret);
+}
+
 /* NULL: it may pass. *ret_host: whom it is for, BAD when it does not say. */
 static const char *judge(struct sm_session *s, const struct sm_bridge_request *r, uint16_t *ret_status,
                          struct sm_host *ret_host)
 {
-    struct sm_host host;
-
     *ret_status = 421;
     *ret_host = (struct sm_host){0};
     if (!r->authority.ptr)
@@ -50,34 +44,13 @@ static const char *judge(struct sm_session *s, const struct sm_bridge_request *r
         *ret_status = 400;
         return "bad_name";
     }
-    host = *ret_host;
-    if (r->port && r->port != s->dst.port)
-        return "authority_mismatch";
-    if (s->asserted.kind == SM_NAME_HOST)
-        return host.kind == SM_NAME_HOST && strcmp(host.name, s->asserted.name) == 0 ? NULL : "authority_mismatch";
-    if (host.kind != SM_NAME_HOST)
-        return sm_addr_equal(&host.addr, &s->dst.addr) ? NULL : "authority_mismatch";
-    if (s->asserted.kind != SM_NAME_BAD)
-        return "authority_mismatch"; /* it asserted an address */
-    /* Inside TLS the origin has proven who it is: the name that it was verified for, or its address alone. */
-    if (s->mediation->tls && strcmp(host.name, s->verdict.host) != 0)
-        return "authority_mismatch";
-    struct sm_verdict v;
-    sm_session_ask_host(s, &host, &v);
-    switch (v.action) {
-    case SM_ACTION_ALLOW:
-        return NULL;
-    case SM_ACTION_DENY:
-        *ret_status = 403;
-        return sm_reason_name(v.reason);
-    case SM_ACTION_RESOLVE: /* listed, and only an own resolution could prove it: this connection goes elsewhere */
-    case SM_ACTION_DNS:
-    case SM_ACTION_DIAL:
-    case SM_ACTION_HOLD:
-    case SM_ACTIONS:
-        break;
-    }
-    return "unproven_name";
+    struct sm_rule_connection c = {.asserted = &s->asserted,
+                                   .dst = s->dst,
+                                   .tls = s->mediation->tls,
+                                   .verified = s->verdict.host,
+                                   .ask = ask_host,
+                                   .data = s};
+    return sm_rule_request(&c, ret_host, r->port, ret_status);
 }
 
 /* Has the host that the connection is with a credential? */

@@ -15,6 +15,7 @@
 struct collected {
     enum sm_list_kind list;
     struct sm_entry entry;
+    size_t line;
 };
 
 struct collector {
@@ -55,7 +56,7 @@ static bool collect_key(struct collector *c, size_t line, const char *key, GErro
 /* An entry of the open list. */
 static bool collect_entry(struct collector *c, size_t line, const char *text, size_t len, GError **error)
 {
-    struct collected item = {.list = c->open};
+    struct collected item = {.list = c->open, .line = line};
     GError *inner = NULL;
 
     if (memchr(text, '\0', len))
@@ -135,7 +136,8 @@ static bool judge(void *data, const struct sm_node *const *above, int depth, con
                          error);
 }
 
-bool sm_policy_file_parse(const char *file_name, const char *data, size_t len, struct sm_lists *lists, GError **error)
+/* Everything that the file lists, in c->entries (which the caller frees). */
+static bool collect(struct collector *c, const char *data, size_t len, GError **error)
 {
     static const struct sm_tree_format format = {.noun = "a policy file",
                                                  .keys = "allow or passthrough",
@@ -143,21 +145,43 @@ bool sm_policy_file_parse(const char *file_name, const char *data, size_t len, s
                                                  .twice = ": join the two lists",
                                                  .nodes_max = SM_POLICY_FILE_MAX,
                                                  .judge = judge};
-    struct collector c = {.file = file_name, .room = SM_LISTS_MAX};
 
+    c->entries = g_array_new(FALSE, FALSE, sizeof(struct collected));
     if (len > SM_POLICY_FILE_MAX) {
-        sm_error_set(error, SM_ERROR_LIMIT, "%s: a policy file has at most %zu bytes", file_name, SM_POLICY_FILE_MAX);
+        sm_error_set(error, SM_ERROR_LIMIT, "%s: a policy file has at most %zu bytes", c->file, SM_POLICY_FILE_MAX);
         return false;
     }
+    sm_cleanup(sm_node_freep) struct sm_node *tree = sm_tree_parse(&format, c->file, data, len, c, error);
+    return tree;
+}
+
+bool sm_policy_file_parse(const char *file_name, const char *data, size_t len, struct sm_lists *lists, GError **error)
+{
+    struct collector c = {.file = file_name, .room = SM_LISTS_MAX};
+
     for (int i = 0; i < SM_LIST_KINDS; i++)
         c.room -= sm_lists_count(lists, (enum sm_list_kind)i);
-    c.entries = g_array_new(FALSE, FALSE, sizeof(struct collected));
-    sm_cleanup(sm_node_freep) struct sm_node *tree = sm_tree_parse(&format, file_name, data, len, &c, error);
-    bool ok = tree;
+    bool ok = collect(&c, data, len, error);
     for (guint i = 0; ok && i < c.entries->len; i++) {
         const struct collected *item = &g_array_index(c.entries, struct collected, i);
         ok = sm_lists_add(lists, item->list, &item->entry, error);
     }
     g_array_unref(c.entries);
     return ok;
+}
+
+size_t sm_policy_file_line(const char *file_name, const char *data, size_t len, enum sm_list_kind list,
+                           const struct sm_entry *entry)
+{
+    struct collector c = {.file = file_name, .room = SM_LISTS_MAX};
+    bool ok = collect(&c, data, len, NULL);
+    size_t line = 0;
+
+    for (guint i = 0; ok && line == 0 && i < c.entries->len; i++) {
+        const struct collected *item = &g_array_index(c.entries, struct collected, i);
+        if (item->list == list && sm_entry_equal(&item->entry, entry))
+            line = item->line;
+    }
+    g_array_unref(c.entries);
+    return line;
 }

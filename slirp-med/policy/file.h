@@ -28,4 +28,8 @@
 bool sm_policy_file_parse(const char *file_name, const char *data, size_t len, struct sm_lists *lists,
                           GError **error) SM_WARN_UNUSED;
 
+/** sm_policy_file_line() - the line of the first such entry in that list; 0: the file does not list it, or does not parse. */
+size_t sm_policy_file_line(const char *file_name, const char *data, size_t len, enum sm_list_kind list,
+                           const struct sm_entry *entry);
+
 #endif

@@ -33,7 +33,7 @@ def rows():
 
 def files():
     """The page's files: a name in a code span and a colon, then a fenced block."""
-    return dict(re.findall(r"^`([\w.]+)`:\n+```[a-z]*\n(.*?)^```$", PAGE.read_text(), re.S | re.M))
+    return dict(re.findall(r"^`([\w.-]+)`:\n+```[a-z]*\n(.*?)^```$", PAGE.read_text(), re.S | re.M))
 
 
 @functools.cache

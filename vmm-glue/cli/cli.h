@@ -40,6 +40,8 @@ int sm_cli_reload(int argc, char **argv);
 /** `slirp-med snapshot NAME FILE` and `slirp-med restore FILE`; their flags stand in snapshot.c */
 int sm_cli_snapshot(int argc, char **argv);
 int sm_cli_restore(int argc, char **argv);
+/** `slirp-med check [NAME | FLAGS] HOST[:PORT] [METHOD PATH] [--as WHAT] [--address ADDRESS] [--json] [--color WHEN] [--state-dir DIR]` */
+int sm_cli_check(int argc, char **argv);
 /** `slirp-med suggest NAME [--json] [--output FILE] [--color WHEN] [--state-dir DIR]` */
 int sm_cli_suggest(int argc, char **argv);
 

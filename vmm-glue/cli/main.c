@@ -41,6 +41,7 @@ static const struct command commands[] = {
     {"reload", sm_cli_reload, "read the policy files of a running workspace again, or another one", NULL},
     {"snapshot", sm_cli_snapshot, "keep a workspace's CA, pins, counters and entries in a file", NULL},
     {"restore", sm_cli_restore, "make a workspace of that file", NULL},
+    {"check", sm_cli_check, "explain what would become of a connection, and by which rule", NULL},
     {"suggest", sm_cli_suggest, "make a policy file of what a workspace used", NULL},
     {"stop", sm_cli_stop, "end a running workspace", NULL},
     {"delete", sm_cli_delete, "remove a workspace and all that is kept of it", NULL},

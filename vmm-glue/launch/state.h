@@ -43,8 +43,8 @@
 #define SM_STATE_VSOCK "vsock.sock"
 #define SM_STATE_SERIAL "serial.sock"
 #define SM_STATE_COUNTERS "counters.json"
-/** Largest workspace.json: the lists are not in it. */
-#define SM_STATE_SETTINGS_MAX (256u << 10)
+/** Largest workspace.json: of the lists it has what was given as flags, and a command line has at most 2 MiB. */
+#define SM_STATE_SETTINGS_MAX (4u << 20)
 
 struct sm_workspace {
     char *name;

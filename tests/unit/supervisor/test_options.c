@@ -622,7 +622,7 @@ static void test_swaps(void **state)
         json_string_value(json_object_get(sm_swaps_match(config->swaps, "api.corp.test")->claims, "iss")), "red");
     sm_core_config_free(config);
     g_autofree char *settings = sm_message_settings(&o, NULL);
-    assert_null(strstr(settings, "red"));
+    assert_null(strstr(settings, "\"red\""));
     sm_run_options_clear(&o);
     g_unsetenv("SM_TEST_TEAM");
     {
