@@ -308,8 +308,8 @@ static int stored_options(const struct start *s, struct sm_workspace *ws, struct
         bool missing = g_error_matches(error, SM_ERROR, SM_ERROR_MISSING);
         if (missing)
             g_prefix_error(&error, "start %s: ", s->given.name);
-        (void)sm_cli_fail(error, SM_SUPERVISOR_FAILED);
-        return missing || g_error_matches(error, SM_ERROR, SM_ERROR_LIMIT) ? SM_CLI_USAGE : SM_SUPERVISOR_FAILED;
+        return sm_cli_fail(error, missing || g_error_matches(error, SM_ERROR, SM_ERROR_LIMIT) ? SM_CLI_USAGE
+                                                                                              : SM_SUPERVISOR_FAILED);
     }
     if (settings.command == SM_COMMAND_RUN && !settings.cmd && !s->cmd)
         sm_error_set(&error, SM_ERROR_INVALID, "workspace '%s' has no command: write 'slirp-med start %s -- CMD'",
