@@ -65,7 +65,7 @@ static void check(const char *file, const char *text, size_t len, bool isolated)
     require(ok == (error == NULL) && ok == (kept != NULL));
     if (!ok) {
         require(g_str_has_prefix(error->message, file));
-        require(memcmp(&plan, &before, sizeof(plan)) == 0 && publishes->len == !isolated && !kept);
+        require(sm_net_plan_equal(&plan, &before) && publishes->len == !isolated && !kept);
         return;
     }
     check_plan(&plan);
@@ -75,7 +75,7 @@ static void check(const char *file, const char *text, size_t len, bool isolated)
     if (!isolated)
         g_array_append_val(again, given);
     require(sm_spec_apply("kept.json", dumped, strlen(dumped), isolated, &same, again, &kept_again, &error));
-    require(memcmp(&plan, &same, sizeof(plan)) == 0 && again->len == publishes->len && json_equal(kept, kept_again));
+    require(sm_net_plan_equal(&plan, &same) && again->len == publishes->len && json_equal(kept, kept_again));
     free(dumped);
     json_decref(kept);
     json_decref(kept_again);

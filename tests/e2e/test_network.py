@@ -102,7 +102,7 @@ def own_addresses(*addrs):
 # ---- spec files ----
 
 @pytest.mark.core
-def test_the_seeds_example(sm, tmp_path, world, mark):
+def test_static_address(sm, tmp_path, world, mark):
     """Addresses, route, resolvers and the forward are there; questions to those resolvers are answered by us, and the web works."""
     run = sm.start_guest(LOOK + f"""
 out["dns"] = [dns("ok.test", server=s)["rcode"] for s in out["resolvers"]]
@@ -152,7 +152,7 @@ out["far"] = attempt("{w.WEB['ok.test']}", 80)["connect"]
     assert r.out["dns"] == 0 and r.out["far"] == "ENETUNREACH", r
 
 
-def test_forwards_and_publishes_are_one_list(sm, tmp_path):
+def test_forwards(sm, tmp_path):
     spec = spec_file(tmp_path, '{"network": {"forwards": [{"hostPort": 0, "guestPort": 81}, {"host": "::1", "hostPort": 0, "guestPort": 82}]}}', "ws.json")
     run = sm.start_guest("""
 ls = [socket.create_server(("0.0.0.0", p)) for p in (80, 81, 82)]
@@ -181,7 +181,7 @@ for l in ls:
     ("egress: strict\n", (), ":1: egress: egress settings are flags"),
     ("network:\n  forwards:\n  - {hostPort: 70000, guestPort: 80}\n", (), ":3: network.forwards[0].hostPort: 70000 is no port"),
 ])
-def test_contradictions_fail_before_anything_starts(sm, tmp_path, text, flags, says):
+def test_spec_errors(sm, tmp_path, text, flags, says):
     path = spec_file(tmp_path, text)
     p = sm.cli("run", *G, "--spec", path, *flags, "--", "sh", "-c", "echo ran")
     assert p.returncode == 2 and b"ran" not in p.stdout and path in p.stderr.decode() and says in p.stderr.decode(), p

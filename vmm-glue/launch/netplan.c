@@ -72,6 +72,20 @@ void sm_net_plan_reference(struct sm_net_plan *ret)
     };
 }
 
+bool sm_net_plan_equal(const struct sm_net_plan *a, const struct sm_net_plan *b)
+{
+    bool same = a->mode == b->mode && sm_addr_equal(&a->guest, &b->guest) && sm_prefix_equal(&a->subnet, &b->subnet) &&
+                sm_addr_equal(&a->gateway, &b->gateway) && sm_addr_equal(&a->resolver, &b->resolver) &&
+                a->n_dns == b->n_dns && a->n_routes == b->n_routes && a->mtu == b->mtu &&
+                strcmp(a->guest_mac, b->guest_mac) == 0 && strcmp(a->our_mac, b->our_mac) == 0;
+
+    for (size_t i = 0; same && i < a->n_dns; i++)
+        same = sm_addr_equal(&a->dns[i], &b->dns[i]);
+    for (size_t i = 0; same && i < a->n_routes; i++)
+        same = sm_prefix_equal(&a->routes[i], &b->routes[i]);
+    return same;
+}
+
 bool sm_net_overlap(const struct sm_prefix *a, const struct sm_prefix *b)
 {
     return a->len <= b->len ? sm_prefix_contains(a, &b->addr) : sm_prefix_contains(b, &a->addr);

@@ -58,6 +58,9 @@ struct sm_net_plan {
 /** sm_net_plan_reference() - the reference network. */
 void sm_net_plan_reference(struct sm_net_plan *ret);
 
+/** sm_net_plan_equal() - the same in all that anybody is told. */
+bool sm_net_plan_equal(const struct sm_net_plan *a, const struct sm_net_plan *b);
+
 /** What somebody said; the rest of the plan follows from it. Also the keys of a spec file's `network` that have addresses. */
 enum sm_net_key { SM_NET_IP, SM_NET_SUBNET, SM_NET_GATEWAY, SM_NET_DNS, SM_NET_ROUTES, SM_NET_KEYS };
 const char *sm_net_key_name(enum sm_net_key key);
