@@ -294,6 +294,25 @@ def test_pins_go_on(sm):
 
 
 @pytest.mark.core
+def test_as_many_pins_as_there_may_be(sm, taken):
+    """16,384 with the longest names, 128 to an address: all of them go in and come out again, and nobody waits for them."""
+    ends = int(time.time() * 1e6) + 3600 * 10 ** 6
+    pins = [{"name": f"{i:05}." + ".".join(["x" * 60] * 4), "addr": f"203.0.{i >> 15}.{i >> 7 & 255}", "expires_us": ends} for i in range(16384)]
+    forged = forge(sm, taken, lambda o: o.update(pins=pins))
+    assert restore(sm, forged, "--name", "many", "--json")["pins"] == 16384
+    g = go(sm, "many")
+    assert json.loads(sm.cli("status", "many", "--json").stdout)["reports"]["core"]["pins"] == 16384
+    began = time.monotonic()
+    path, _ = snapshot(sm, "many", file="all")
+    assert time.monotonic() - began < 20
+    assert sorted(p["name"] for p in json.loads(parts(path)[1])["pins"]) == sorted(p["name"] for p in pins)
+    assert g.do('dns("ok.test")["rcode"]') == 0
+    g.end()
+    listed = json.loads(sm.cli("list", "--json").stdout)
+    assert "snapshot-key" not in json.dumps(listed) and "many" in json.dumps(listed)
+
+
+@pytest.mark.core
 def test_counters_go_on_and_never_back(sm):
     total = 1 << 20
     flags = (*G, "--egress-opaque", "--egress-max-total-bytes", str(total))
