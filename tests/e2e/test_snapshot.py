@@ -13,6 +13,7 @@ import stat
 import subprocess
 import time
 
+import proxylib as px
 import pytest
 import vmmlib
 import worldlib as w
@@ -740,3 +741,34 @@ def test_connections_of_before_are_reset(sm):
     new.sendall(b"new")
     assert new.read(3) == b"new"
     assert sm.cli("stop", "copy").returncode == 0
+
+
+@pytest.mark.core
+def test_a_descriptor_of_one_start_cannot_be_kept(sm):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    a = attach(sm, "--fd", str(theirs.fileno()), *G, pass_fds=[theirs.fileno()]).ready()
+    theirs.close()
+    error = snapshot(sm, a.name, rc=2)
+    assert "cannot be kept" in error and "--fd" in error and not os.path.exists(os.path.join(sm.tmp, "snap")), error
+    ours.close()
+    assert a.p.wait(30) == 0
+
+
+@pytest.mark.core
+def test_a_proxy_s_clients_trust_it_again(sm):
+    """Containers live on and keep the CA that they were given: the proxy that is restored has it."""
+    box = px.Box(px.PROXY, px.CLIENT, "px0")
+    try:
+        p = px.start(sm)
+        ca = write(os.path.join(sm.tmp, "clients-ca.pem"), read(p.ca), 0o644)
+        assert px.curl(box, "https://origin.test/plain", "--cacert", ca)[0] == 200
+        path, _ = snapshot(sm, p.name)
+        p.stop()
+        restore(sm, path, "--name", "copy")
+        r = start(sm, "copy")
+        w.wait_for("the proxy", lambda: b"slirp-med: ready: " in r.said() or r.p.poll() is not None, 20)
+        code, _, _, c = px.curl(box, "https://origin.test/plain", "--cacert", ca)
+        assert code == 200, (c, r.errors())
+        assert sm.cli("stop", "copy").returncode == 0
+    finally:
+        box.close()

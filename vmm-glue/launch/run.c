@@ -147,13 +147,15 @@ static bool gather_doors(const struct sm_run_options *o, const struct sm_vm *vm,
     return has;
 }
 
-/** The flags for a snapshot, in the form in which a created workspace has them. Not CMD: people put secrets into arguments. */
+/** The flags for a snapshot, in the form in which a created workspace has them. Not CMD: people put secrets into arguments. NULL: it is of this start alone. */
 static json_t *settings_of(const struct sm_run_options *o)
 {
     g_autoptr(GDateTime) now = g_date_time_new_now_utc();
     g_autofree char *when = g_date_time_format(now, "%Y-%m-%dT%H:%M:%SZ");
     sm_cleanup(sm_settings_clear) struct sm_settings s = {0};
 
+    if (o->command == SM_COMMAND_ATTACH && o->attach.fd >= 0)
+        return NULL; /* there would be no port in it */
     sm_settings_new(o, when, &s);
     g_clear_pointer(&s.cmd, g_strfreev);
     return sm_settings_json(&s);

@@ -145,6 +145,11 @@ static bool gather_running(const struct sm_workspace *ws, int sock, struct sm_sn
     if (sm_settings_exist(ws)) {
         if (sm_settings_read(ws, &settings, error) < 0)
             return false;
+    } else if (!json_is_object(json_object_get(answer, "settings"))) {
+        sm_error_set(error, SM_ERROR_INVALID,
+                     "workspace '%s' cannot be kept: its port is a descriptor that one start was given (--fd)",
+                     ws->name);
+        return false;
     } else {
         char *text = json_dumps(json_object_get(answer, "settings"), JSON_ENCODE_ANY);
         bool ok = text && sm_settings_parse("its flags", text, strlen(text), &settings, error);
