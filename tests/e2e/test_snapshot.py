@@ -527,6 +527,8 @@ def test_keys_and_expectations(sm, taken):
     os.mkdir(there, 0o700)
     p = sm.cli("restore", taken, "--state-dir", there)
     assert p.returncode == 1 and b"--key-file" in p.stderr and os.listdir(there) == [], p
+    p = sm.cli("restore", taken, "--state-dir", os.path.join(there, "no"))
+    assert p.returncode == 2 and b"--key-file" in p.stderr and os.listdir(there) == [], p
     key = read(os.path.join(base(sm), ".snapshot-key"))
     assert re.fullmatch(rb"[0-9a-f]{64}\n", key) and stat.S_IMODE(os.stat(os.path.join(base(sm), ".snapshot-key")).st_mode) == 0o600
     other = write(os.path.join(sm.tmp, "other.key"), b"0" * 64 + b"\n")

@@ -376,7 +376,10 @@ static struct sm_secret *find_key(const struct sm_restore_request *r, GError **e
     if (r->key_file)
         return sm_snapshot_key_file(r->key_file, error);
     sm_autofd fd = sm_state_base_open(r->state_dir, false, &base, error);
-    return fd < 0 ? NULL : sm_snapshot_key(fd, base, false, error);
+    if (fd >= 0)
+        return sm_snapshot_key(fd, base, false, error);
+    g_prefix_error(error, "there is no key to look at the snapshot with (--key-file FILE names another machine's): ");
+    return NULL;
 }
 
 static size_t alive(const json_t *pins)
