@@ -38,12 +38,20 @@ static char *pair(const char *value, char sep, bool only_first)
 
 static char *reference(const char *value)
 {
+    if (!g_str_has_prefix(value, REF_FILE))
+        return g_strdup(value);
+    g_autofree char *path = absolute(value + strlen(REF_FILE));
+    return g_strconcat(REF_FILE, path, NULL);
+}
+
+static char *provider(const char *value)
+{
     const char *equals = strchr(value, '=');
 
-    if (!equals || !g_str_has_prefix(equals + 1, REF_FILE))
+    if (!equals)
         return g_strdup(value);
-    g_autofree char *path = absolute(equals + 1 + strlen(REF_FILE));
-    return g_strdup_printf("%.*s=" REF_FILE "%s", (int)(equals - value), value, path);
+    g_autofree char *ref = reference(equals + 1);
+    return g_strdup_printf("%.*s=%s", (int)(equals - value), value, ref);
 }
 
 char *sm_option_canonical(const char *name, const char *metavar, const char *value)
@@ -61,6 +69,8 @@ char *sm_option_canonical(const char *name, const char *metavar, const char *val
     else if (strcmp(metavar, "SRC[:DST]") == 0)
         kept = pair(value, ':', true);
     else if (strcmp(metavar, "PROVIDER[=REF]") == 0)
+        kept = provider(value);
+    else if (strcmp(metavar, "REF") == 0)
         kept = reference(value);
     else
         kept = g_strdup(value);

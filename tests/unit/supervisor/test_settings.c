@@ -67,6 +67,8 @@ static void test_canonical(void **state)
         {"cred-swap", "PROVIDER[=REF]", "openai", "--cred-swap=openai"},
         {"cred-swap", "PROVIDER[=REF]", "openai=env:X", "--cred-swap=openai=env:X"},
         {"cred-swap", "PROVIDER[=REF]", "openai=file:k/x", "--cred-swap=openai=file:@/k/x"},
+        {"proxy-auth", "REF", "env:X", "--proxy-auth=env:X"},
+        {"proxy-auth", "REF", "file:k/x", "--proxy-auth=file:@/k/x"},
     };
 
     for (size_t i = 0; i < SM_ARRAY_LEN(rows); i++) {
