@@ -74,18 +74,26 @@ class Proxy(Running):
         return r
 
 
-def start(sm, *flags, name=None, env=None, listen=f"{PROXY}:{PORT}", ca=True):
-    name = name or sm.name()
+def launched(sm, name, *args, env=None):
     sm.err = open(os.path.join(sm.tmp, f"stderr.{name}.{len(sm.running)}"), "w+b")
-    if ca:
-        flags = ("--egress-ca-file", sm.world.ca, *flags)
-    p = subprocess.Popen(USER + [sm.bin, "proxy", name, "--listen", listen, *flags], env=sm.env(env), stdin=subprocess.DEVNULL,
-                         stdout=subprocess.PIPE, stderr=sm.err)
+    p = subprocess.Popen(USER + [sm.bin, *args], env=sm.env(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=sm.err)
     r = Proxy(sm, name, p)
     sm.running.append(r)
     w.wait_for("the line that says ready", lambda: b"slirp-med: ready: " in r.said() or p.poll() is not None, 20)
     assert p.poll() is None, r.errors()
     return r
+
+
+def start(sm, *flags, name=None, env=None, listen=f"{PROXY}:{PORT}", ca=True):
+    name = name or sm.name()
+    if ca:
+        flags = ("--egress-ca-file", sm.world.ca, *flags)
+    return launched(sm, name, "proxy", name, "--listen", listen, *flags, env=env)
+
+
+def again(sm, name):
+    """One that was created."""
+    return launched(sm, name, "start", name)
 
 
 def curl(box, url, *args, proxy=f"http://{PROXY}:{PORT}", **kw):

@@ -36,14 +36,19 @@ def page(body):
     return json.loads(body)["reason"]
 
 
-def test_the_box_has_no_way_out(box):
+def test_a_container_without_a_gateway(sm, box):
+    """Without the proxy nothing is reached, and with it what the policy lets through."""
     assert box.run(["ip", "route", "show", "default"]).stdout == b""
     r = box.run(["curl", "-sS", "-m", "5", f"http://{OK}/"])
     assert r.returncode == 7, r  # no route
+    p = px.start(sm)
+    assert px.curl(box, "http://ok.test/")[0] == 200
+    r = p.stop()
+    assert r.one("egress_allow", host="ok.test")["name_source"] == "connect"
 
 
 @pytest.mark.core
-def test_http_and_https(sm, box):
+def test_intercepted(sm, box):
     p = px.start(sm)
     out = p.p.stdout.readline().decode() + p.p.stdout.readline().decode() + p.p.stdout.readline().decode()
     assert f"HTTPS_PROXY=http://{px.PROXY}:{px.PORT}" in out and p.ca in out
@@ -64,6 +69,15 @@ def test_http_and_https(sm, box):
     row = r.one("egress_http_request", path="/secret")
     assert (row["name_source"], row["mitm"], row["port"]) == ("connect", True, 443)
     assert r.one("egress_http_request", path="/two")["protocol"] == "HTTP/2"
+
+
+@pytest.mark.core
+def test_events(sm, box):
+    """A flow's lines from the first to the last, in their order."""
+    p = px.start(sm)
+    assert px.curl(box, "http://origin.test/plain")[0] == 200
+    r = p.stop()
+    assert [r.audit[0]["event"], r.audit[-1]["event"]] == ["egress_start", "egress_stop"]
     flow = r.events("egress_dns_query", host="origin.test")[0]["flow"]
     assert r.one("egress_dns_allow", flow=flow)["answers"] == [w.SITES["origin.test"]]
     assert [x["event"] for x in r.audit if x.get("flow") == flow] == ["egress_dns_query", "egress_dns_allow", "egress_dial", "egress_allow",
@@ -97,7 +111,7 @@ def test_what_goes_on_and_what_comes_back(sm, box, world, mark):
 
 
 @pytest.mark.core
-def test_strict_and_the_reasons_of_refusals(sm, box):
+def test_strict(sm, box):
     p = px.start(sm, "--egress", "strict", "--egress-allow", "origin.test", "--egress-passthrough", "h2.test", "--egress-deny", "evil.test",
                  "--egress-allow", "evil.test")
     q = px.start(sm, "--egress", "strict", "--egress-allow", "origin.test", listen=f"{px.PROXY}:0")
@@ -127,7 +141,7 @@ ODD = ["2130706433", "0x7f000001", "0177.0.0.1", "127.1", "0x7f.1", "10.5", "0xa
 
 
 @pytest.mark.core
-def test_inside_is_judged_on_the_dialled_address(sm, box, world, mark):
+def test_inside_is_denied(sm, box, world, mark):
     p = px.start(sm)
     for ip in w.INSIDE:
         code, body, _, r = px.curl(box, f"http://{ip}/")
@@ -355,7 +369,7 @@ def test_caps(sm, box):
 
 
 @pytest.mark.core
-def test_a_route_to_a_search_server(sm, box):
+def test_route(sm, box):
     search = px.Search()
     p = px.start(sm, "--egress", "strict", "--egress-allow", "ok.test", "--route", f"search=http://127.0.0.1:{search.port}")
     try:
@@ -510,3 +524,26 @@ def test_headless_chromium(sm, box, tmp_path):
     r = p.stop()
     assert r.some("egress_http_request", path="/browser", authority="origin.test")["name_source"] == "connect"
     assert r.some("egress_http_request", path="/browser2", authority="origin.test")["mitm"]
+
+
+def test_a_created_proxy_keeps_its_settings(sm, box, tmp_path):
+    """create, and two starts: the same flags, references with their whole path, and with --keep-ca the same certificate."""
+    secret = tmp_path / "auth"
+    secret.write_text("agent:word\n")
+    os.chmod(secret, 0o600)
+    r = sm.cli("create", "kept", "--proxy", "--listen", f"{px.PROXY}:{px.PORT}", "--egress", "strict", "--egress-allow", "origin.test", "--egress-ca-file",
+               sm.world.ca, "--proxy-auth", "file:auth", "--keep-ca", cwd=tmp_path)
+    assert r.returncode == 0, r
+    seen = []
+    for _ in range(2):
+        p = px.again(sm, "kept")
+        url = f"http://agent:word@{px.PROXY}:{px.PORT}"
+        assert px.curl(box, "https://origin.test/", "--cacert", p.ca, proxy=url)[0] == 200
+        assert px.curl(box, "http://other.test/", proxy=url)[0] == 403
+        assert px.curl(box, "http://origin.test/")[0] == 407
+        with open(p.ca) as f:
+            seen.append(f.read())
+        p.stop()
+    assert seen[0] == seen[1]
+    r = sm.cli("proxy", "kept", "--listen", f"{px.PROXY}:{px.PORT}")
+    assert r.returncode == 2 and b"start kept" in r.stderr, r
