@@ -128,7 +128,10 @@ def on_terminal(sm, *args, env=None, err=False):
 
 def test_colour_only_on_a_terminal(sm):
     r = sm.guest('out["r"] = [http("ok.test")["end"], attempt("10.0.0.5", 80)["connect"]]', *G)
-    for cmd in (["suggest", r.name], ["egress", r.name], ["doctor"], ["status", r.name], ["check", r.name, "ok.test"]):
+    plain = sm.cli("doctor")  # whose probes take a while
+    assert b"\x1b" not in plain.stdout and b"\x1b[" in on_terminal(sm, "doctor") and b"\x1b[" in sm.cli("doctor", "--color=always").stdout
+    assert sm.cli("doctor", "--color=blue").returncode == 2
+    for cmd in (["suggest", r.name], ["egress", r.name], ["status", r.name], ["check", r.name, "ok.test"]):
         plain = sm.cli(*cmd)
         assert plain.returncode in (0, 1) and b"\x1b" not in plain.stdout, (cmd, plain)
         assert b"\x1b[" in on_terminal(sm, *cmd), cmd

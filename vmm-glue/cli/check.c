@@ -163,8 +163,11 @@ static bool parse(int argc, char **argv, const struct own *own, struct sm_run_op
 
     args[0] = run;
     args[1] = dry;
-    for (int i = 1; i < argc; i++)
+    for (int i = 1; i < argc; i++) {
+        if (!argv[i][0])
+            return usage(error, "an argument is empty");
         args[i + 1] = argv[i];
+    }
     if (sm_run_options_parse(argc + 1, args, &o, error) < 0)
         return false;
     char **words = o.argv;

@@ -25,15 +25,16 @@
 #include "audit/show.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "cli/color.h"
 
-static const char usage[] = "usage: slirp-med egress NAME [--json] [--follow] [--state-dir DIR]\n"
+static const char usage[] = "usage: slirp-med egress NAME [--json] [--follow] [--color WHEN] [--state-dir DIR]\n"
                             "\n"
                             "Print what workspace NAME tried to reach and how it was judged, oldest first.\n"
                             "\n"
                             "  --json           a JSON array; with --follow one JSON object a line\n"
                             "  -f, --follow     go on with new lines until the workspace stops or Ctrl-C\n"
                             "  --state-dir DIR  where workspaces keep their state (default $XDG_STATE_HOME/slirp-med, "
-                            "or ~/.local/state/slirp-med)\n";
+                            "or ~/.local/state/slirp-med)\n" SM_COLOR_HELP;
 
 /* Output is collected to this much, and written at once when there is nothing to read. */
 #define OUT_BYTES (64u << 10)
@@ -46,6 +47,7 @@ struct egress {
     bool json;
     bool follow;
     bool help;
+    bool color;
 
     int dirfd;
     struct sm_audit_reader *reader;
@@ -182,6 +184,20 @@ static bool flush(struct egress *e, GError **error)
     return true;
 }
 
+/** What was refused or failed, and what was let through; all else is as it is. By the name: also of a version that has more events. */
+static const char *tint_of(const struct sm_audit_line *line)
+{
+    if (line->kind != SM_AUDIT_LINE_RECORD)
+        return sm_tint(true, SM_TINT_WARN);
+    if (g_str_has_suffix(line->event, "_deny") || strcmp(line->event, "egress_loop_guard") == 0)
+        return sm_tint(true, SM_TINT_DENY);
+    if (g_str_has_suffix(line->event, "_error") || strcmp(line->event, "egress_cap_exceeded") == 0)
+        return sm_tint(true, SM_TINT_WARN);
+    if (g_str_has_suffix(line->event, "_allow"))
+        return sm_tint(true, SM_TINT_ALLOW);
+    return "";
+}
+
 static void print_line(struct egress *e, const struct sm_audit_line *line)
 {
     if (line->missing > 0)
@@ -198,7 +214,11 @@ static void print_line(struct egress *e, const struct sm_audit_line *line)
     } else {
         if (!e->any)
             sm_audit_show_header(e->out);
+        const char *tint = e->color ? tint_of(line) : "";
+        g_string_append(e->out, tint);
         sm_audit_show_columns(e->out, line);
+        if (tint[0]) /* in front of the newline: a terminal that is cut off in between keeps no colour */
+            g_string_insert(e->out, (gssize)e->out->len - 1, sm_tint_end(true));
     }
     e->any = true;
     if (strcmp(line->event, sm_audit_event_name(SM_AUDIT_EGRESS_STOP)) == 0)
@@ -292,8 +312,11 @@ int sm_cli_egress(int argc, char **argv)
     struct egress e = {.dirfd = -1};
     g_autoptr(GError) error = NULL;
 
-    if (!parse_args(&e, argc, argv, &error))
+    enum sm_color_when when;
+
+    if (!sm_color_take(&argc, argv, &when, &error) || !parse_args(&e, argc, argv, &error))
         return report(error);
+    e.color = !e.json && sm_color_on(when, STDOUT_FILENO);
     if (e.help) {
         (void)fputs(usage, stdout);
         return 0;

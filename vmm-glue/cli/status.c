@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "cli/cli.h"
+#include "cli/color.h"
 #include "launch/record.h"
 #include "supervisor/supervisor.h"
 
@@ -78,10 +79,19 @@ static void print_settings(const json_t *settings)
     printf("\n");
 }
 
-static void print_status(const json_t *status)
+static enum sm_tint tint_of(const char *state)
 {
+    if (strcmp(state, "running") == 0)
+        return SM_TINT_ALLOW;
+    return strcmp(state, "crashed") == 0 ? SM_TINT_DENY : SM_TINT_DIM;
+}
+
+static void print_status(const json_t *status, bool color)
+{
+    const char *state = text_of(status, "state");
+
     printf("%-10s%s\n", "name", text_of(status, "name"));
-    printf("%-10s%s\n", "state", text_of(status, "state"));
+    printf("%-10s%s%s%s\n", "state", sm_tint(color, tint_of(state)), state, sm_tint_end(color));
     print_text(status, "started");
     print_text(status, "last_seen");
     print_object("last exit", json_object_get(status, "last_exit"));
@@ -132,10 +142,13 @@ int sm_cli_status(int argc, char **argv)
     const struct sm_cli_flag flags[] = {{.name = "--flows", .on = &flows}};
     struct sm_record_place place = {.ws = &ws};
 
-    if (!sm_cli_parse(argc, argv, SM_CLI_MAY_JSON, flags, SM_ARRAY_LEN(flags), &given, &error))
+    enum sm_color_when color;
+
+    if (!sm_color_take(&argc, argv, &color, &error) ||
+        !sm_cli_parse(argc, argv, SM_CLI_MAY_JSON, flags, SM_ARRAY_LEN(flags), &given, &error))
         return sm_cli_fail(error, SM_CLI_USAGE);
     if (given.help) {
-        puts("usage: slirp-med status NAME [--flows] [--json] [--state-dir DIR]\n"
+        puts("usage: slirp-med status NAME [--flows] [--json] [--color WHEN] [--state-dir DIR]\n"
              "\n"
              "Show how workspace NAME is: its state, how its last run ended, what it was created with, its mode and "
              "network, "
@@ -143,7 +156,7 @@ int sm_cli_status(int argc, char **argv)
              "of them, its record's health, its processes, and what core and front report.\n"
              "\n"
              "  --flows          also the flows that live now, the youngest 100\n"
-             "  --json           as one JSON object (docs/JSON.md)\n"
+             "  --json           as one JSON object (docs/JSON.md)\n" SM_COLOR_HELP
              "  --state-dir DIR  where workspaces keep their state (default $XDG_STATE_HOME/slirp-med, or "
              "~/.local/state/slirp-med)\n"
              "  -h, --help       print this and exit\n"
@@ -169,7 +182,7 @@ int sm_cli_status(int argc, char **argv)
         (void)json_object_del(status, "flows");
     if (given.json)
         return sm_cli_print_json(status);
-    print_status(status);
+    print_status(status, sm_color_on(color, STDOUT_FILENO));
     if (flows)
         print_flows(json_object_get(status, "flows"));
     json_decref(status);
