@@ -413,3 +413,30 @@ def test_loopback_is_each_guests_own(sm):
     assert exchange(dial(port), b"hi") == b"HI"
     r = run.end()
     assert len(r.events("ingress_accept")) == 1, r.text()
+
+
+# ---- the record of a created workspace ----
+
+def test_network_record(sm, tmp_path):
+    """create, network, status and list show it: mode, addresses, what was declared, and the publishes; before or after the command. A start has what the file held."""
+    spec = spec_file(tmp_path, SEED.replace("hostPort: 0", "hostPort: 8080"))
+    made = sm.cli("create", "web", "--spec", spec, "--publish", "8081:81", "--json")
+    assert made.returncode == 0, made
+    os.unlink(spec)
+    assert sm.cli("create", "iso", "--network", "isolated").returncode == 0
+    shown = [json.loads(made.stdout)["network"]]
+    for args in (("network", "web", "--json"), ("--json", "network", "web")):
+        p = sm.cli(*args)
+        assert p.returncode == 0, p
+        shown.append(json.loads(p.stdout))
+    shown.append(record(sm, "web"))
+    listed = {x["name"]: x for x in json.loads(sm.cli("list", "--json").stdout)["workspaces"]}
+    assert listed["iso"]["network"] == "isolated" and listed["web"]["network"] == "user", listed
+    assert len(listed["web"]["publishes"]) == 2, listed
+    for net in shown:
+        net = net.get("network", net)
+        assert (net["mode"], net["ip"], net["subnet"], net["gateway"]) == ("user", "192.168.64.2", "192.168.64.0/24", "192.168.64.1"), net
+        assert sorted((p["hostPort"], p["guestPort"]) for p in net["publishes"]) == [(8080, 80), (8081, 81)], net
+        assert net["routes"] == ["0.0.0.0/0 via 192.168.64.1"] and net["declared"]["dns"] == ["1.1.1.1", "8.8.8.8"], net
+    p = sm.cli("start", "web", "--", "cat", "/proc/net/fib_trie", "/etc/resolv.conf")
+    assert p.returncode == 0 and b"192.168.64.2" in p.stdout and b"nameserver 8.8.8.8" in p.stdout, p
