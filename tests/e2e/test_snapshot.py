@@ -19,6 +19,7 @@ import vmmlib
 import worldlib as w
 from conftest import USER, Running
 from test_attach import attach, path_of
+from test_life import documented
 
 G, S = ("--egress", "guarded"), ("--egress", "strict")
 OK, OTHER = w.WEB["ok.test"], w.WEB["other.test"]
@@ -578,7 +579,8 @@ def test_names_that_are_taken(sm, taken):
 @pytest.mark.core
 def test_a_fork_is_said_or_refused(sm, taken):
     assert sm.cli("restore", taken, "--name", "one").stderr == b""
-    p = sm.cli("restore", taken, "--name", "two", "--json")
+    p = sm.cli("--json", "restore", taken, "--name", "two")
+    documented(json.loads(p.stdout), "Restored")
     assert p.returncode == 0 and b"workspace 'one' has the same CA" in p.stderr, p
     assert json.loads(p.stdout)["shares_ca_with"] == ["one"]
     expect_refusal(sm, taken, "--refuse-fork", "--name", "three", "--refuse-fork", rc=(1,))
@@ -588,7 +590,8 @@ def test_a_fork_is_said_or_refused(sm, taken):
     assert sm.cli("restore", taken, "--name", "one", "--force", "--refuse-fork").returncode == 0
     # The one that it was taken of shares it too, while it runs.
     g = up(sm, *G)
-    path, _ = snapshot(sm, g.name, file="live")
+    path, said = snapshot(sm, g.name, "--json", file="live")
+    assert documented(json.loads(said), "Snapshot")["file"] == path
     assert g.name.encode() in sm.cli("restore", path, "--name", "live").stderr
     g.end()
 
