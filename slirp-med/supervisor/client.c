@@ -39,7 +39,7 @@ static json_t *take_answer(const char *line, enum sm_client_failure *ret_why, GE
 json_t *sm_client_ask(int dirfd, int timeout_ms, enum sm_control_verb verb, const char *argument,
                       enum sm_client_failure *ret_why, GError **error)
 {
-    enum sm_client_failure ignored, *why = ret_why ? ret_why : &ignored;
+    enum sm_client_failure ignored = SM_CLIENT_NONE, *why = ret_why ? ret_why : &ignored;
     g_autoptr(GError) local = NULL;
 
     *why = SM_CLIENT_NONE;
@@ -123,7 +123,7 @@ static void ask_batch(struct sm_client_question *questions, size_t n, enum sm_co
         if (r <= 0)
             break;
         for (size_t i = 0; i < n; i++)
-            if (fds[i].revents)
+            if (asked[i].line && fds[i].revents)
                 take_more(&asked[i]);
     }
     for (size_t i = 0; i < n; i++)
