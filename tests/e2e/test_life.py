@@ -378,8 +378,10 @@ def test_changes_at_run_time_are_shown_and_end_with_the_run(life):
 
 def test_stop_waits_no_longer_than_told(life):
     sm = life
-    ok(sm, "create", "deaf", *ISOLATED, "--", "sh", "-c", "trap '' TERM; while :; do sleep 1; done")
-    ok(sm, "start", "deaf", "--detach")
+    log = os.path.join(sm.tmp, "log")
+    ok(sm, "create", "deaf", *ISOLATED, "--", "sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1; done")
+    ok(sm, "start", "deaf", "--detach", "--log", log)
+    w.wait_for("it to be deaf", lambda: "deaf" in open(log).read(), 10)
     fails(sm, 1, ["has not ended within 1 seconds"], "stop", "deaf", "--timeout", "1")
     assert row(sm, "deaf")["state"] == "ending"
     fails(sm, 2, ["--timeout=never"], "stop", "deaf", "--timeout", "never")
