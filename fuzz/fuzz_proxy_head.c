@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * http/proxy.h: the first byte says where to cut, the rest is the connection. The answer must not depend on the cut, spans must lie inside the
- * head, and what goes on to an origin must be one strict head that says nothing of the proxy.
+ * http/proxy.h: the first byte says where to cut, the rest is the connection. The answer must not depend on the cut,
+ * spans must lie inside the head, and what goes on to an origin must be one strict head that says nothing of the proxy.
  */
 #include <stdint.h>
 #include <stdlib.h>

@@ -2,8 +2,8 @@
 /*
  * Heads of an explicit proxy's clients; see proxy.h.
  *
- * CONNECT is read here, because head.h refuses it as what it is to an origin: a line at a time, each once. Everything else is head.h's, and here
- * only what a proxy asks beyond it.
+ * CONNECT is read here, because head.h refuses it as what it is to an origin: a line at a time, each once. Everything
+ * else is head.h's, and here only what a proxy asks beyond it.
  */
 #include "http/proxy.h"
 
@@ -141,7 +141,10 @@ static bool parse_port(const uint8_t *p, size_t len, uint16_t *ret)
     return port <= UINT16_MAX;
 }
 
-/* HOST:PORT. The host's characters are looked at, so that nothing odd reaches another parser; what they say is the core's to judge. */
+/*
+ * HOST:PORT. The host's characters are looked at, so that nothing odd reaches another parser; what they say is the
+ * core's to judge.
+ */
 static bool parse_authority(struct sm_proxy_head *h, const uint8_t *data, size_t off, size_t len)
 {
     const uint8_t *p = data + off;

@@ -1,21 +1,24 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The request head that a client of an explicit HTTP proxy sends: CONNECT HOST:PORT, or a method with an absolute-form target
- * (http://HOST/...). RFC 9110 7.6, 9.3.6, 11.7; RFC 9112 3.2.2, 3.2.3.
+ * The request head that a client of an explicit HTTP proxy sends: CONNECT HOST:PORT, or a method with an absolute-form
+ * target (http://HOST/...). RFC 9110 7.6, 9.3.6, 11.7; RFC 9112 3.2.2, 3.2.3.
  *
- * Sans-I/O, as head.h: the caller keeps every byte of the connection so far and feeds the whole of it each time; the work is linear however the
- * bytes are cut; results are spans into the buffer. A head that is not CONNECT's is read by head.h first, so it is held to all of its rules (a
- * Host that differs from the target's authority is refused); CONNECT's to the same ones, line by line.
+ * Sans-I/O, as head.h: the caller keeps every byte of the connection so far and feeds the whole of it each time; the
+ * work is linear however the bytes are cut; results are spans into the buffer. A head that is not CONNECT's is read by
+ * head.h first, so it is held to all of its rules (a Host that differs from the target's authority is refused);
+ * CONNECT's to the same ones, line by line.
  *
  * Reject, never repair. Refused beside what head.h refuses:
- *   - any target but an absolute http:// one, and CONNECT's HOST:PORT (whose port may not be left out). https:// would ask the proxy to speak TLS
- *     in the client's place
+ *   - any target but an absolute http:// one, and CONNECT's HOST:PORT (whose port may not be left out). https:// would
+ *     ask the proxy to speak TLS in the client's place
  *   - CONNECT with a Content-Length, a Transfer-Encoding or an Upgrade: what follows it is the tunnel, and not its body
  *   - Proxy-Authorization more than once
- *   - a Connection that names anything but close, keep-alive, upgrade, te and http2-settings: a proxy would have to take away what it names
+ *   - a Connection that names anything but close, keep-alive, upgrade, te and http2-settings: a proxy would have to take
+ *     away what it names
  *
- * One absolute-form request a connection: the next may be for another host. What goes on (sm_proxy_head_rewrite()) says `Connection: close`, so
- * the origin's answer says so too, and ends; a request that wants another protocol (websocket) says `Connection: Upgrade` in its place.
+ * One absolute-form request a connection: the next may be for another host. What goes on (sm_proxy_head_rewrite()) says
+ * `Connection: close`, so the origin's answer says so too, and ends; a request that wants another protocol (websocket)
+ * says `Connection: Upgrade` in its place.
  */
 #ifndef SM_HTTP_PROXY_H
 #define SM_HTTP_PROXY_H
@@ -74,9 +77,9 @@ void sm_proxy_head_init(struct sm_proxy_head *h);
 enum sm_proxy_status sm_proxy_head_feed(struct sm_proxy_head *h, const uint8_t *data, size_t len);
 
 /**
- * sm_proxy_head_rewrite() - FORWARD: the head as the origin gets it: origin-form target, Host as the client wrote it (or, HTTP/1.0 without one,
- * the target's authority), without Proxy-* and what else is for one hop.
- * Returns its length, or 0 if it does not fit; h->consumed + SM_PROXY_REWRITE_MORE always does.
+ * sm_proxy_head_rewrite() - FORWARD: the head as the origin gets it: origin-form target, Host as the client wrote it
+ * (or, HTTP/1.0 without one, the target's authority), without Proxy-* and what else is for one hop. Returns its length,
+ * or 0 if it does not fit; h->consumed + SM_PROXY_REWRITE_MORE always does.
  */
 size_t sm_proxy_head_rewrite(const struct sm_proxy_head *h, const uint8_t *data, uint8_t *out, size_t cap);
 

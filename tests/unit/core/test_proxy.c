@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Sessions that a proxy front opens by name: resolved, judged and dialled by the core before the client hears of it, and held to that name by
- * what the client says then.
+ * Sessions that a proxy front opens by name: resolved, judged and dialled by the core before the client hears of it,
+ * and held to that name by what the client says then.
  */
 #include "fixture.h"
 

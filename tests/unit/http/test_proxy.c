@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Heads that a proxy's clients send: what is taken and for whom, what is refused and for which reason, and what goes on to the origin. */
+/*
+ * Heads that a proxy's clients send: what is taken and for whom, what is refused and for which reason, and what goes
+ * on to the origin.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The proxy front in process: clients on loopback, and the test in the core's place. What a client is told and what the core is told, for each
- * way in which a request can go.
+ * The proxy front in process: clients on loopback, and the test in the core's place. What a client is told and what the
+ * core is told, for each way in which a request can go.
  */
 #include <setjmp.h>
 #include <stdarg.h>
