@@ -197,3 +197,11 @@ def test_wrong_use(sm):
         p = sm.cli("check", *args)
         assert p.returncode == 2 and words in p.stderr.decode() and not p.stdout and b"\x1b" not in p.stderr, (args, p)
     assert sm.cli("check", "--help").returncode == 0
+
+
+def test_of_a_workspace_that_was_only_created(sm):
+    p = sm.cli("create", "made", "--egress", "strict", "--egress-allow", "made.test", "--egress-max-bps", "1M")
+    assert p.returncode == 0, p
+    r = check(sm, "made", "made.test", rc=0)
+    assert (r["mode"], r["caps"]["max_bps"], r["dns"]["place"]) == ("strict", 1 << 20, "--egress-allow"), r
+    check(sm, "made", "other.test", rc=1)

@@ -4,6 +4,7 @@
  * (workspace.json), or of the flags given. How many arguments there are says which: HOST and HOST METHOD PATH are about the flags,
  * NAME HOST and NAME HOST METHOD PATH about workspace NAME.
  */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include "cli/cli.h"
 #include "cli/color.h"
 #include "launch/check.h"
+#include "launch/settings.h"
 #include "launch/state.h"
 
 static const char help[] =
@@ -104,44 +106,56 @@ static bool take_as(const char *text, enum sm_check_as *ret, GError **error)
     return false;
 }
 
-/** The flags that a workspace was last started with, as far as they judge. */
-static bool stored_options(const struct own *own, const char *name, struct sm_run_options *ret, GError **error)
+/** Flags of workspace.json, behind "run" and "--dry-run". False: something else stands there. */
+static bool add_stored(GPtrArray *args, const json_t *list, const char *flag)
+{
+    if (!json_is_array(list))
+        return false;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *text = json_string_value(json_array_get(list, i));
+        if (!text || (!flag && (text[0] != '-' || text[1] != '-' || !text[2])))
+            return false;
+        g_ptr_array_add(args, g_strconcat(flag ? flag : "", text, NULL));
+    }
+    return true;
+}
+
+/** What a workspace was last started with, as far as it judges; of one that was only created, what it would be started with. */
+static bool stored_options(const struct own *own, const char *name, struct sm_run_options *ret, char ***ret_argv,
+                           GError **error)
 {
     sm_cleanup(sm_workspace_close) struct sm_workspace ws = SM_WORKSPACE_INIT;
+    sm_cleanup(sm_settings_clear) struct sm_settings created = {0};
+    g_autoptr(GPtrArray) args = g_ptr_array_new_with_free_func(g_free);
 
     if (!sm_state_name_check(name, error) || sm_workspace_open(own->state_dir, name, false, &ws, error) < 0)
         return false;
+    if (faccessat(ws.dirfd, SM_STATE_SETTINGS, F_OK, AT_SYMLINK_NOFOLLOW) < 0 && sm_settings_exist(&ws)) {
+        if (sm_settings_read(&ws, &created, error) < 0)
+            return false;
+        char some[] = "true", *any[] = {some, NULL}; /* the command may come with `start`, and judges nothing */
+        bool lacks = created.command == SM_COMMAND_RUN && !created.cmd;
+        return sm_settings_options(&created, &ws, lacks ? any : NULL, ret, ret_argv, error) == 0;
+    }
     g_autofree char *text = sm_workspace_read_settings(&ws, error);
     if (!text)
         return false;
     sm_cleanup(json_freep) json_t *settings = json_loads(text, 0, NULL);
-    const json_t *flags = json_object_get(settings, "policy_flags"), *files = json_object_get(settings, "policy_files");
-    if (!json_is_array(flags) || !json_is_array(files)) {
+    g_ptr_array_add(args, g_strdup("run"));
+    g_ptr_array_add(args, g_strdup("--dry-run"));
+    if (!add_stored(args, json_object_get(settings, "policy_flags"), NULL) ||
+        !add_stored(args, json_object_get(settings, "policy_files"), "--egress-policy=")) {
         sm_error_set(error, SM_ERROR_INVALID,
                      "workspace '%s': its " SM_STATE_SETTINGS
-                     " does not say how it was started (an older version?): give the flags instead of the name",
+                     " does not say what it judges by (of an older version?): give the flags instead of the name",
                      name);
         return false;
     }
-    size_t n = json_array_size(flags), n_files = json_array_size(files);
-    g_autofree char **argv = g_new0(char *, n + 2 * n_files + 3);
-    char run[] = "run", dry[] = "--dry-run", policy[] = "--egress-policy";
-    argv[0] = run;
-    argv[1] = dry;
-    for (size_t i = 0; i < n; i++) {
-        const char *flag = json_string_value(json_array_get(flags, i));
-        if (!flag || flag[0] != '-' || flag[1] != '-' || !flag[2]) {
-            sm_error_set(error, SM_ERROR_INVALID, "workspace '%s': its " SM_STATE_SETTINGS " is damaged", name);
-            return false;
-        }
-        argv[i + 2] = (char *)(uintptr_t)flag;
-    }
-    for (size_t i = 0; i < n_files; i++) {
-        const char *file = json_string_value(json_array_get(files, i));
-        argv[n + 2 * i + 2] = policy;
-        argv[n + 2 * i + 3] = file ? (char *)(uintptr_t)file : policy;
-    }
-    if (sm_run_options_parse((int)(n + 2 * n_files) + 2, argv, ret, error) == 0)
+    int n = (int)args->len;
+    g_ptr_array_add(args, NULL);
+    *ret_argv = g_strdupv((char **)args->pdata);
+    const json_t *spec = json_object_get(settings, "spec");
+    if (sm_run_options_parse_stored(n, *ret_argv, json_is_object(spec) ? spec : NULL, ret, error) == 0)
         return true;
     g_prefix_error(error, "workspace '%s', as it was last started: ", name);
     return false;
@@ -154,8 +168,8 @@ static bool usage(GError **error, const char *text)
 }
 
 /** What to check, and by what. *ret_name: the workspace, or NULL. */
-static bool parse(int argc, char **argv, const struct own *own, struct sm_run_options *ret_o, struct sm_check *ret,
-                  const char **ret_name, GError **error)
+static bool parse(int argc, char **argv, const struct own *own, struct sm_run_options *ret_o, char ***ret_argv,
+                  struct sm_check *ret, const char **ret_name, GError **error)
 {
     g_autofree char **args = g_new0(char *, (gsize)argc + 2);
     char run[] = "run", dry[] = "--dry-run";
@@ -193,7 +207,7 @@ static bool parse(int argc, char **argv, const struct own *own, struct sm_run_op
     if (ok && named) {
         sm_run_options_clear(&o);
         o = (struct sm_run_options){0};
-        ok = stored_options(own, name, &o, error);
+        ok = stored_options(own, name, &o, ret_argv, error);
     }
     if (!ok) {
         if (o.lists)
@@ -283,6 +297,7 @@ int sm_cli_check(int argc, char **argv)
     struct sm_run_options o = {0};
     struct own own = {0};
     enum sm_color_when color;
+    g_auto(GStrv) stored = NULL;
     const char *name;
 
     if (!sm_color_take(&argc, argv, &color, &error) || !take_own(&argc, argv, &own, &error))
@@ -291,7 +306,7 @@ int sm_cli_check(int argc, char **argv)
         puts(help);
         return 0;
     }
-    if (!parse(argc, argv, &own, &o, &check, &name, &error))
+    if (!parse(argc, argv, &own, &o, &stored, &check, &name, &error))
         return sm_cli_fail(error, SM_CLI_USAGE);
     sm_cleanup(json_freep) json_t *report = sm_check_run(&o, &check, &error);
     sm_run_options_clear(&o);

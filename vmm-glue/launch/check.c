@@ -174,9 +174,12 @@ static char *place_in(const struct sm_run_options *o, enum sm_list_kind kind, co
                                         [SM_LIST_DENY] = "--egress-deny"};
     SM_NAME_TABLE_COVERS(flags, SM_LIST_KINDS);
 
-    for (guint i = 0; kind == SM_LIST_ALLOW && i < o->cred_swaps->len; i++) {
-        const char *value = g_ptr_array_index(o->cred_swaps, i), *equals = strchrnul(value, '=');
-        g_autofree char *name = g_strndup(value, (gsize)(equals - value));
+    for (guint i = 0; kind == SM_LIST_ALLOW && i < o->given->len; i++) { /* --cred-swap lists its host */
+        const char *flag = g_ptr_array_index(o->given, i);
+        if (!g_str_has_prefix(flag, "--cred-swap="))
+            continue;
+        const char *value = flag + strlen("--cred-swap=");
+        g_autofree char *name = g_strndup(value, strcspn(value, "="));
         const struct sm_provider *provider = sm_provider_find(name);
         if (provider && entry->kind == SM_ENTRY_HOST && entry->port == 0 && strcmp(entry->name, provider->host) == 0)
             return g_strconcat("--cred-swap=", provider->name, NULL);

@@ -325,49 +325,32 @@ json_t *sm_message_facts(const struct sm_run_options *o)
     return facts;
 }
 
-static void add_flag(json_t *a, bool *ok, const char *flag, const char *value)
+/** What is judged by, of the flags that were given: for `check`, which parses them again. The policy files stand beside them. */
+static json_t *policy_flags(const struct sm_run_options *o)
 {
-    g_autofree char *text = value ? g_strdup_printf("--%s=%s", flag, value) : g_strdup_printf("--%s", flag);
-
-    if (json_array_append_new(a, json_string(text)) < 0)
-        *ok = false;
-}
-
-/** What is judged by, as flags that sm_run_options_parse() takes: for `check`. Policy files stand in policy_files, which follows a
- * reload; references are no secrets. */
-static json_t *policy_flags(const struct sm_run_options *o, bool *ok)
-{
-    static const char *const lists[] = {
-        [SM_LIST_ALLOW] = "egress-allow", [SM_LIST_PASSTHROUGH] = "egress-passthrough", [SM_LIST_DENY] = "egress-deny"};
-    SM_NAME_TABLE_COVERS(lists, SM_LIST_KINDS);
-    const struct {
-        const char *flag;
-        uint64_t value;
-    } caps[] = {{"egress-max-bps", o->caps.bps},
-                {"egress-max-total-bytes", o->caps.total},
-                {"egress-max-conns", o->caps.conns}};
-    char text[SM_ENTRY_STRLEN];
+    static const char *const kept[] = {"--egress",
+                                       "--egress-opaque",
+                                       "--egress-allow",
+                                       "--egress-deny",
+                                       "--egress-passthrough",
+                                       "--egress-inside",
+                                       "--egress-max-bps",
+                                       "--egress-max-total-bytes",
+                                       "--egress-max-conns",
+                                       "--egress-swap-config",
+                                       "--cred-swap",
+                                       "--network",
+                                       NULL};
     json_t *a = json_array();
 
-    add_flag(a, ok, "egress", sm_mode_name(o->mode));
-    if (o->opaque)
-        add_flag(a, ok, "egress-opaque", NULL);
-    for (unsigned k = 0; k < SM_LIST_KINDS; k++)
-        for (size_t i = 0; i < sm_lists_count(o->flag_lists, (enum sm_list_kind)k); i++)
-            add_flag(a, ok, lists[k], sm_entry_format(sm_lists_get(o->flag_lists, (enum sm_list_kind)k, i), text));
-    for (guint i = 0; i < o->inside->len; i++)
-        add_flag(a, ok, "egress-inside", g_ptr_array_index(o->inside, i));
-    if (o->swap_file)
-        add_flag(a, ok, "egress-swap-config", o->swap_file);
-    for (guint i = 0; i < o->cred_swaps->len; i++)
-        add_flag(a, ok, "cred-swap", g_ptr_array_index(o->cred_swaps, i));
-    for (size_t i = 0; i < SM_ARRAY_LEN(caps); i++) {
-        g_autofree char *value = g_strdup_printf("%" G_GUINT64_FORMAT, caps[i].value);
-        if (caps[i].value)
-            add_flag(a, ok, caps[i].flag, value);
+    for (guint i = 0; i < o->given->len; i++) {
+        const char *flag = g_ptr_array_index(o->given, i);
+        g_autofree char *name = g_strndup(flag, strcspn(flag, "="));
+        if (g_strv_contains(kept, name) && json_array_append_new(a, json_string(flag)) < 0) {
+            json_decref(a);
+            return NULL;
+        }
     }
-    if (o->net.mode == SM_NETWORK_ISOLATED)
-        add_flag(a, ok, "network", sm_network_mode_name(o->net.mode));
     return a;
 }
 
@@ -384,7 +367,8 @@ char *sm_message_settings(const struct sm_run_options *o, GError **error)
     put(m, &ok, "audit_sync", json_boolean(o->audit_sync));
     put(m, &ok, "audit_max_bytes", json_integer((json_int_t)o->audit_max_bytes));
     put(m, &ok, "policy_files", strings(o->policy_files));
-    put(m, &ok, "policy_flags", policy_flags(o, &ok));
+    put(m, &ok, "policy_flags", policy_flags(o));
+    put(m, &ok, "spec", o->spec ? json_incref(o->spec) : json_null());
     put(m, &ok, "inside", strings(o->inside));
     put(m, &ok, "log_query", json_boolean(o->log_query));
     put(m, &ok, "ca_files", strings(o->ca_files));

@@ -183,14 +183,12 @@ static bool take_policy(struct parse *p, const struct flag *f, const char *v, GE
 static bool take_swap_config(struct parse *p, const struct flag *f, const char *v, GError **error)
 {
     p->swap_file = v;
-    p->o.swap_file = g_canonicalize_filename(v, NULL);
     return true;
 }
 
 static bool take_cred_swap(struct parse *p, const struct flag *f, const char *v, GError **error)
 {
     g_ptr_array_add(p->cred_swaps, (gpointer)(uintptr_t)v);
-    g_ptr_array_add(p->o.cred_swaps, g_strdup(v));
     return true;
 }
 
@@ -1011,7 +1009,6 @@ static int parse_all(int argc, char **argv, bool creating, const json_t *spec, s
     p.o.publishes = g_array_new(FALSE, FALSE, sizeof(struct sm_publish));
     p.o.swaps = sm_swaps_new();
     p.cred_swaps = g_ptr_array_new();
-    p.o.cred_swaps = g_ptr_array_new_with_free_func(g_free);
     p.o.inside = g_ptr_array_new_with_free_func(g_free);
     p.o.ca_files = g_ptr_array_new_with_free_func(g_free);
     p.o.extra_roots = g_string_new(NULL);
@@ -1127,8 +1124,6 @@ void sm_run_options_clear(struct sm_run_options *o)
     g_clear_pointer(&o->policy_files, g_ptr_array_unref);
     g_clear_pointer(&o->publishes, g_array_unref);
     g_clear_pointer(&o->swaps, sm_swaps_free);
-    g_clear_pointer(&o->swap_file, g_free);
-    g_clear_pointer(&o->cred_swaps, g_ptr_array_unref);
     g_clear_pointer(&o->vault_addr, g_free);
     g_clear_pointer(&o->vault_namespace, g_free);
     if (o->vault_roots)

@@ -80,8 +80,6 @@ struct sm_run_options {
     struct sm_swaps *swaps;             /* --egress-swap-config and --cred-swap; each could apply (swaps.h) */
     char *vault_addr, *vault_namespace; /* of the environment; NULL: no reference is one of Vault's */
     GString *vault_roots;               /* the certificates of VAULT_CACERT, PEM; may be empty */
-    char *swap_file;                    /* --egress-swap-config, absolute, or NULL */
-    GPtrArray *cred_swaps;              /* char *: --cred-swap, as given: a reference, no secret */
     GPtrArray *inside;                  /* char *: canonical CIDRs */
     GPtrArray *ca_files;                /* char *: --egress-ca-file, absolute */
     GString *extra_roots;               /* the certificates in them, PEM */
