@@ -9,6 +9,7 @@ import subprocess
 import pytest
 import worldlib as w
 from conftest import USER
+from test_life import documented
 
 G, S = ("--egress", "guarded"), ("--egress", "strict")
 OK, OTHER = w.WEB["ok.test"], w.WEB["other.test"]
@@ -81,8 +82,8 @@ out["up"] = s.recv(12).decode()
     assert '#  - "10.0.0.5"  # inside, 1 time' in text and '#  - "evil.test"  # unlisted_name' in text, text
     assert "WARNING" in text and f"warning: ok.test:{w.UPLOAD} took much data out" in said, (text, said)
     assert b"\x1b" not in p.stdout + p.stderr, "no colour in a pipe"
-    d = json.loads(suggest(sm, r.name, "--json"))
-    assert d["version"] == 1 and d["workspace"] == r.name and d["bad_lines"] == 0, d
+    d = documented(json.loads(suggest(sm, r.name, "--json")), "Suggestion")
+    assert d["schema"] == 1 and d["workspace"] == r.name and d["bad_lines"] == 0, d
     assert [(x["list"], x["entry"], x["uploads"], x["warning"]) for x in d["entries"]] == [("allow", f"ok.test:{w.UPLOAD}", 1, True)], d
     assert {(x["entry"], x["reason"], x["opens"]) for x in d["denied"]} >= {("10.0.0.5", "inside", True), ("evil.test", "unlisted_name", True)}, d
 

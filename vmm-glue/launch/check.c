@@ -466,7 +466,7 @@ json_t *sm_check_run(const struct sm_run_options *o, const struct sm_check *chec
     struct world w = {.o = o, .config = config, .pins = pins, .check = check, .as = what(check)};
     w.proto = w.as == SM_CHECK_AS_UDP ? SM_PROTO_UDP : SM_PROTO_TCP;
     json_t *report =
-        json_pack("{s:i, s:s, s:i, s:s, s:s, s:b}", "version", 1, "host", check->host.name, "port", (int)check->port,
+        json_pack("{s:i, s:s, s:i, s:s, s:s, s:b}", "schema", 1, "host", check->host.name, "port", (int)check->port,
                   "as", sm_check_as_name(w.as), "mode", sm_mode_name(config->mode), "opaque", config->opaque);
     json_t *cases = json_array();
     bool allowed = judge(&w, report, cases);

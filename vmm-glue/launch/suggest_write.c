@@ -602,7 +602,7 @@ json_t *sm_suggestion_json(const struct sm_suggestion *g, const char *workspace)
                                                       d->reason, "count", number(d->count), "opens", d->opens, "name",
                                                       d->name[0] ? d->name : NULL));
     }
-    return json_pack("{s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "version", 1, "workspace", workspace, "records",
+    return json_pack("{s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "schema", 1, "workspace", workspace, "records",
                      number(c->records), "bad_lines", number(c->bad), "dropped", number(c->dropped), "missing",
                      number(c->missing), "over", number(c->over), "entries", entries, "denied", denied);
 }
