@@ -9,7 +9,7 @@
  *   READY [hash]      child -> sup   sandbox entered, serving (core and front; of the guest TAP says as much). A core with a CA adds the
  *                                    hash of its subject, by which OpenSSL finds it in a folder of certificates: eight hex digits
  *   FAIL text         child -> sup   cannot start or cannot go on; text is for the operator; the child exits
- *   TAP        +fd    guest -> sup   the tap descriptor
+ *   TAP        +fd    guest -> sup   the tap descriptor; on the kernel path the bundle of nat/tproxy.h
  *   GO [hash]         sup -> guest   run CMD now; what the core said in READY
  *   EXIT n            guest -> sup   CMD's exit status
  *   SIGNAL n          sup -> guest   pass signal n to CMD
@@ -84,6 +84,9 @@ enum sm_link_verb {
 /* guest: from here on, descriptors that the launcher meant for CMD (the sockets behind a virtual machine's devices). */
 #define SM_GUEST_MORE_FD 8
 #define SM_GUEST_MORE_MAX 4
+
+/** A FAIL at the start that begins so is told to the operator without the name of the child. */
+#define SM_LINK_FAIL_AS_IT_IS "egress: "
 
 struct sm_link_msg {
     enum sm_link_verb verb;

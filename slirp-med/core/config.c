@@ -266,7 +266,7 @@ struct sm_core_config *sm_core_config_load(const char *text, size_t len, GError 
     const char *ca_sha256 = NULL;
     json_t *allow, *passthrough, *deny, *swaps, *inside, *dns, *caps, *pins = NULL;
     json_int_t qps, max_bytes, seq_floor;
-    int opaque, log_query, sync, prefix_len;
+    int opaque, log_query, sync, prefix_len, tproxy = 0;
 
     if (!root) {
         sm_error_set(error, SM_ERROR_INVALID, "core configuration: line %d: %s", at.line, at.text);
@@ -279,13 +279,13 @@ struct sm_core_config *sm_core_config_load(const char *text, size_t len, GError 
     if (json_unpack_ex(
             root, &at, JSON_STRICT,
             "{s:s, s:s, s:b, s:b, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:I, s:{s:s, s:i, s:s, s:s !}, s:{s:b, "
-            "s:I, s:I !}, s:o, s?{s:s, s:s !}, s?s, s?o}",
+            "s:I, s:I !}, s:o, s?{s:s, s:s !}, s?s, s?o, s?b}",
             "workspace", &workspace, "mode", &mode, "opaque", &opaque, "log_query", &log_query, "extra_roots",
             &extra_roots, "allow", &allow, "passthrough", &passthrough, "deny", &deny, "swaps", &swaps, "inside",
             &inside, "dns", &dns, "resolv_conf", &resolv_conf, "dns_qps", &qps, "network", "guest", &guest,
             "prefix_len", &prefix_len, "gateway", &gateway, "resolver", &resolver, "audit", "sync", &sync, "max_bytes",
             &max_bytes, "seq_floor", &seq_floor, "caps", &caps, "vault", "addr", &vault_addr, "namespace",
-            &vault_namespace, "ca_sha256", &ca_sha256, "pins", &pins) < 0) {
+            &vault_namespace, "ca_sha256", &ca_sha256, "pins", &pins, "tproxy", &tproxy) < 0) {
         sm_error_set(error, SM_ERROR_INVALID, "core configuration: %s", at.text);
         return NULL;
     }
@@ -297,6 +297,7 @@ struct sm_core_config *sm_core_config_load(const char *text, size_t len, GError 
     c->lists = sm_lists_new();
     c->ground = sm_ground_new();
     c->audit_sync = sync;
+    c->tproxy = tproxy;
     if (qps < 0 || qps > 1000000) {
         bad_key("dns_qps", "0 to 1000000", error);
         return NULL;

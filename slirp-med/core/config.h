@@ -16,6 +16,7 @@
  *   resolv_conf    string             the host's resolv.conf as it was at start
  *   dns_qps        integer            0: no budget
  *   network        {guest, prefix_len, gateway, resolver}  addresses as text
+ *   tproxy         bool               optional: the front is the kernel path's (for the record)
  *   audit          {sync: bool, max_bytes: integer, seq_floor: integer}
  *   caps           {max_bps, max_total_bytes, max_conns: integer, 0: unlimited; counters: {seq, bytes_up, bytes_down: integer}}
  *                  counters: of counters.json as it was at start
@@ -89,6 +90,7 @@ struct sm_core_config {
     uint32_t ca_port;
     struct sm_mediation_target mediation[SM_MEDIATION_TARGETS_MAX];
     size_t n_mediation;
+    bool tproxy; /* the front is the kernel path's; for the record */
     bool proxy;
     struct sm_endpoint proxy_listen; /* which no flow may lead back to */
     struct sm_prefix clients[SM_PROXY_CLIENTS_MAX];

@@ -29,7 +29,7 @@ static void record_start(struct sm_core *core, struct sm_audit_record *r)
 
     sm_audit_begin(r, SM_AUDIT_EGRESS_START, sm_clock_wall_us());
     sm_audit_add_str(r, "mode", sm_mode_name(c->mode));
-    sm_audit_add_str(r, "datapath", core->config->proxy ? "proxy" : "slirp");
+    sm_audit_add_str(r, "datapath", core->config->proxy ? "proxy" : core->config->tproxy ? "tproxy" : "slirp");
     sm_audit_add_bool(r, "opaque", c->opaque);
     sm_audit_add_uint(r, "allow", sm_lists_count(c->lists, SM_LIST_ALLOW));
     sm_audit_add_uint(r, "passthrough", sm_lists_count(c->lists, SM_LIST_PASSTHROUGH));

@@ -140,6 +140,26 @@ const char *sm_flow_how_name(enum sm_flow_how how);
 const char *sm_flow_why_name(enum sm_flow_why why);
 const char *sm_flow_other_name(enum sm_flow_other other);
 
+/** sm_flow_how_icmp_code() - how a refused datagram is answered: the code of a "destination unreachable", or -1: not at all. */
+static inline int sm_flow_how_icmp_code(enum sm_flow_how how)
+{
+    switch (how) {
+    case SM_HOW_ICMP_ADMIN:
+        return 13;
+    case SM_HOW_ICMP_HOST:
+        return 1;
+    case SM_HOW_ICMP_NET:
+        return 0;
+    case SM_HOW_ICMP_PORT:
+        return 3;
+    case SM_HOW_RST: /* has no meaning for UDP */
+    case SM_HOW_SILENT:
+    case SM_HOWS:
+        break;
+    }
+    return -1;
+}
+
 /** sm_flow_encode() - write msg into out; returns its length, or 0 when a field is out of range or does not fit. */
 size_t sm_flow_encode(const struct sm_flow_msg *msg, uint8_t *out, size_t cap);
 

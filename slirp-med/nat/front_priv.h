@@ -176,26 +176,6 @@ void sm_front_stall(struct sm_front_flow *flow);
 void sm_front_unlist(struct sm_front_flow *flow);
 void sm_front_want_tick(struct sm_front *front);
 
-/** sm_front_icmp_code() - how a refused datagram is answered: the code of a "destination unreachable", or -1: not at all. */
-static inline int sm_front_icmp_code(enum sm_flow_how how)
-{
-    switch (how) {
-    case SM_HOW_ICMP_ADMIN:
-        return 13;
-    case SM_HOW_ICMP_HOST:
-        return 1;
-    case SM_HOW_ICMP_NET:
-        return 0;
-    case SM_HOW_ICMP_PORT:
-        return 3;
-    case SM_HOW_RST: /* has no meaning for UDP */
-    case SM_HOW_SILENT:
-    case SM_HOWS:
-        break;
-    }
-    return -1;
-}
-
 static inline struct in_addr sm_front_in(uint32_t host_order)
 {
     return (struct in_addr){.s_addr = htonl(host_order)};

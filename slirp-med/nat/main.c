@@ -18,6 +18,8 @@
 #include "base/link.h"
 #include "base/log.h"
 #include "nat/front.h"
+#include "nat/sock.h"
+#include "nat/tproxy.h"
 #include "sandbox/sandbox.h"
 
 /** What a VMM connects to. */
@@ -90,15 +92,21 @@ static void send_status(struct process *p)
     const struct sm_port *net = p->devices[DEVICE_NET].port, *vsock = p->devices[DEVICE_VSOCK].port;
     struct sm_front_stats s;
     sm_front_stats(p->front, &s);
-    json_t *j = json_pack(
-        "{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:I,s:I,s:I,s:I,s:I}", "opens",
-        (json_int_t)s.opens, "opens_dropped", (json_int_t)s.opens_dropped, "repeated", (json_int_t)s.repeated,
-        "attached", (json_int_t)s.attached, "gone", (json_int_t)s.gone, "dns", (json_int_t)s.dns_in, "udp_dropped",
-        (json_int_t)s.udp_dropped, "others", (json_int_t)s.others, "channel_dropped", (json_int_t)s.channel_dropped,
-        "tcp_now", (json_int_t)s.tcp_now, "udp_now", (json_int_t)s.udp_now, "asked_now", (json_int_t)s.asked_now,
-        "held_now", (json_int_t)s.held_now, "queued_now", (json_int_t)s.queued_now, "connected", net->connected,
-        "connections", (json_int_t)net->connections, "rx_frames", (json_int_t)net->rx_frames, "tx_frames",
-        (json_int_t)net->tx_frames, "tx_dropped", (json_int_t)net->tx_dropped, "faults", (json_int_t)net->faults);
+    json_t *j = json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "opens", (json_int_t)s.opens,
+                          "opens_dropped", (json_int_t)s.opens_dropped, "repeated", (json_int_t)s.repeated, "attached",
+                          (json_int_t)s.attached, "gone", (json_int_t)s.gone, "dns", (json_int_t)s.dns_in,
+                          "udp_dropped", (json_int_t)s.udp_dropped, "others", (json_int_t)s.others, "channel_dropped",
+                          (json_int_t)s.channel_dropped, "tcp_now", (json_int_t)s.tcp_now, "udp_now",
+                          (json_int_t)s.udp_now, "asked_now", (json_int_t)s.asked_now, "held_now",
+                          (json_int_t)s.held_now, "queued_now", (json_int_t)s.queued_now);
+    if (net) {
+        json_t *o = json_pack("{s:b,s:I,s:I,s:I,s:I,s:I}", "connected", net->connected, "connections",
+                              (json_int_t)net->connections, "rx_frames", (json_int_t)net->rx_frames, "tx_frames",
+                              (json_int_t)net->tx_frames, "tx_dropped", (json_int_t)net->tx_dropped, "faults",
+                              (json_int_t)net->faults);
+        (void)json_object_update(j, o);
+        json_decref(o);
+    }
     if (vsock) {
         struct sm_vsock_stats v;
         sm_front_vsock_stats(p->front, &v);
@@ -228,8 +236,11 @@ static bool start(struct process *p, struct sm_sandbox_spec *spec, GError **erro
         sm_error_set(error, SM_ERROR_MISSING, "front: the limit of open files is too low; raise it (ulimit -n 4096)");
         return false;
     }
+    bool tproxy = strcmp(cfg.net.port, SM_TPROXY_PORT) == 0;
     cfg.max_live =
         (unsigned)SM_MIN(nofile.rlim_cur, (rlim_t)SM_FRONT_TCP_MAX + SM_FRONT_UDP_MAX) - SM_FRONT_FDS_RESERVED;
+    if (tproxy) /* two for each, and those that are on their way */
+        cfg.max_live = (cfg.max_live - SM_MIN(cfg.max_live / 2, SM_FLOW_ATTACH_MAX)) / 2;
     if (sm_fd_set_nonblock(SM_LINK_FD) < 0 || sm_fd_set_nonblock(SM_CHANNEL_FD) < 0) {
         sm_error_set_errno(error, errno, "front: a descriptor of the supervisor is missing");
         return false;
@@ -240,17 +251,24 @@ static bool start(struct process *p, struct sm_sandbox_spec *spec, GError **erro
     for (size_t i = 0; i < DEVICES; i++)
         p->devices[i] = (struct device){.p = p, .name = (enum device_name)i};
     struct device *net = &p->devices[DEVICE_NET], *vsock = &p->devices[DEVICE_VSOCK];
-    net->port = new_net(p, &cfg.net, spec, error);
-    if (!net->port)
-        return false;
-    if (cfg.net.vsock_port[0]) {
-        vsock->port = new_vsock(p, &cfg.net, spec, error);
-        if (!vsock->port)
+    if (tproxy) {
+        spec->accepts = true;
+        p->front = sm_front_new_tproxy(p->loop, &cfg, SM_ROLE_FD, SM_CHANNEL_FD, on_front_failed, p, error);
+        if (!p->front)
+            return false;
+    } else {
+        net->port = new_net(p, &cfg.net, spec, error);
+        if (!net->port)
+            return false;
+        if (cfg.net.vsock_port[0]) {
+            vsock->port = new_vsock(p, &cfg.net, spec, error);
+            if (!vsock->port)
+                return false;
+        }
+        p->front = sm_front_new(p->loop, &cfg, net->port, SM_CHANNEL_FD, on_front_failed, p, error);
+        if (!p->front)
             return false;
     }
-    p->front = sm_front_new(p->loop, &cfg, net->port, SM_CHANNEL_FD, on_front_failed, p, error);
-    if (!p->front)
-        return false;
     if (vsock->port)
         sm_front_add_vsock(p->front, vsock->port, cfg.net.vsock_cid);
     sm_watch_init(&p->link, SM_LINK_FD, on_link);

@@ -71,6 +71,7 @@ struct sm_front_socks {
     void *dial_data;
     const struct sm_sock_udp *udp; /* NULL: no datagrams */
     void *udp_data;
+    struct sm_watch *source; /* NULL: none */
 };
 
 static const struct sm_front_flow_ops flow_ops;
@@ -759,6 +760,16 @@ static void on_timer(struct sm_timer *timer, int64_t now_us)
     }
 }
 
+static void watch_source(struct sm_front *front)
+{
+    struct sm_watch *source = front->socks->source;
+
+    if (source && !front->reading)
+        sm_loop_unwatch(front->loop, source);
+    else if (source && sm_loop_watch(front->loop, source, EPOLLIN) < 0)
+        sm_front_fail(front, "the guest's datagrams cannot be watched");
+}
+
 static void side_turn_end(struct sm_front *front)
 {
     struct sm_front_socks *s = front->socks;
@@ -774,6 +785,7 @@ static void side_turn_end(struct sm_front *front)
         if (open && now_us < l->again_us)
             arm(front, l->again_us);
     }
+    watch_source(front);
 }
 
 static bool side_congested(const struct sm_front *front)
@@ -818,6 +830,8 @@ static void side_free(struct sm_front *front)
         linger_end(s->lingering.head->data);
     sm_loop_disarm(front->loop, &s->timer);
     g_ptr_array_unref(s->listeners);
+    if (s->udp)
+        s->udp->free(s->udp_data);
     g_free(s);
 }
 
@@ -856,6 +870,22 @@ void sm_sock_on_udp(struct sm_front *front, const struct sm_sock_udp *udp, void 
 void sm_sock_udp_input(struct sm_front *front, const struct sm_hold_key *key, const uint8_t *data, size_t len)
 {
     sm_front_udp_input(front, key, data, len);
+}
+
+void sm_sock_udp_flush(struct sm_front *front)
+{
+    sm_front_udp_flush(front);
+}
+
+bool sm_sock_reading(const struct sm_front *front)
+{
+    return front->reading && !front->dead;
+}
+
+void sm_sock_watch_source(struct sm_front *front, struct sm_watch *source)
+{
+    front->socks->source = source;
+    watch_source(front); /* the first turn may be a long one */
 }
 
 void sm_sock_other(struct sm_front *front, enum sm_flow_other kind, uint8_t proto, const struct sm_addr *dst)

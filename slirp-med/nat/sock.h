@@ -96,10 +96,19 @@ struct sm_sock_udp {
     bool (*push)(const struct sm_hold_key *key, const uint8_t *data, size_t len, void *data_of_owner);
     /** Its datagram was refused, like this. */
     void (*refuse)(const struct sm_hold_key *key, enum sm_flow_how how, void *data_of_owner);
+    /** The front ends: the last call. */
+    void (*free)(void *data_of_owner);
 };
 void sm_sock_on_udp(struct sm_front *front, const struct sm_sock_udp *udp, void *data);
-/** sm_sock_udp_input() - a datagram of the guest's: of a flow, of a new one, or DNS (udp.c). */
+/** sm_sock_udp_input() - a datagram of the guest's: of a flow, of a new one, or DNS (udp.c); sm_sock_udp_flush() behind a
+ * batch of them. */
 void sm_sock_udp_input(struct sm_front *front, const struct sm_hold_key *key, const uint8_t *data, size_t len);
+
+void sm_sock_udp_flush(struct sm_front *front);
+/** sm_sock_reading() - may more of the guest's be taken in now? */
+bool sm_sock_reading(const struct sm_front *front);
+/** sm_sock_watch_source() - a source of the owner's, which is watched for input only while that is so. At most one. */
+void sm_sock_watch_source(struct sm_front *front, struct sm_watch *source);
 
 /** sm_sock_other() - something of the guest's that is no flow was dropped: it is recorded. */
 void sm_sock_other(struct sm_front *front, enum sm_flow_other kind, uint8_t proto, const struct sm_addr *dst);

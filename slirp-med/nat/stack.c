@@ -228,7 +228,7 @@ static bool side_udp_push(struct sm_front *front, const struct sm_hold_key *key,
 static void side_udp_refuse(struct sm_front *front, const struct sm_hold_key *key, enum sm_flow_how how)
 {
     SlirpFlowAddr addr = addr_of(front, key);
-    int code = sm_front_icmp_code(how);
+    int code = sm_flow_how_icmp_code(how);
     if (code >= 0)
         slirp_flow_udp_unreach(front->stack->slirp, &addr, (uint8_t)code);
 }

@@ -1017,7 +1017,9 @@ static void handle(struct child *c, enum sm_request_op op, struct sm_link_msg *m
     case SM_REQUEST_FAIL: {
         g_autofree char *text = child_text(msg->text);
         s->reason_is_hearsay = !s->reason && s->phase != PHASE_STOPPING;
-        if (s->phase == PHASE_STARTING)
+        if (s->phase == PHASE_STARTING && g_str_has_prefix(text, SM_LINK_FAIL_AS_IT_IS))
+            set_reason(s, "%s", text);
+        else if (s->phase == PHASE_STARTING)
             set_reason(s, "%s: %s", sm_child_role_name(c->role), text);
         else
             set_reason(s, "the %s failed: %s; the workspace was stopped", sm_child_role_name(c->role), text);

@@ -111,16 +111,6 @@ def test_errors_name_the_flag_the_value_and_the_fix(sm, world, mark, args, words
     assert not os.path.isdir(d) or not [f for _, _, fs in os.walk(d) for f in fs], "nothing half-started is left behind"
 
 
-@pytest.mark.core
-def test_tproxy_is_refused_in_the_specs_words(sm, world, mark):
-    """Not a wrong flag but something that cannot be had: no silent fall-back to the other datapath."""
-    p = sm.cli("run", "--name", "tp", "--datapath", "tproxy", "--", "sh", "-c", "echo ran")
-    assert p.returncode == 125 and b"ran" not in p.stdout, p
-    assert p.stderr.decode().rstrip("\n") == ("egress: UDP mediation (TPROXY) unavailable for workspace tp "
-                                              "\N{EM DASH} load the TPROXY kernel modules or use --egress off")
-    assert not sm.left() and not world.wire(mark) and not os.path.exists(os.path.join(sm.state, "slirp-med", "tp"))
-
-
 def test_no_command_is_an_error(sm):
     for args in (("run",), ("run", "--"), (), ("frobnicate",)):
         p = sm.cli(*args)

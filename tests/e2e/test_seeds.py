@@ -67,7 +67,7 @@ def test_row(sm, world, tmp_path, promise, command, output, held):
     bin_dir.mkdir()
     os.symlink(sm.bin, bin_dir / "slirp-med")
     env = sm.env({"PATH": f"{bin_dir}:{os.environ['PATH']}", "SSL_CERT_FILE": world.ca, "OPENAI_API_KEY": "sk-the-real-one",
-                  "CLIENT_ID": "the-id", "CLIENT_SECRET": "the-secret", "SHELL": "/bin/sh"})
+                  "CLIENT_ID": "the-id", "CLIENT_SECRET": "the-secret", "SHELL": "/bin/sh", "REPO": REPO})
     try:
         p = subprocess.run([*USER, "sh", "-c", script], env=env, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                            stderr=subprocess.STDOUT, timeout=60)

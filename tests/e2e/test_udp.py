@@ -3,6 +3,7 @@
 import pytest
 import worldlib as w
 
+pytestmark = pytest.mark.both_paths
 OK, EVIL = w.WEB["ok.test"], w.WEB["evil.test"]
 
 

@@ -32,6 +32,7 @@
 #include "base/fd.h"
 #include "core/resolver.h"
 #include "launch/state.h"
+#include "paths/tproxy.h"
 #include "ports/tap.h"
 #include "sandbox/sandbox.h"
 #include "supervisor/roots.h"
@@ -279,49 +280,20 @@ static void probe_landlock(struct sm_probe_finding *ret)
 
 static void probe_tproxy(struct sm_probe_finding *ret)
 {
-    static const char rules[] =
-        "table inet slirp_med_doctor { chain pre { type filter hook prerouting priority mangle;\n"
-        "meta l4proto tcp tproxy ip to 127.0.0.1:1 meta mark set 1 accept\n"
-        "meta l4proto udp tproxy ip to 127.0.0.1:1 meta mark set 1 accept\n}\n}\n";
-    static const char modules[] = "as root: modprobe nft_tproxy";
-    int one = 1, status = 0;
-    const char *nft = NULL;
-    static const char *const places[] = {"/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft"};
+    static const char modules[] = "as root: modprobe -a nft_tproxy veth";
+    static const struct sm_addr guest = {.family = SM_FAMILY_V4, .bytes = {10, 0, 2, 15}};
+    int one = 1;
 
-    /* As root inside: nft is another program, and its exec would cost anybody else the capabilities. */
-    if (!scratch_as(0, 0, CLONE_NEWNET, ret))
+    if (!scratch(CLONE_NEWNET, ret))
         return;
     sm_autofd sock = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (sock < 0 || setsockopt(sock, IPPROTO_IP, IP_TRANSPARENT, &one, sizeof(one)) < 0) {
         found(ret, SM_PROBE_MISSING, modules, "a transparent socket cannot be made: %s", g_strerror(errno));
         return;
     }
-    for (size_t i = 0; i < SM_ARRAY_LEN(places) && !nft; i++)
-        if (access(places[i], X_OK) == 0)
-            nft = places[i];
-    if (!nft) {
-        found(ret, SM_PROBE_DEGRADED, "install nftables (apt install nftables)",
-              "transparent sockets work; nft is not installed, so the rule was not tried");
-        return;
-    }
-    g_autoptr(GError) error = NULL;
-    sm_autofd in = sm_fd_memfd("rules", rules, strlen(rules), &error);
-    if (in < 0) {
-        found_error(ret, SM_PROBE_MISSING, "", error);
-        return;
-    }
-    pid_t pid = fork();
-    if (pid == 0) {
-        sm_autofd null = open("/dev/null", O_WRONLY | O_CLOEXEC);
-        if (dup2(in, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0 || dup2(null, STDERR_FILENO) < 0)
-            _exit(126);
-        (void)lseek(STDIN_FILENO, 0, SEEK_SET);
-        (void)execl(nft, "nft", "-f", "-", (char *)NULL);
-        _exit(127);
-    }
-    if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
-        found(ret, SM_PROBE_MISSING, modules, "the kernel refuses a TPROXY rule (nft exit status %d)",
-              WIFEXITED(status) ? WEXITSTATUS(status) : -1);
+    /* The very rules that a workspace gets. */
+    if (sm_tproxy_rules("slirp0", &guest) < 0)
+        found(ret, SM_PROBE_MISSING, modules, "the kernel refuses a TPROXY rule: %s", g_strerror(errno));
     else
         found(ret, SM_PROBE_OK, "", "TPROXY rules for TCP and UDP load");
 }

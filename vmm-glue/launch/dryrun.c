@@ -125,8 +125,9 @@ json_t *sm_dry_run(const struct sm_run_options *o)
         "{s:s?, s:s, s:b, s:b, s:s, s:o, s:o, s:s, s:i, s:{s:I, s:I, s:I, s:I}, s:o, s:o, s:{s:o, s:o}, s:o}",
         "workspace", o->name_generated ? NULL : o->name, "mode", sm_mode_name(o->mode), "opaque", (int)o->opaque,
         "intercepts", (int)sm_run_options_intercepts(o), "network", sm_network_mode_name(o->net.mode), "plan",
-        sm_message_network(o), "publishes", publishes, "datapath", o->command == SM_COMMAND_PROXY ? "proxy" : "slirp",
-        "mtu", (int)o->net.mtu, "lists", "allow", (json_int_t)sm_lists_count(o->lists, SM_LIST_ALLOW), "passthrough",
+        sm_message_network(o), "publishes", publishes, "datapath",
+        o->command == SM_COMMAND_PROXY ? "proxy" : sm_datapath_name(o->datapath), "mtu", (int)o->net.mtu, "lists",
+        "allow", (json_int_t)sm_lists_count(o->lists, SM_LIST_ALLOW), "passthrough",
         (json_int_t)sm_lists_count(o->lists, SM_LIST_PASSTHROUGH), "deny",
         (json_int_t)sm_lists_count(o->lists, SM_LIST_DENY), "inside", (json_int_t)o->inside->len, "dns", dns, "swaps",
         swaps, "hidden", "variables", strv_json(variables), "files", strv_json(files), "warnings", warnings);

@@ -167,6 +167,8 @@ char *sm_message_core(const struct sm_run_options *o, const struct sm_launch_gro
     put(m, &ok, "network", network);
     put(m, &ok, "audit", audit);
     put(m, &ok, "caps", core_caps(o, &g->counters));
+    if (o->datapath == SM_DATAPATH_TPROXY)
+        put(m, &ok, "tproxy", json_true());
     if (g->ca_sha256)
         put(m, &ok, "ca_sha256", json_string(g->ca_sha256));
     if (g->pins)
@@ -197,9 +199,10 @@ char *sm_message_front(const struct sm_run_options *o, GError **error)
     put(m, &ok, "mtu", json_integer(o->net.mtu));
     put(m, &ok, "dns_any", json_boolean(o->mode != SM_MODE_OFF));
     put(m, &ok, "port",
-        json_string(o->command == SM_COMMAND_VM       ? sm_qemu_port_name(o->vm.port)
-                    : o->command == SM_COMMAND_ATTACH ? sm_attach_kind_name(o->attach.kind)
-                                                      : "tap-vnet"));
+        json_string(o->command == SM_COMMAND_VM         ? sm_qemu_port_name(o->vm.port)
+                    : o->command == SM_COMMAND_ATTACH   ? sm_attach_kind_name(o->attach.kind)
+                    : o->datapath == SM_DATAPATH_TPROXY ? sm_datapath_name(o->datapath)
+                                                        : "tap-vnet"));
     if (o->vsock.device)
         put(m, &ok, "vsock",
             json_pack("{s:s, s:I}", "port", "vhost-user-vsock", "cid", (json_int_t)sm_vsock_cid(&o->vsock)));
@@ -248,6 +251,11 @@ char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace
         put(m, &ok, "routes", guest_routes(&o->net));
         put(m, &ok, "mtu", json_integer(o->net.mtu));
         put(m, &ok, "vnet_hdr", json_true()); /* the front's port says so too */
+        if (o->datapath == SM_DATAPATH_TPROXY) {
+            put(m, &ok, "datapath", json_string(sm_datapath_name(o->datapath)));
+            put(m, &ok, "gateway_mac", json_string(o->net.our_mac));
+            put(m, &ok, "resolver", address(&o->net.resolver));
+        }
     }
     put(m, &ok, "ca", json_boolean(sm_run_options_intercepts(o)));
     put(m, &ok, "umask", json_integer(g->umask));
@@ -310,7 +318,7 @@ json_t *sm_message_facts(const struct sm_run_options *o)
     put(facts, &ok, "command", json_string(sm_command_name(o->command)));
     put(facts, &ok, "mode", json_string(sm_mode_name(o->mode)));
     put(facts, &ok, "opaque", json_boolean(o->opaque));
-    put(facts, &ok, "datapath", json_string(o->command == SM_COMMAND_PROXY ? "proxy" : "slirp"));
+    put(facts, &ok, "datapath", json_string(o->command == SM_COMMAND_PROXY ? "proxy" : sm_datapath_name(o->datapath)));
     put(facts, &ok, "network", sm_message_network(o));
     if (o->command == SM_COMMAND_ATTACH)
         put(facts, &ok, "port", sm_attach_facts(&o->attach));

@@ -24,6 +24,14 @@ static const char *const command_names[] = {
     [SM_COMMAND_RUN] = "run", [SM_COMMAND_VM] = "vm", [SM_COMMAND_ATTACH] = "attach", [SM_COMMAND_PROXY] = "proxy"};
 SM_NAME_TABLE_COVERS(command_names, SM_COMMANDS);
 
+static const char *const datapath_names[] = {[SM_DATAPATH_SLIRP] = "slirp", [SM_DATAPATH_TPROXY] = "tproxy"};
+SM_NAME_TABLE_COVERS(datapath_names, SM_DATAPATHS);
+
+const char *sm_datapath_name(enum sm_datapath datapath)
+{
+    return (unsigned)datapath < SM_DATAPATHS ? datapath_names[datapath] : "invalid";
+}
+
 const char *sm_command_name(enum sm_command command)
 {
     return (unsigned)command < SM_COMMANDS ? command_names[command] : "invalid";
@@ -311,15 +319,13 @@ static bool take_spec(struct parse *p, const struct flag *f, const char *v, GErr
 
 static bool take_datapath(struct parse *p, const struct flag *f, const char *v, GError **error)
 {
-    if (strcmp(v, "slirp") == 0)
+    for (unsigned i = 0; i < SM_DATAPATHS; i++) {
+        if (strcmp(v, datapath_names[i]) != 0)
+            continue;
+        p->o.datapath = (enum sm_datapath)i;
         return true;
-    if (strcmp(v, "tproxy") != 0)
-        return bad(f, v, error, "no such datapath: write slirp or tproxy");
-    sm_error_set(error, SM_ERROR_MISSING,
-                 "egress: UDP mediation (TPROXY) unavailable for workspace %s \xe2\x80\x94 load the TPROXY kernel "
-                 "modules or use --egress off",
-                 p->name_text);
-    return false;
+    }
+    return bad(f, v, error, "no such datapath: write slirp or tproxy");
 }
 
 static bool take_name(struct parse *p, const struct flag *f, const char *v, GError **error)
@@ -695,7 +701,7 @@ static const struct flag flags[] = {
      "127.0.0.1; PORT 0: any free one, which is printed); repeatable"},
     {"spec", "FILE", false, take_spec,
      "the network that a .yaml, .yml or .json file declares: addresses, routes, forwards (see slirp-med-spec(5))"},
-    {"datapath", "KIND", false, take_datapath, "slirp (default) or tproxy"},
+    {"datapath", "KIND", false, take_datapath, "slirp (default), or tproxy: the kernel's own (run only)"},
     {"mtu", "N", false, take_mtu, "MTU of the guest's device, 576 to 65520 (default 1500)"},
     {"name", "NAME", false, take_name, "name of the workspace (default: generated, and printed)"},
     {"state-dir", "DIR", false, take_state_dir,
@@ -884,6 +890,11 @@ static bool check_whole(struct parse *p, GError **error)
                      "--egress-policy=%s: nothing is judged with --egress off: leave the file out, or use --egress "
                      "guarded or strict",
                      (const char *)g_ptr_array_index(o->policy_files, 0));
+        return false;
+    }
+    if (o->datapath == SM_DATAPATH_TPROXY && o->command == SM_COMMAND_VM) {
+        sm_error_set(error, SM_ERROR_INVALID,
+                     "--datapath=tproxy: not for vm, whose guest has a kernel of its own: leave it out");
         return false;
     }
     if (o->net.mode == SM_NETWORK_ISOLATED && o->publishes->len) {

@@ -63,8 +63,13 @@ struct sm_vm_options {
     bool print_command;
 };
 
+enum sm_datapath { SM_DATAPATH_SLIRP, SM_DATAPATH_TPROXY, SM_DATAPATHS };
+/** sm_datapath_name() - "slirp", "tproxy". */
+const char *sm_datapath_name(enum sm_datapath datapath);
+
 struct sm_run_options {
     enum sm_command command;
+    enum sm_datapath datapath;
     struct sm_vm_options vm;
     struct sm_attach_options attach; /* of `proxy`: ready_fd alone */
     struct sm_proxy_options proxy;

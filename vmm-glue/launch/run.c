@@ -584,7 +584,8 @@ int sm_launch_run(const struct sm_run_options *o, const struct sm_launch_how *gi
         result.status = say(error);
         result.reason = g_strdup(error->message);
     } else if (result.reason) {
-        fprintf(stderr, "slirp-med: %s\n", result.reason);
+        bool whole = g_str_has_prefix(result.reason, SM_LINK_FAIL_AS_IT_IS);
+        fprintf(stderr, "%s%s\n", whole ? "" : "slirp-med: ", result.reason);
     }
     if (!sm_kept_ca_exists(&l.ws))
         sm_workspace_drop_ca(&l.ws, true);

@@ -11,9 +11,10 @@
 #define HOSTNAME_MAX 64
 
 static const char *const known_keys[] = {
-    "name",      "argv",     "cwd",      "network", "mac", "ip",    "prefix_len", "gateway", "dns",       "routes",
-    "mtu",       "vnet_hdr", "hostname", "uid",     "gid", "umask", "nofile",     "core",    "state_dir", "masks",
-    "unset_env", "ro",       "rootfs",   "binds",   "ca",  "bare",  "more",       "files",
+    "name",   "argv",   "cwd",       "network",  "mac",       "ip",          "prefix_len", "gateway",
+    "dns",    "routes", "mtu",       "vnet_hdr", "hostname",  "uid",         "gid",        "umask",
+    "nofile", "core",   "state_dir", "masks",    "unset_env", "ro",          "rootfs",     "binds",
+    "ca",     "bare",   "more",      "files",    "datapath",  "gateway_mac", "resolver",
 };
 
 static bool bad(GError **error, const char *key, const char *want)
@@ -147,6 +148,22 @@ static bool get_binds(json_t *root, struct sm_guest_config *c, GError **error)
     return true;
 }
 
+static bool get_tproxy(json_t *root, struct sm_guest_config *c, GError **error)
+{
+    g_autofree char *datapath = NULL, *mac = NULL;
+
+    if (!get_string(root, "datapath", false, &datapath, error))
+        return false;
+    if (!datapath || strcmp(datapath, "slirp") == 0)
+        return true;
+    if (strcmp(datapath, "tproxy") != 0)
+        return bad(error, "datapath", "\"slirp\" or \"tproxy\"");
+    c->tproxy = true;
+    return get_string(root, "gateway_mac", true, &mac, error) && get_addr(root, "resolver", &c->resolver, error) &&
+           (sm_tap_parse_mac(mac, c->gateway_mac) ||
+            bad(error, "gateway_mac", "a unicast MAC address (aa:bb:cc:dd:ee:ff)"));
+}
+
 static bool get_network(json_t *root, struct sm_guest_config *c, GError **error)
 {
     g_autofree char *network = NULL, *mac = NULL;
@@ -174,6 +191,8 @@ static bool get_network(json_t *root, struct sm_guest_config *c, GError **error)
     uint32_t mask = ~UINT32_C(0) << (32 - prefix_len);
     if ((sm_addr_to_u32(&c->tap.ip) & mask) != (sm_addr_to_u32(&c->tap.gateway) & mask))
         return bad(error, "gateway", "an address in the subnet of \"ip\"");
+    if (!get_tproxy(root, c, error))
+        return false;
     c->tap.name = "eth0";
     c->tap.mtu = (unsigned)mtu;
     c->tap.prefix_len = (uint8_t)prefix_len;

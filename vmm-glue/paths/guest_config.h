@@ -33,6 +33,9 @@ struct sm_guest_config {
     char *cwd;
     bool isolated;
     struct sm_tap_spec tap; /* name is a static string */
+    bool tproxy;            /* the kernel path; the next two belong to it */
+    uint8_t gateway_mac[6];
+    struct sm_addr resolver;
     struct sm_addr dns[SM_GUEST_DNS_MAX];
     size_t n_dns;
     char *hostname;

@@ -40,6 +40,7 @@
 #include "paths/guest_env.h"
 #include "paths/guest_mounts.h"
 #include "paths/guest_trust.h"
+#include "paths/tproxy.h"
 #include "ports/tap.h"
 #include "sandbox/sandbox.h"
 
@@ -340,7 +341,8 @@ static void set_kernel(const char *name, const char *value)
         sm_log_info("%s = %s: %s", path, value, g_strerror(errno));
 }
 
-static int make_namespaces(const struct sm_guest_config *c, GError **error)
+/* *ret_bundle: of the kernel path, for the front. */
+static int make_namespaces(const struct sm_guest_config *c, int *ret_bundle, GError **error)
 {
     uid_t uid = geteuid();
     gid_t gid = getegid();
@@ -354,7 +356,14 @@ static int make_namespaces(const struct sm_guest_config *c, GError **error)
     int own_user_ns = sm_sandbox_user_ns(uid, gid, error);
     if (own_user_ns < 0)
         return -1;
-    if (unshare(CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWPID) < 0) {
+    if (c->tproxy) {
+        struct sm_tproxy_spec spec = {.workspace = c->name, .card = &c->tap, .resolver = c->resolver};
+        memcpy(spec.our_mac, c->gateway_mac, sizeof(spec.our_mac));
+        *ret_bundle = sm_tproxy_make(&spec, error);
+        if (*ret_bundle < 0)
+            return -1;
+    }
+    if (unshare((c->tproxy ? 0 : CLONE_NEWNET) | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWPID) < 0) {
         sm_error_set_errno(error, errno, "make network, mount, IPC, UTS and PID namespaces (see `slirp-med doctor`)");
         return -1;
     }
@@ -373,12 +382,13 @@ static int make_namespaces(const struct sm_guest_config *c, GError **error)
     return sm_tap_loopback_up(error);
 }
 
-static int hand_over_tap(const struct sm_guest_config *c, GError **error)
+static int hand_over_tap(const struct sm_guest_config *c, int *bundle, GError **error)
 {
-    sm_autofd tap = -1;
+    sm_autofd tap = sm_steal_fd(bundle);
 
     if (!c->isolated) {
-        tap = sm_tap_open(c->tap.name, c->tap.vnet_hdr, error);
+        if (!c->tproxy)
+            tap = sm_tap_open(c->tap.name, c->tap.vnet_hdr, error);
         if (tap < 0 || sm_tap_configure(&c->tap, error) < 0)
             return -1;
     }
@@ -562,7 +572,8 @@ static int prepare(struct guest *g, GError **error)
     g_autoptr(GHashTable) sockets =
         g->config->bare ? g_hash_table_new(g_str_hash, g_str_equal) : sm_guest_sockets(g_getenv("HOME"));
     g->env = sm_guest_environment(environ, g->config->unset_env, sockets);
-    if (make_namespaces(g->config, error) < 0)
+    sm_autofd bundle = -1;
+    if (make_namespaces(g->config, &bundle, error) < 0)
         return -1;
     /* The namespaces changed our credentials, which can undo the first one. */
     if (sm_sandbox_parent(SM_LINK_FD, error) < 0)
@@ -570,7 +581,7 @@ static int prepare(struct guest *g, GError **error)
     g->view = sm_guest_view_prepare(g->config, sockets, g_getenv("XDG_RUNTIME_DIR"), error);
     if (!g->view)
         return -1;
-    return hand_over_tap(g->config, error); /* last: who has the tap knows that all else is ready */
+    return hand_over_tap(g->config, &bundle, error); /* last: who has the tap knows that all else is ready */
 }
 
 int sm_guest_init_main(int argc, char **argv)

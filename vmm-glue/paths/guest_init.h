@@ -37,6 +37,10 @@
  *   routes       [string]   CIDRs behind the gateway, at most 8; 0.0.0.0/0 is the default route
  *   mtu          int        576-65520
  *   vnet_hdr     bool       tap with a virtio-net header (default false)
+ *   datapath     string     "slirp" (default): the card is a tap; "tproxy": it is one end of a pair (tproxy.h), and what TAP
+ *                           brings are the sockets at the other; the following two are required then:
+ *   gateway_mac  string     of the other end
+ *   resolver     string     an address of the other end, beside the gateway's (or the same)
  *   hostname     string     default: name
  *   uid, gid     int        must equal guest-init's effective ids (a check against a mixed-up caller)
  *   umask        int        CMD's; default: as inherited

@@ -253,10 +253,6 @@ static void test_refused(void **state)
         {"--egress strict --", {"no command"}, SM_ERROR_INVALID},
         {"''", {"the command is an empty text"}, SM_ERROR_INVALID},
         {"echo \xff", {"argument 1 of the command is not UTF-8"}, SM_ERROR_INVALID},
-        {"--datapath tproxy --name ws1 y",
-         {"egress: UDP mediation (TPROXY) unavailable for workspace ws1 \xe2\x80\x94 load the TPROXY kernel modules or "
-          "use --egress off"},
-         SM_ERROR_MISSING},
     };
     for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
         struct sm_run_options o;
