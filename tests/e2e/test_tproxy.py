@@ -117,7 +117,8 @@ say(repr(attempt("{OK}", 80, b"x", timeout=3)))
     r = run.end()
     assert r.rc == 125, r
     assert not alive(victim) and not sm.left()
-    assert not world.wire(mark, dst=OK)
+    # The keeper is not in the way of what the guest sends: what it may still begin until all end is mediated as ever.
+    assert role == "keeper" or not world.wire(mark, dst=OK)
 
 
 def test_the_keeper_has_one_capability(sm):

@@ -238,10 +238,10 @@ static int make_pair(const struct sm_tproxy_spec *spec, int guest_ns)
     return sm_netlink_send(n, NETLINK_ROUTE);
 }
 
-static int add_address(const struct sm_addr *addr, uint8_t prefix_len)
+static int add_address(const struct sm_addr *addr)
 {
     g_autofree struct sm_netlink *n = g_new(struct sm_netlink, 1);
-    struct ifaddrmsg fixed = {.ifa_family = AF_INET, .ifa_prefixlen = prefix_len, .ifa_index = if_nametoindex(DEVICE)};
+    struct ifaddrmsg fixed = {.ifa_family = AF_INET, .ifa_prefixlen = 32, .ifa_index = if_nametoindex(DEVICE)};
 
     sm_netlink_init(n);
     sm_netlink_begin(n, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK, &fixed, sizeof(fixed));
@@ -261,20 +261,31 @@ static int device_up(void)
     return sm_netlink_send(n, NETLINK_ROUTE);
 }
 
-/* Every address is ours: what TPROXY has given to a socket is delivered here, and what anybody here sends goes nowhere. */
-static int local_default(void)
+static int add_route(const struct sm_addr *dst, uint8_t len, uint8_t type, uint8_t scope, const char *device)
 {
     g_autofree struct sm_netlink *n = g_new(struct sm_netlink, 1);
     struct rtmsg fixed = {.rtm_family = AF_INET,
+                          .rtm_dst_len = len,
                           .rtm_table = RT_TABLE_MAIN,
                           .rtm_protocol = RTPROT_BOOT,
-                          .rtm_scope = RT_SCOPE_HOST,
-                          .rtm_type = RTN_LOCAL};
+                          .rtm_scope = scope,
+                          .rtm_type = type};
 
     sm_netlink_init(n);
     sm_netlink_begin(n, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK, &fixed, sizeof(fixed));
-    sm_netlink_u32(n, RTA_OIF, if_nametoindex("lo"));
+    if (len > 0)
+        sm_netlink_attr(n, RTA_DST, dst->bytes, 4);
+    sm_netlink_u32(n, RTA_OIF, if_nametoindex(device));
     return sm_netlink_send(n, NETLINK_ROUTE);
+}
+
+/* The guest is behind the device. Every other address is ours, the rest of its subnet too (so ARP is answered for it): what
+ * TPROXY has given to a socket is delivered here, and what anybody here sends goes nowhere. */
+static int add_routes(const struct sm_addr *guest)
+{
+    if (add_route(guest, 32, RTN_UNICAST, RT_SCOPE_LINK, DEVICE) < 0)
+        return -1;
+    return add_route(NULL, 0, RTN_LOCAL, RT_SCOPE_HOST, "lo");
 }
 
 /* ---- the sockets ---- */
@@ -483,8 +494,8 @@ static int furnish(const struct sm_tproxy_spec *spec, int guest_ns, int fds[SM_T
         sm_error_set_errno(error, errno, "network devices of the kernel path (veth; as root: modprobe veth)");
         return -1;
     }
-    if (add_address(&ours[0], card->prefix_len) < 0 || (n_ours > 1 && add_address(&ours[1], 32) < 0) ||
-        device_up() < 0 || local_default() < 0) {
+    if (add_address(&ours[0]) < 0 || (n_ours > 1 && add_address(&ours[1]) < 0) || device_up() < 0 ||
+        add_routes(&card->ip) < 0) {
         sm_error_set_errno(error, errno, "addresses and routes of the kernel path");
         return -1;
     }
