@@ -209,13 +209,29 @@ static void limits(void **state)
     g_string_free(deep, TRUE);
 }
 
+static void test_line(void **state)
+{
+    static const char text[] = "allow:\n  - A.test\n  - .b.test:443\npassthrough:\n  - a.test\n";
+    static const char json[] = "{\"allow\":\n [\"a.test\",\n \".b.test\"]}";
+    struct sm_entry a, b;
+
+    (void)state;
+    assert_true(sm_entry_parse("a.test", &a, NULL));
+    assert_true(sm_entry_parse(".b.test:443", &b, NULL));
+    assert_int_equal(sm_policy_file_line("x.yaml", text, strlen(text), SM_LIST_ALLOW, &a), 2);
+    assert_int_equal(sm_policy_file_line("x.yaml", text, strlen(text), SM_LIST_PASSTHROUGH, &a), 5);
+    assert_int_equal(sm_policy_file_line("x.yaml", text, strlen(text), SM_LIST_ALLOW, &b), 3);
+    assert_int_equal(sm_policy_file_line("x.yaml", text, strlen(text), SM_LIST_PASSTHROUGH, &b), 0);
+    assert_int_equal(sm_policy_file_line("x.json", json, strlen(json), SM_LIST_ALLOW, &a), 2);
+    assert_int_equal(sm_policy_file_line("x.json", json, strlen(json), SM_LIST_ALLOW, &b), 0); /* another port */
+    assert_int_equal(sm_policy_file_line("x.yaml", "allow: [.com]\n", 14, SM_LIST_ALLOW, &a), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(good_files),
-        cmocka_unit_test(bad_files),
-        cmocka_unit_test(bytes_that_end_early),
-        cmocka_unit_test(limits),
+        cmocka_unit_test(good_files), cmocka_unit_test(bad_files), cmocka_unit_test(bytes_that_end_early),
+        cmocka_unit_test(test_line),  cmocka_unit_test(limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

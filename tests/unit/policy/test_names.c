@@ -268,12 +268,39 @@ static void kinds_have_names(void **state)
     assert_string_equal(sm_name_kind_name((enum sm_name_kind)99), "?");
 }
 
+static void test_registrable(void **state)
+{
+    static const struct {
+        const char *name, *domain; /* NULL: no suffix entry may be made of it */
+    } cases[] = {
+        {"a.b.example.co.uk", "example.co.uk"},
+        {"example.co.uk", "example.co.uk"},
+        {"www.example.com", "example.com"},
+        {"co.uk", NULL},
+        {"com", NULL},
+        {"github.io", NULL},
+        {"me.github.io", "me.github.io"},
+        {"a.ok.test", "ok.test"}, /* not in the list: the last label is the suffix */
+        {"test", NULL},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
+        const char *domain = sm_name_registrable(cases[i].name);
+        if (!cases[i].domain)
+            assert_null(domain);
+        else
+            assert_string_equal(domain, cases[i].domain);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(canonical_names), cmocka_unit_test(bad_names),       cmocka_unit_test(addresses_in_odd_forms),
-        cmocka_unit_test(lengths),         cmocka_unit_test(host_field),      cmocka_unit_test(operator_names),
-        cmocka_unit_test(below_an_apex),   cmocka_unit_test(public_suffixes), cmocka_unit_test(kinds_have_names),
+        cmocka_unit_test(canonical_names),  cmocka_unit_test(bad_names),       cmocka_unit_test(addresses_in_odd_forms),
+        cmocka_unit_test(lengths),          cmocka_unit_test(host_field),      cmocka_unit_test(operator_names),
+        cmocka_unit_test(below_an_apex),    cmocka_unit_test(public_suffixes), cmocka_unit_test(test_registrable),
+        cmocka_unit_test(kinds_have_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
