@@ -184,8 +184,9 @@ static bool parse(int argc, char **argv, const struct own *own, struct sm_run_op
     }
     if (sm_run_options_parse(argc + 1, args, &o, error) < 0)
         return false;
-    char **words = o.argv;
-    unsigned n = words ? g_strv_length(words) : 0;
+    char *none[] = {NULL};
+    char **words = o.argv ? o.argv : none;
+    unsigned n = g_strv_length(words);
     bool named = n == 2 || n == 4, flags = n + 1 < (unsigned)argc && strcmp(argv[1], "--") != 0;
     bool ok = false;
     const char *name = named ? words[0] : NULL;
