@@ -187,7 +187,7 @@ static bool parse(int argc, char **argv, const struct own *own, struct sm_run_op
     char *none[] = {NULL};
     char **words = o.argv ? o.argv : none;
     unsigned n = g_strv_length(words);
-    bool named = n == 2 || n == 4, flags = n + 1 < (unsigned)argc && strcmp(argv[1], "--") != 0;
+    bool named = n == 2 || n == 4, flags = argv[1] && n + 1 < (unsigned)argc && strcmp(argv[1], "--") != 0;
     bool ok = false;
     const char *name = named ? words[0] : NULL;
 
