@@ -32,6 +32,24 @@ static void check_forward(const struct sm_proxy_head *h, const uint8_t *data)
         abort();
 }
 
+/* Where the request ends does not depend on the cut either, and behind it nothing goes on. */
+static void check_rest(const struct sm_proxy_head *h, const uint8_t *data, size_t len, size_t step)
+{
+    struct sm_proxy_rest whole, cut;
+    size_t went = 0;
+
+    sm_proxy_rest_init(&whole, h);
+    sm_proxy_rest_init(&cut, h);
+    size_t want = sm_proxy_rest_says(&whole, data, len);
+    for (size_t at = 0; at < len; at += step)
+        went += sm_proxy_rest_says(&cut, data + at, SM_MIN(step, len - at));
+    if (went != want || whole.over != cut.over || whole.open != cut.open || whole.too_much != cut.too_much ||
+        whole.too_much != (want < len))
+        abort();
+    sm_proxy_rest_clear(&whole);
+    sm_proxy_rest_clear(&cut);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct sm_proxy_head whole, cut;
@@ -59,7 +77,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         abort();
     inside(whole.host, whole.consumed);
     inside(whole.auth, whole.consumed);
-    if (whole.status == SM_PROXY_FORWARD)
+    if (whole.status == SM_PROXY_FORWARD) {
         check_forward(&whole, data);
+        check_rest(&whole, data + whole.consumed, size - whole.consumed, step);
+    }
     return 0;
 }

@@ -402,3 +402,75 @@ size_t sm_proxy_head_rewrite(const struct sm_proxy_head *h, const uint8_t *data,
     put(&w, h->upgrade ? "Connection: Upgrade\r\n\r\n" : "Connection: close\r\n\r\n");
     return w.bad ? 0 : w.len;
 }
+
+/* ---- what may follow ---- */
+
+void sm_proxy_rest_init(struct sm_proxy_rest *r, const struct sm_proxy_head *h)
+{
+    const struct sm_http_framing *f = &h->head.framing;
+    bool body = f->chunked || (f->has_length && f->content_length > 0);
+
+    *r = (struct sm_proxy_rest){.upgrade = h->upgrade, .over = !body};
+    if (body)
+        sm_http_body_init(&r->body, f->chunked ? SM_HTTP_BODY_CHUNKED : SM_HTTP_BODY_LENGTH, f->content_length);
+    /* A line that was kept, and as much again that is looked at with it. */
+    sm_buf_init(&r->line, 2 * (size_t)SM_HTTP_TRAILERS_MAX);
+}
+
+void sm_proxy_rest_clear(struct sm_proxy_rest *r)
+{
+    sm_buf_clear(&r->line);
+}
+
+/* Up to the end of the body or of the bytes. Returns how many are the request's. */
+static size_t read_body(struct sm_proxy_rest *r, const uint8_t *data, size_t len)
+{
+    size_t kept = r->line.len, used = 0;
+
+    if (kept > 0) {
+        len = SM_MIN(len, (size_t)SM_HTTP_TRAILERS_MAX);
+        r->open = !sm_buf_append(&r->line, data, len); /* never: a longer line is BAD */
+        if (r->open)
+            return len;
+    }
+    switch (sm_http_body_feed(&r->body, kept > 0 ? sm_buf_peek(&r->line) : data, kept + len, &used)) {
+    case SM_HTTP_BODY_MORE:
+        if (kept > 0)
+            sm_buf_consume(&r->line, used);
+        else
+            r->open = !sm_buf_append(&r->line, data + used, len - used);
+        return len;
+    case SM_HTTP_BODY_DONE:
+        r->over = true;
+        sm_buf_clear(&r->line);
+        return used - kept; /* what was kept was no whole line */
+    case SM_HTTP_BODY_BAD:
+    case SM_HTTP_BODY_STATUS_COUNT:
+        break;
+    }
+    r->open = true;
+    return len;
+}
+
+size_t sm_proxy_rest_says(struct sm_proxy_rest *r, const uint8_t *data, size_t len)
+{
+    size_t at = 0;
+
+    while (at < len && !r->over && !r->open)
+        at += read_body(r, data + at, len - at);
+    if (r->open)
+        return len;
+    r->too_much = r->too_much || at < len;
+    return at;
+}
+
+void sm_proxy_rest_hears(struct sm_proxy_rest *r, const uint8_t *data, size_t len)
+{
+    size_t n = SM_MIN(len, sizeof(r->status) - r->n_status);
+
+    memcpy(r->status + r->n_status, data, n);
+    r->n_status = (uint8_t)(r->n_status + n);
+    if (r->upgrade && r->over && !r->too_much && n > 0 && r->n_status == sizeof(r->status) &&
+        memcmp(r->status, "HTTP/1.1 101", sizeof(r->status)) == 0)
+        r->open = true;
+}

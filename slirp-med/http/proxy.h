@@ -18,11 +18,14 @@
  *
  * One absolute-form request a connection: the next may be for another host. What goes on (sm_proxy_head_rewrite()) says
  * `Connection: close`, so the origin's answer says so too, and ends; a request that wants another protocol (websocket)
- * says `Connection: Upgrade` in its place.
+ * says `Connection: Upgrade` in its place. An origin that keeps its connection all the same gets nothing by it: what the
+ * client says behind its request is for the proxy, with the proxy's credentials, and goes nowhere (sm_proxy_rest_says()).
  */
 #ifndef SM_HTTP_PROXY_H
 #define SM_HTTP_PROXY_H
 
+#include "base/buf.h"
+#include "http/body.h"
 #include "http/head.h"
 
 /** Largest head of a CONNECT: a name, a port, credentials and a User-Agent. */
@@ -82,6 +85,34 @@ enum sm_proxy_status sm_proxy_head_feed(struct sm_proxy_head *h, const uint8_t *
  * or 0 if it does not fit; h->consumed + SM_PROXY_REWRITE_MORE always does.
  */
 size_t sm_proxy_head_rewrite(const struct sm_proxy_head *h, const uint8_t *data, uint8_t *out, size_t cap);
+
+/** What a client may still say behind a FORWARD head: the rest of its request, and a protocol that was agreed upon. */
+struct sm_proxy_rest {
+    bool over;     /* the request is complete */
+    bool too_much; /* and the client has said more */
+    bool open;     /* another protocol, or a body that is none: all goes on */
+
+    /* Private. */
+    bool upgrade;
+    uint8_t n_status;
+    uint8_t status[sizeof("HTTP/1.1 101") - 1]; /* the answer's beginning */
+    struct sm_http_body body;
+    struct sm_buf line; /* of the body's framing, not complete; its bytes went on already */
+};
+
+/** sm_proxy_rest_init() - behind this head, which is FORWARD. */
+void sm_proxy_rest_init(struct sm_proxy_rest *r, const struct sm_proxy_head *h);
+void sm_proxy_rest_clear(struct sm_proxy_rest *r);
+/**
+ * sm_proxy_rest_says() - the client's next bytes: how many of them may go upstream. What is left is of another request.
+ * A body that breaks HTTP goes on as it is: where it ends nobody can say, and the core refuses what it reads.
+ */
+size_t sm_proxy_rest_says(struct sm_proxy_rest *r, const uint8_t *data, size_t len);
+/**
+ * sm_proxy_rest_hears() - the next bytes that the client gets: a 101 for a request that asked for one, and that nothing
+ * was said behind, opens the way. An interim answer before it closes it: nobody sends one.
+ */
+void sm_proxy_rest_hears(struct sm_proxy_rest *r, const uint8_t *data, size_t len);
 
 /** sm_proxy_reject_name() - a stable word for logs and pages; of HTTP the word of head.h. */
 const char *sm_proxy_reject_name(const struct sm_proxy_head *h);

@@ -40,6 +40,7 @@ struct sock_flow {
     struct end up_end, client_end;
     struct way up, down; /* from the client, to it; up.buf is also what is held before ATTACH */
     size_t shown;        /* bytes of up.buf that the core has seen */
+    bool heard;          /* the client was sent bytes of upstream's */
     bool dialling;       /* INBOUND: the socket to the guest is asked for */
     const struct sm_sock_hooks *hooks;
     void *data;
@@ -278,9 +279,28 @@ static ssize_t take(struct way *way, struct end *from, int from_fd, uint8_t *p, 
     return n < 0 && errno == EAGAIN ? 0 : n;
 }
 
+/* What the owner lets go on of bytes that were read for this direction. */
+static ssize_t let_pass(struct sock_flow *f, const struct way *way, const uint8_t *p, ssize_t n)
+{
+    if (n <= 0 || !f->hooks)
+        return n;
+    if (way == &f->down) {
+        f->heard = true;
+        if (f->hooks->hears && !f->hooks->hears(p, (size_t)n, f->data) && !f->up.eof) {
+            f->up.eof = true;
+            sm_front_ready(&f->base); /* nothing else will come that tells upstream */
+        }
+        return n;
+    }
+    size_t goes = f->hooks->says ? f->hooks->says(p, (size_t)n, f->data) : (size_t)n;
+    if (goes < (size_t)n && f->heard)
+        f->up.eof = true;
+    return (ssize_t)goes;
+}
+
 /* One direction's share of a turn: what was kept, one read, and the end. may_read: there is memory for what may be kept. */
-static enum moved move(struct way *way, struct end *from, int from_fd, struct end *to, int to_fd, uint8_t *scratch,
-                       bool may_read)
+static enum moved move(struct sock_flow *f, struct way *way, struct end *from, int from_fd, struct end *to, int to_fd,
+                       uint8_t *scratch, bool may_read)
 {
     if (flush(way, to, to_fd) == SINK_FAILED)
         return SINK_FAILED;
@@ -288,6 +308,7 @@ static enum moved move(struct way *way, struct end *from, int from_fd, struct en
         ssize_t n = take(way, from, from_fd, scratch, READ_MAX);
         if (n < 0)
             return SOURCE_FAILED;
+        n = let_pass(f, way, scratch, n);
         ssize_t put = 0;
         if (n > 0 && to->writable) {
             do {
@@ -317,10 +338,10 @@ static void run_attached(struct sock_flow *f)
     bool up_room = front->stats.held_now <= SM_FRONT_HELD_TOTAL,
          down_room = front->stats.queued_now <= SM_FRONT_QUEUED_TOTAL;
 
-    enum moved up = move(&f->up, &f->client_end, client, &f->up_end, upstream, front->read_buf, up_room);
+    enum moved up = move(f, &f->up, &f->client_end, client, &f->up_end, upstream, front->read_buf, up_room);
     enum moved down = up == SOURCE_FAILED || up == SINK_FAILED
                           ? MOVED
-                          : move(&f->down, &f->up_end, upstream, &f->client_end, client, front->read_buf, down_room);
+                          : move(f, &f->down, &f->up_end, upstream, &f->client_end, client, front->read_buf, down_room);
     account(f, up_before, down_before);
     if (up == SOURCE_FAILED || down == SINK_FAILED)
         abort_flow(f, SM_WHY_GUEST_RST);
@@ -359,7 +380,8 @@ static void run_held(struct sock_flow *f)
             sm_front_stall(&f->base);
         } else {
             n = take(&f->up, &f->client_end, f->client.fd, front->read_buf, SM_MIN(room, (size_t)READ_MAX));
-            if (n > 0 && !sm_buf_append(&f->up.buf, front->read_buf, (size_t)n))
+            ssize_t goes = let_pass(f, &f->up, front->read_buf, n);
+            if (goes > 0 && !sm_buf_append(&f->up.buf, front->read_buf, (size_t)goes))
                 n = -1; /* never: room was looked at */
         }
     }

@@ -47,6 +47,11 @@ struct sm_sock_hooks {
     /** The flow is refused before that. msg: the REFUSE, or NULL when a bound or the end of the front is the reason.
      * Returns the client's answer, after which the connection is closed in order; or NULL for a RST. */
     GBytes *(*refused)(const struct sm_flow_msg *msg, void *data);
+    /** The client's next bytes, behind the first ones: how many of them may go upstream. The rest is dropped, and once the
+     * client has been sent something it is as if it had ended there. */
+    size_t (*says)(const uint8_t *p, size_t len, void *data);
+    /** The next bytes for the client. Returns false when it has said too much already: its end is told upstream. */
+    bool (*hears)(const uint8_t *p, size_t len, void *data);
     /** The last call: data is not used any more. */
     void (*closed)(void *data);
 };

@@ -110,6 +110,58 @@ def test_what_goes_on_and_what_comes_back(sm, box, world, mark):
     p.stop()
 
 
+class Rude(threading.Thread):
+    """An origin that answers without saying that it closes, and listens to what else is said."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.s = socket.create_server(("127.0.0.1", 0))
+        self.port = self.s.getsockname()[1]
+        self.got = b""
+        self.start()
+
+    def run(self):
+        c, _ = self.s.accept()
+        with c:
+            while b"\r\n\r\n" not in self.got:
+                self.got += c.recv(65536)
+            c.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nrude")
+            while b := c.recv(65536):
+                self.got += b
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("flags", [("--egress", "off"), ("--egress-opaque",), ()])
+def test_an_origin_that_keeps_its_connection_gets_no_second_request(sm, box, flags):
+    """A client speaks on with the proxy, on the connection that it has: with the proxy's credentials, and for another host."""
+    rude, secret = Rude(), canary("proxy")
+    p = px.start(sm, *flags, "--route", f"rude.test=http://127.0.0.1:{rude.port}", "--proxy-auth", "env:PROXY_USER", ca="off" not in flags,
+                 env={"PROXY_USER": f"agent:{secret}"})
+    proxy = f"http://agent:{secret}@{px.PROXY}:{px.PORT}"
+    r = box.run(["curl", "-sS", "-m", "20", "-x", proxy, "http://rude.test/one", "http://origin.test/two"])
+    assert r.stdout.startswith(b"rude{") and b'"/two"' in r.stdout, r
+    rude.join(10)
+    assert not rude.is_alive() and rude.got.count(b"HTTP/1.1") == 1 and b"/two" not in rude.got and b"Basic" not in rude.got, rude.got
+    p.stop()
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("flags", [("--egress-passthrough", "origin.test"), ()])
+def test_what_is_said_behind_a_request_goes_nowhere(sm, box, world, mark, flags):
+    p = px.start(sm, *flags)
+    one = b"GET http://origin.test/one HTTP/1.1\r\nHost: origin.test\r\nProxy-Authorization: Basic Y2FuYXJ5\r\n"
+    upgrade = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    got = px.ask(box, one + b"\r\n" + one.replace(b"/one", b"/two") + b"\r\n")
+    assert got.count(b"HTTP/1.1 200") == 1, got
+    with box.connect() as s:  # a websocket that the origin does not want: it answers, and would answer again
+        s.sendall(one + upgrade + b"\r\n")
+        assert s.recv(65536).startswith(b"HTTP/1.1 200")
+        s.sendall(one.replace(b"/one", b"/two") + b"\r\n")
+        assert b"HTTP/1.1" not in px.read_all(s)
+    assert b"Y2FuYXJ5" not in world.received(mark) and world.requests(mark, path="/two") == []
+    p.stop()
+
+
 @pytest.mark.core
 def test_strict(sm, box):
     p = px.start(sm, "--egress", "strict", "--egress-allow", "origin.test", "--egress-passthrough", "h2.test", "--egress-deny", "evil.test",

@@ -38,6 +38,7 @@ struct client {
     struct sm_timer timer;
     GList link; /* in proxy->heads, while the head is read */
     struct sm_proxy_head head;
+    struct sm_proxy_rest rest; /* absolute form: behind the head */
     struct sm_buf in;
     size_t counted; /* of in, in proxy->heads_bytes */
     bool connect, head_only;
@@ -104,6 +105,7 @@ static void client_free(struct client *c)
     struct sm_proxy_front *proxy = c->proxy;
 
     sm_buf_clear(&c->in);
+    sm_proxy_rest_clear(&c->rest);
     g_free(c->host);
     if (--c->peer->conns == 0)
         g_hash_table_remove(proxy->peers, &c->peer->addr);
@@ -157,7 +159,26 @@ static void on_closed(void *data)
     client_free(data);
 }
 
-static const struct sm_sock_hooks hooks = {.accepted = on_accepted, .refused = on_refused, .closed = on_closed};
+/* A tunnel's client says what it likes; another one the request that was judged, and not the next, which is for us. */
+static size_t on_says(const uint8_t *p, size_t len, void *data)
+{
+    struct client *c = data;
+
+    return c->connect ? len : sm_proxy_rest_says(&c->rest, p, len);
+}
+
+static bool on_hears(const uint8_t *p, size_t len, void *data)
+{
+    struct client *c = data;
+
+    if (c->connect)
+        return true;
+    sm_proxy_rest_hears(&c->rest, p, len);
+    return !c->rest.too_much;
+}
+
+static const struct sm_sock_hooks hooks = {
+    .accepted = on_accepted, .refused = on_refused, .says = on_says, .hears = on_hears, .closed = on_closed};
 
 /* ---- heads ---- */
 
@@ -169,22 +190,25 @@ static bool is_authorised(const struct client *c)
                              sm_proxy_config_admits(config, sm_buf_peek(&c->in) + c->head.auth.off, c->head.auth.len));
 }
 
-/* What goes upstream first: of CONNECT what the client has sent behind it, of the others the rewritten head too. */
-static bool first_bytes(const struct client *c, struct sm_buf *ret)
+/* What goes upstream first: of CONNECT what the client has sent behind it; of the others the rewritten head, and what has come
+ * of the body. */
+static bool first_bytes(struct client *c, struct sm_buf *ret)
 {
     const struct sm_proxy_head *h = &c->head;
     const uint8_t *data = sm_buf_peek(&c->in);
     size_t cap = h->consumed + SM_PROXY_REWRITE_MORE;
     g_autofree uint8_t *head = NULL;
-    size_t len = 0;
+    size_t len = 0, more = c->in.len - h->consumed;
 
     if (h->status == SM_PROXY_FORWARD) {
         head = g_malloc(cap);
         len = sm_proxy_head_rewrite(h, data, head, cap);
         if (len == 0)
             return false;
+        sm_proxy_rest_init(&c->rest, h);
+        more = sm_proxy_rest_says(&c->rest, data + h->consumed, more);
     }
-    return sm_buf_append(ret, head, len) && sm_buf_append(ret, data + h->consumed, c->in.len - h->consumed);
+    return sm_buf_append(ret, head, len) && sm_buf_append(ret, data + h->consumed, more);
 }
 
 static void head_complete(struct client *c)

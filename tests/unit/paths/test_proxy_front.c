@@ -242,6 +242,86 @@ static void an_absolute_form(void **state)
     close(fd);
 }
 
+/* What is said behind a request is for the proxy, and maybe for another host: upstream gets none of it, whatever it answers. */
+static void the_next_request_goes_nowhere(void **state)
+{
+    static const char next[] =
+        "GET http://b.test/ HTTP/1.1\r\nHost: b.test\r\nProxy-Authorization: Basic " TOKEN "\r\n\r\n";
+    static const struct {
+        const char *head, *body; /* body: as it comes, '|' where a write ends */
+        const char *answer;
+        bool opens; /* what follows goes on */
+    } cases[] = {
+        {"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n", "", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+         false},
+        {"POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: 8\r\n\r\n", "01|234567",
+         "HTTP/1.1 204 No\r\n\r\n", false},
+        {"POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n",
+         "4|\r|\n0123\r|\n0\r\nX|-T: 1\r\n\r|\n", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false},
+        {"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", "",
+         "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false},
+        {"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", "",
+         "HTTP/1.1 101 Switching\r\n\r\n", true},
+    };
+
+    for (int early = 0; early < 2; early++) { /* before the answer, and behind it */
+        for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
+            struct world *w = *state;
+            int fd = client_says(w, cases[i].head);
+            g_auto(GStrv) pieces = g_strsplit(cases[i].body, "|", -1);
+            g_autofree char *body = g_strjoinv("", pieces);
+
+            expect_open(w, "a.test", 80);
+            uint64_t id = w->last.id;
+            tell(w, &(struct sm_flow_msg){.type = SM_FLOW_ACCEPT, .id = id});
+            assert_int_equal(hear(w), SM_FLOW_BYTES);
+            uint32_t head = (uint32_t)w->last.data_len;
+            assert_null(g_strstr_len((const char *)w->last.data, (gssize)head, "Basic"));
+            attach(w, id, head);
+            assert_int_equal(hear(w), SM_FLOW_ATTACHED);
+            for (char **p = pieces; *p; p++) {
+                assert_int_equal(write(fd, *p, strlen(*p)), (int)strlen(*p));
+                g_autofree char *got = take(w, w->given, strlen(*p));
+                assert_string_equal(got, *p);
+            }
+            if (early) {
+                assert_int_equal(write(fd, next, strlen(next)), (int)strlen(next));
+                assert_int_equal(sm_loop_turn(w->loop, 20), 0);
+            }
+            assert_int_equal(write(w->given, cases[i].answer, strlen(cases[i].answer)), (int)strlen(cases[i].answer));
+            g_autofree char *answer = take(w, fd, strlen(cases[i].answer));
+            assert_string_equal(answer, cases[i].answer);
+            if (!early)
+                assert_int_equal(write(fd, next, strlen(next)), (int)strlen(next));
+            g_autofree char *rest = take(w, w->given, strlen(next)); /* to its end, where nothing comes */
+            assert_string_equal(rest, cases[i].opens && !early ? next : "");
+            char none;
+            if (!cases[i].opens || early)
+                assert_int_equal(recv(w->given, &none, 1, MSG_DONTWAIT), 0); /* upstream was told */
+            close(fd);
+            sm_fd_close(&w->given);
+            assert_int_equal(hear(w), SM_FLOW_GONE);
+        }
+    }
+}
+
+/* The next request in one write with the first one. */
+static void nothing_of_the_next_comes_with_the_first(void **state)
+{
+    struct world *w = *state;
+    int fd =
+        client_says(w, "POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nokGET http://b.test/ "
+                       "HTTP/1.1\r\nHost: b.test\r\n\r\n");
+    static const char want[] = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+
+    expect_open(w, "a.test", 80);
+    tell(w, &(struct sm_flow_msg){.type = SM_FLOW_ACCEPT, .id = w->last.id});
+    assert_int_equal(hear(w), SM_FLOW_BYTES);
+    assert_int_equal(w->last.data_len, sizeof(want) - 1);
+    assert_memory_equal(w->last.data, want, sizeof(want) - 1);
+    close(fd);
+}
+
 static void refusals_say_why(void **state)
 {
     static const struct {
@@ -451,6 +531,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         IN(setup, a_tunnel),
         IN(setup, an_absolute_form),
+        IN(setup, the_next_request_goes_nowhere),
+        IN(setup, nothing_of_the_next_comes_with_the_first),
         IN(setup, refusals_say_why),
         IN(setup, a_head_request_gets_no_body),
         IN(setup, what_breaks_http_asks_nobody),
