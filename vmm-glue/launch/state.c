@@ -535,7 +535,10 @@ static bool is_own(const char *name)
         if (strlen(own_files[i]) == len && strncmp(own_files[i], name, len) == 0)
             return true;
     /* Of hybrid vsock: a socket for each port. */
-    return g_str_has_prefix(name, SM_STATE_VSOCK "_");
+    if (!g_str_has_prefix(name, SM_STATE_VSOCK "_"))
+        return false;
+    const char *port = name + strlen(SM_STATE_VSOCK "_");
+    return *port && strspn(port, "0123456789") == strlen(port);
 }
 
 /** Opened anew, so that the place where one reads is not shared; NULL with errno. */

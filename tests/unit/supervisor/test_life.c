@@ -121,6 +121,16 @@ static void test_delete(void **state)
     assert_non_null(strstr(error->message, "d/notes is not of slirp-med"));
     g_clear_error(&error);
     assert_int_equal(unlinkat(ws.dirfd, "notes", 0), 0);
+    /* A hybrid vsock's socket is one of a port. */
+    static const char *const odd[] = {SM_STATE_VSOCK "_", SM_STATE_VSOCK "_1\n\033[2J", SM_STATE_VSOCK "_1.bak"};
+    for (size_t i = 0; i < SM_ARRAY_LEN(odd); i++) {
+        put(&ws, odd[i], "mine");
+        assert_int_equal(sm_workspace_delete(&ws, false, removed, &error), -1);
+        assert_null(strpbrk(error->message, "\n\033"));
+        g_clear_error(&error);
+        assert_int_equal(unlinkat(ws.dirfd, odd[i], 0), 0);
+    }
+    put(&ws, SM_STATE_VSOCK "_1024", "");
     assert_int_equal(mkdirat(ws.dirfd, SM_STATE_COUNTERS, 0700), 0);
     assert_int_equal(sm_workspace_delete(&ws, false, removed, &error), -1);
     g_clear_error(&error);
@@ -129,7 +139,7 @@ static void test_delete(void **state)
     assert_true(sm_settings_exist(&ws));
 
     assert_int_equal(sm_workspace_delete(&ws, true, removed, &error), 0);
-    assert_int_equal(removed->len, 3);
+    assert_int_equal(removed->len, 4);
     assert_int_equal(fstatat(ws.dirfd, SM_AUDIT_FILE, &st, 0), 0);
     assert_int_equal(sm_workspace_delete(&ws, false, removed, &error), 0);
     assert_int_equal(stat(path, &st), -1);
