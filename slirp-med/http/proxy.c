@@ -164,7 +164,8 @@ static bool parse_authority(struct sm_proxy_head *h, const uint8_t *data, size_t
         after = (size_t)(colon - p);
     }
     size_t host_len = after - host - (v6 ? 1 : 0);
-    if (host_len == 0 || host_len > UINT8_MAX || after >= len || p[after] != ':')
+    if (host_len == 0 || host_len > UINT8_MAX || after >= len || p[after] != ':' ||
+        (v6 && !memchr(p + host, ':', host_len)))
         return false;
     for (size_t i = host; i < host + host_len; i++) {
         bool ok = v6 ? sm_http_is(p[i], SM_HTTP_HEX) || p[i] == ':' || p[i] == '.'

@@ -86,6 +86,8 @@ static void what_is_refused(void **state)
         {"CONNECT /x HTTP/1.1\r\n\r\n", "proxy_authority"},
         {"CONNECT  HTTP/1.1\r\n\r\n", "proxy_authority"},
         {"CONNECT [::1:443 HTTP/1.1\r\n\r\n", "proxy_authority"},
+        {"CONNECT [192.0.2.1]:443 HTTP/1.1\r\n\r\n", "proxy_authority"}, /* brackets are IPv6's */
+        {"CONNECT [dead.beef]:443 HTTP/1.1\r\n\r\n", "proxy_authority"},
         {"CONNECT :443 HTTP/1.1\r\n\r\n", "proxy_authority"},
         {"CONNECT example.com:443  HTTP/1.1\r\n\r\n", "http_request_line"},
         {"CONNECT example.com:443\r\n\r\n", "http_request_line"},
