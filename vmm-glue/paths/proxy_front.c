@@ -26,7 +26,7 @@ static const char established[] = "HTTP/1.1 200 Connection established\r\n\r\n";
 /** One client address, while it has connections. */
 struct peer {
     struct sm_addr addr; /* the key */
-    unsigned conns;
+    unsigned conns, asked;
 };
 
 /** A connection. Its socket is ours until the head is complete, and the hub's from then on. */
@@ -42,6 +42,7 @@ struct client {
     struct sm_buf in;
     size_t counted; /* of in, in proxy->heads_bytes */
     bool connect, head_only;
+    bool asked; /* and not answered */
     char *host; /* for pages */
 };
 
@@ -49,7 +50,7 @@ struct sm_proxy_front {
     struct sm_loop *loop;
     const struct sm_proxy_config *config;
     struct sm_front *hub;
-    unsigned heads_max;
+    unsigned heads_max, peer_max;
     bool finishing;
     GQueue heads;      /* of struct client, oldest first */
     GHashTable *peers; /* &peer->addr -> peer */
@@ -100,10 +101,17 @@ static int leave_heads(struct client *c)
     return sm_steal_fd(&c->sock.fd);
 }
 
+static void answered(struct client *c)
+{
+    c->peer->asked -= c->asked;
+    c->asked = false;
+}
+
 static void client_free(struct client *c)
 {
     struct sm_proxy_front *proxy = c->proxy;
 
+    answered(c);
     sm_buf_clear(&c->in);
     sm_proxy_rest_clear(&c->rest);
     g_free(c->host);
@@ -139,8 +147,9 @@ static void report(struct client *c, enum sm_flow_other kind)
 
 static GBytes *on_accepted(void *data)
 {
-    const struct client *c = data;
+    struct client *c = data;
 
+    answered(c);
     return c->connect ? g_bytes_new_static(established, sizeof(established) - 1) : NULL;
 }
 
@@ -227,6 +236,10 @@ static void head_complete(struct client *c)
         answer(c, 407, "proxy_authorization");
         return;
     }
+    if (c->peer->asked >= SM_PROXY_PEER_ASKED_MAX) {
+        answer(c, 503, "limit");
+        return;
+    }
     sm_buf_init(&first, SM_SOCK_FIRST_MAX);
     if (!first_bytes(c, &first)) {
         sm_buf_clear(&first);
@@ -236,6 +249,8 @@ static void head_complete(struct client *c)
     struct sm_flow_msg open = {.src = c->src, .name = c->host, .name_len = strlen(c->host), .dst = {.port = h->port}};
     int fd = leave_heads(c);
     sm_buf_clear(&c->in);
+    c->asked = true;
+    c->peer->asked++;
     sm_sock_open(proxy->hub, fd, &open, sm_buf_peek(&first), first.len, &hooks, c); /* c may be gone */
     sm_buf_clear(&first);
 }
@@ -338,7 +353,7 @@ static void on_client(int fd, const struct sm_endpoint *src, const struct sm_end
     proxy->stats.clients_now++;
     g_queue_push_tail_link(&proxy->heads, &c->link);
     sm_loop_arm(proxy->loop, &c->timer, sm_loop_now(proxy->loop) + SM_PROXY_HEAD_US);
-    if (proxy->finishing || c->peer->conns > SM_PROXY_PEER_MAX || sm_loop_watch(proxy->loop, &c->sock, EPOLLIN) < 0)
+    if (proxy->finishing || c->peer->conns > proxy->peer_max || sm_loop_watch(proxy->loop, &c->sock, EPOLLIN) < 0)
         answer(c, 503, "limit");
 }
 
@@ -360,6 +375,7 @@ struct sm_proxy_front *sm_proxy_front_new(struct sm_loop *loop, const struct sm_
     proxy->config = config;
     proxy->heads_max = SM_MIN((unsigned)SM_PROXY_HEADS_MAX, nofile / 4);
     cfg.max_live = (nofile - SM_FRONT_FDS_RESERVED - proxy->heads_max) / SM_SOCK_FDS_A_FLOW;
+    proxy->peer_max = SM_MIN((unsigned)SM_PROXY_PEER_MAX, cfg.max_live / 2);
     g_queue_init(&proxy->heads);
     proxy->peers = g_hash_table_new_full(addr_hash, addr_same, NULL, g_free);
     proxy->hub = sm_front_new_sock(loop, &cfg, channel_fd, failed, data);

@@ -16,7 +16,7 @@
  *   a client of another network                                RST      OTHER proxy_client
  *   credentials wrong or missing                               407      OTHER proxy_auth
  *   a head that is refused, over-long or too slow              400 431 408  OTHER proxy_request
- *   too many connections of one client, or flows unanswered    503      -
+ *   too many connections, or flows unanswered, of one client   503      -
  *   the core refuses (reason)                                  403; 400 no name; 503 a bound; 502 unresolved
  *   the dial fails (how)                                       502; 504 unreachable, or no answer in time
  *
@@ -29,8 +29,12 @@
 #include "base/loop.h"
 #include "paths/proxy_config.h"
 
-/** Connections of one client address: one container must not take all of them from the others. */
+/** Connections of one client address: one container must not take all of them from the others (half of the flows that there
+ * are descriptors for, where that is less). */
 #define SM_PROXY_PEER_MAX 4096
+/** ... of which the core has not answered so many: what one container asks of servers that are silent must not keep the
+ * others waiting (SM_FRONT_ASKED_MAX is for all). */
+#define SM_PROXY_PEER_ASKED_MAX 256
 /**
  * Connections whose head is not complete (a quarter of RLIMIT_NOFILE, where that is less); beyond it the oldest of them
  * makes room: slow clients cost each other time, and nobody else.

@@ -99,14 +99,22 @@ static int teardown(void **state)
     return 0;
 }
 
-static int client(struct world *w)
+static int client_of(struct world *w, uint8_t last)
 {
+    struct sm_endpoint from = {.addr = sm_addr_v4(127, 0, 0, last)};
     struct sockaddr_storage ss;
-    socklen_t len = sm_endpoint_to_sockaddr(&w->at, &ss);
+    socklen_t len = sm_endpoint_to_sockaddr(&from, &ss);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
+    assert_int_equal(bind(fd, (struct sockaddr *)&ss, len), 0);
+    len = sm_endpoint_to_sockaddr(&w->at, &ss);
     assert_int_equal(connect(fd, (struct sockaddr *)&ss, len), 0);
     return fd;
+}
+
+static int client(struct world *w)
+{
+    return client_of(w, 1);
 }
 
 static int client_says(struct world *w, const char *text)
@@ -466,7 +474,7 @@ static void the_oldest_head_makes_room(void **state)
     int idle[SM_PROXY_HEADS_MAX];
 
     for (size_t i = 0; i < SM_ARRAY_LEN(idle); i++) {
-        idle[i] = client(w);
+        idle[i] = client_of(w, (uint8_t)(1 + i % 4)); /* of one address they would be too many */
         if (i % 8 == 0)
             assert_int_equal(sm_loop_turn(w->loop, 10), 0);
     }
@@ -476,6 +484,35 @@ static void the_oldest_head_makes_room(void **state)
     assert_true(s.heads_now <= SM_PROXY_HEADS_MAX);
     for (size_t i = 0; i < SM_ARRAY_LEN(idle); i++)
         close(idle[i]);
+}
+
+/* What one address asks of silent servers costs itself, and nobody else. */
+static void one_client_leaves_room_for_the_others(void **state)
+{
+    static const char head[] = "CONNECT a.test:443 HTTP/1.1\r\n\r\n";
+    struct world *w = *state;
+    int fds[SM_PROXY_PEER_ASKED_MAX];
+
+    for (size_t i = 0; i < SM_ARRAY_LEN(fds); i++) {
+        fds[i] = client_says(w, head);
+        expect_open(w, "a.test", 443);
+    }
+    int more = client_says(w, head);
+    expect_answer(w, more, "HTTP/1.1 503 ", "limit");
+    int other = client_of(w, 2);
+    assert_int_equal(write(other, head, strlen(head)), (int)strlen(head));
+    assert_int_equal(hear(w), SM_FLOW_OPEN);
+    assert_int_equal(sm_addr_to_u32(&w->last.src.addr), 0x7f000002);
+    /* What is answered does not count. */
+    tell(w, &(struct sm_flow_msg){.type = SM_FLOW_ACCEPT, .id = w->last.id - 1});
+    g_autofree char *greeting = take(w, fds[SM_ARRAY_LEN(fds) - 1], 39);
+    assert_true(g_str_has_prefix(greeting, "HTTP/1.1 200 "));
+    more = client_says(w, head);
+    expect_open(w, "a.test", 443);
+    close(more);
+    close(other);
+    for (size_t i = 0; i < SM_ARRAY_LEN(fds); i++)
+        close(fds[i]);
 }
 
 static void the_end_of_the_channel_is_told(void **state)
@@ -540,6 +577,7 @@ int main(void)
         IN(setup_strangers, strangers_are_reset),
         IN(setup, who_goes_before_the_answer_is_gone),
         IN(setup, the_oldest_head_makes_room),
+        IN(setup, one_client_leaves_room_for_the_others),
         IN(setup, the_end_of_the_channel_is_told),
         cmocka_unit_test(the_configuration_is_read_strictly),
     };
