@@ -256,6 +256,8 @@ static char *check_settings(const struct sm_restore_request *r, const struct sm_
     bool lacks = settings->command == SM_COMMAND_RUN && !settings->cmd;
 
     g_ptr_array_add(words, g_strdup(sm_command_name(settings->command)));
+    g_ptr_array_add(words, g_strconcat("--name=", ws->name, NULL)); /* as sm_settings_options() */
+    g_ptr_array_add(words, g_strconcat("--state-dir=", ws->base, NULL));
     for (size_t i = 0; settings->args[i]; i++)
         if (!g_str_has_prefix(settings->args[i], "--egress-policy="))
             g_ptr_array_add(words, g_strdup(settings->args[i]));
@@ -263,8 +265,6 @@ static char *check_settings(const struct sm_restore_request *r, const struct sm_
         add_entries(words, s->policy, "allow", "--egress-allow=");
         add_entries(words, s->policy, "passthrough", "--egress-passthrough=");
     }
-    g_ptr_array_add(words, g_strconcat("--name=", ws->name, NULL));
-    g_ptr_array_add(words, g_strconcat("--state-dir=", ws->base, NULL));
     if (settings->cmd || lacks)
         g_ptr_array_add(words, g_strdup("--"));
     for (size_t i = 0; settings->cmd && settings->cmd[i]; i++)

@@ -246,10 +246,11 @@ int sm_settings_options(const struct sm_settings *s, const struct sm_workspace *
     char *const *command = cmd ? cmd : s->cmd;
 
     g_ptr_array_add(argv, g_strdup(sm_command_name(s->command)));
-    for (size_t i = 0; s->args[i]; i++)
-        g_ptr_array_add(argv, g_strdup(s->args[i]));
+    /* First: behind a flag that lacks its value these would be it. */
     g_ptr_array_add(argv, g_strconcat("--name=", ws->name, NULL));
     g_ptr_array_add(argv, g_strconcat("--state-dir=", ws->base, NULL));
+    for (size_t i = 0; s->args[i]; i++)
+        g_ptr_array_add(argv, g_strdup(s->args[i]));
     if (command) {
         g_ptr_array_add(argv, g_strdup("--"));
         for (size_t i = 0; command[i]; i++)

@@ -167,6 +167,27 @@ static void test_errors_of_a_start(void **state)
     sm_workspace_close(&ws);
 }
 
+/* A flag at the end that lacks its value does not take the workspace's name for it. */
+static void test_a_value_that_lacks(void **state)
+{
+    static const char text[] = "{\"version\":1,\"command\":\"attach\",\"args\":[\"--audit-max-bytes=1M\",\"--stream\"],"
+                               "\"cmd\":null,\"spec\":null,\"created\":\"2026-01-01T00:00:00Z\"}";
+    struct sm_workspace ws = {
+        .name = g_strdup("mine"), .base = g_strdup("/nowhere"), .dirfd = -1, .base_fd = -1, .lock_fd = -1};
+    struct sm_run_options o = {0};
+    struct sm_settings s;
+    g_autoptr(GError) error = NULL;
+    char **words = NULL;
+
+    assert_true(sm_settings_parse("f", text, strlen(text), &s, &error));
+    assert_int_equal(sm_settings_options(&s, &ws, NULL, &o, &words, &error), -1);
+    assert_non_null(strstr(error->message, "--stream"));
+    assert_null(strstr(error->message, "--name"));
+    sm_settings_clear(&s);
+    g_free(ws.name);
+    g_free(ws.base);
+}
+
 static void test_of_one_start(void **state)
 {
     static const char *const lines[] = {"run --dry-run",
@@ -294,6 +315,7 @@ int main(void)
         cmocka_unit_test(test_canonical),
         cmocka_unit_test(test_there_and_back),
         cmocka_unit_test(test_errors_of_a_start),
+        cmocka_unit_test(test_a_value_that_lacks),
         cmocka_unit_test(test_of_one_start),
         cmocka_unit_test(test_strict),
         cmocka_unit_test(test_files),
