@@ -18,8 +18,9 @@
  *
  * One absolute-form request a connection: the next may be for another host. What goes on (sm_proxy_head_rewrite()) says
  * `Connection: close`, so the origin's answer says so too, and ends; a request that wants another protocol (websocket)
- * says `Connection: Upgrade` in its place. An origin that keeps its connection all the same gets nothing by it: what the
- * client says behind its request is for the proxy, with the proxy's credentials, and goes nowhere (sm_proxy_rest_says()).
+ * says `Connection: Upgrade` in its place. An origin that keeps its connection all the same gets nothing by it: what
+ * the client says behind its request is for the proxy, with the proxy's credentials, and goes nowhere
+ * (sm_proxy_rest_says()).
  */
 #ifndef SM_HTTP_PROXY_H
 #define SM_HTTP_PROXY_H

@@ -199,8 +199,8 @@ static bool is_authorised(const struct client *c)
                              sm_proxy_config_admits(config, sm_buf_peek(&c->in) + c->head.auth.off, c->head.auth.len));
 }
 
-/* What goes upstream first: of CONNECT what the client has sent behind it; of the others the rewritten head, and what has come
- * of the body. */
+/* What goes upstream first: of CONNECT what the client has sent behind it; of the others the rewritten head, and what
+ * has come of the body. */
 static bool first_bytes(struct client *c, struct sm_buf *ret)
 {
     const struct sm_proxy_head *h = &c->head;

@@ -29,8 +29,8 @@
 #include "base/loop.h"
 #include "paths/proxy_config.h"
 
-/** Connections of one client address: one container must not take all of them from the others (half of the flows that there
- * are descriptors for, where that is less). */
+/** Connections of one client address: one container must not take all of them from the others (half of the flows that
+ * there are descriptors for, where that is less). */
 #define SM_PROXY_PEER_MAX 4096
 /** ... of which the core has not answered so many: what one container asks of servers that are silent must not keep the
  * others waiting (SM_FRONT_ASKED_MAX is for all). */

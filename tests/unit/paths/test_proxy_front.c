@@ -250,7 +250,8 @@ static void an_absolute_form(void **state)
     close(fd);
 }
 
-/* What is said behind a request is for the proxy, and maybe for another host: upstream gets none of it, whatever it answers. */
+/* What is said behind a request is for the proxy, and maybe for another host: upstream gets none of it, whatever it
+ * answers. */
 static void the_next_request_goes_nowhere(void **state)
 {
     static const char next[] =
