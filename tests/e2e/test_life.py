@@ -164,7 +164,7 @@ def test_detached(life):
         flows = ok(sm, "status", "bg", "--flows", "--json", section="Status")["flows"]
         assert [f["inbound"] for f in flows] == [True] and flows[0]["state"] == "ATTACHED", flows
     r = row(sm, "bg")
-    assert r["state"] == "running" and r["responding"] is True and r["publishes"][0]["hostPort"] == port
+    assert r["state"] == "running" and r["responding"] is True and r["network"]["publishes"][0]["hostPort"] == port
     status = ok(sm, "status", "bg", "--json", section="Status")
     assert set(status["processes"]) == {"supervisor", "core", "front", "guest"}
     assert all(p["rss_bytes"] > 0 for p in status["processes"].values()) and status["audit"]["healthy"] is True
@@ -366,14 +366,14 @@ def test_changes_at_run_time_are_shown_and_end_with_the_run(life):
     assert told["network"]["publishes"][0]["hostPort"] == port and told["policy_files"] == [two]
     os.kill(row(sm, "r")["pid"], signal.SIGKILL)
     w.wait_for("all to end", lambda: not sm.left(), 10)
-    assert row(sm, "r")["publishes"][0]["hostPort"] == port, "as it last was"
+    assert row(sm, "r")["network"]["publishes"][0]["hostPort"] == port, "as it last was"
     ok(sm, "start", "r", "--detach")
     status = ok(sm, "status", "r", "--json", section="Status")
     assert status["network"]["publishes"] == [] and status["policy_files"] == [one]
     ok(sm, "publish", "r", "0:80")
-    port = row(sm, "r")["publishes"][0]["hostPort"]
+    port = row(sm, "r")["network"]["publishes"][0]["hostPort"]
     ok(sm, "unpublish", "r", f"{port}:80", "--json", section="Published")
-    assert row(sm, "r")["publishes"] == []
+    assert row(sm, "r")["network"]["publishes"] == []
 
 
 def test_stop_waits_no_longer_than_told(life):

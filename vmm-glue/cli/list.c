@@ -145,7 +145,8 @@ static void print_rows(const json_t *rows)
     json_array_foreach(rows, i, row)
     {
         const json_t *pid = json_object_get(row, "pid");
-        const char *network = text_of(row, "network");
+        const json_t *record = json_object_get(row, "network");
+        const char *network = text_of(record, "mode");
         g_ptr_array_add(cells, g_strdup(text_of(row, "name")));
         g_ptr_array_add(cells, end_text(row));
         g_ptr_array_add(cells, pid && !json_is_null(pid) ? g_strdup_printf("%d", (int)json_integer_value(pid))
@@ -156,7 +157,7 @@ static void print_rows(const json_t *rows)
         g_ptr_array_add(cells, strcmp(network, "user") == 0 ? g_strdup_printf("user/%s", text_of(row, "datapath"))
                                                             : g_strdup(network));
         g_ptr_array_add(cells, g_strdup(text_of(row, "since")));
-        g_ptr_array_add(cells, publishes_text(json_object_get(row, "publishes")));
+        g_ptr_array_add(cells, publishes_text(json_object_get(record, "publishes")));
     }
     memset(width, 0, sizeof(width));
     for (guint c = 0; c < cells->len; c++)

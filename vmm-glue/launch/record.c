@@ -275,15 +275,13 @@ static json_t *since(const struct sm_record_place *p, const json_t *o, const jso
 
 json_t *sm_record_row(const struct sm_record_place *p)
 {
-    static const char *const copied[] = {"name", "state", "command", "mode", "opaque", "datapath"};
-    json_t *o = base(p), *exit = last_exit(p), *network = json_object_get(o, "network"), *r = json_object();
+    static const char *const copied[] = {"name", "state", "command", "mode", "opaque", "datapath", "network"};
+    json_t *o = base(p), *exit = last_exit(p), *r = json_object();
 
     for (size_t i = 0; i < SM_ARRAY_LEN(copied); i++)
         set(r, copied[i], json_incref(json_object_get(o, copied[i])));
     set(r, "pid", p->pid > 0 ? json_integer(p->pid) : NULL);
     set(r, "responding", p->state == SM_WORKSPACE_RUNNING ? json_boolean(p->answer != NULL) : NULL);
-    set(r, "network", json_incref(json_object_get(network, "mode")));
-    set(r, "publishes", json_incref(json_object_get(network, "publishes")));
     set(r, "since", since(p, o, exit));
     set(r, "last_exit", exit);
     json_decref(o);
