@@ -113,7 +113,14 @@ bool sm_ground_set_own(struct sm_ground *ground, const struct sm_addr *addrs, si
 void sm_ground_set_network(struct sm_ground *ground, const struct sm_prefix *network, const struct sm_addr *resolver);
 /** sm_ground_add_inside() - one more --egress-inside range. False when full. */
 bool sm_ground_add_inside(struct sm_ground *ground, const struct sm_prefix *range) SM_WARN_UNUSED;
-/** sm_ground_set_workspaces() - addresses or ranges of the other workspaces. False when too many. */
+/**
+ * sm_ground_set_workspaces() - addresses or ranges of the other workspaces. False when too many.
+ *
+ * The program has none to give, and does not call this. A virtual network is in the routing table of its own guest
+ * alone: no address that a core dials leads into another's, and the same number on the host's side is a host of the
+ * operator's. What another workspace publishes is at an address of this host (SM_INSIDE_OWN or loopback). A proxy's
+ * clients are hosts of a private network; which other proxies run, and for whom, one core cannot know.
+ */
 bool sm_ground_set_workspaces(struct sm_ground *ground, const struct sm_prefix *ranges, size_t n) SM_WARN_UNUSED;
 /**
  * sm_ground_set_listeners() - our own listening endpoints. An unspecified address (0.0.0.0, ::, family none) means the
