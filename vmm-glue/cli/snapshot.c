@@ -3,7 +3,6 @@
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -73,16 +72,6 @@ static bool harden(GError **error)
     return sm_sandbox_enter(SM_ROLE_SUPERVISOR, &(struct sm_sandbox_spec){.parent_fd = -1}, error) == 0;
 }
 
-static int print_json(json_t *o)
-{
-    char *text = json_dumps(o, JSON_INDENT(2) | JSON_ENSURE_ASCII);
-
-    puts(text ? text : "{}");
-    free(text);
-    json_decref(o);
-    return fflush(stdout) == 0 ? 0 : 1;
-}
-
 static json_t *counters_json(const uint64_t bytes[SM_CAPS_DIRS])
 {
     return json_pack("{s:I, s:I}", "bytes_up", (json_int_t)bytes[SM_CAPS_UP], "bytes_down",
@@ -148,9 +137,10 @@ int sm_cli_snapshot(int argc, char **argv)
     if (!harden(&error) || sm_snapshot_take(&r, &s, &error) < 0)
         return sm_cli_fail(error, 1);
     if (json)
-        return print_json(json_pack("{s:i, s:s, s:s, s:s, s:s, s:o, s:I, s:o}", "schema", 1, "id", s.id, "workspace",
-                                    s.workspace, "file", r.file, "created", s.created, "ca_sha256", ca_json(&s), "pins",
-                                    (json_int_t)json_array_size(s.pins), "counters", counters_json(s.counters)));
+        return sm_cli_print_json(json_pack("{s:i, s:s, s:s, s:s, s:s, s:o, s:I, s:o}", "schema", 1, "id", s.id,
+                                           "workspace", s.workspace, "file", r.file, "created", s.created, "ca_sha256",
+                                           ca_json(&s), "pins", (json_int_t)json_array_size(s.pins), "counters",
+                                           counters_json(s.counters)));
     printf("snapshot %s\nca-sha256 %s\n", s.id, s.ca_cert ? s.ca_sha256 : "none");
     return fflush(stdout) == 0 ? 0 : 1;
 }
@@ -228,10 +218,10 @@ int sm_cli_restore(int argc, char **argv)
         json_t *shares = json_array();
         for (guint i = 0; i < out.shares->len; i++)
             (void)json_array_append_new(shares, json_string(g_ptr_array_index(out.shares, i)));
-        return print_json(json_pack("{s:i, s:s, s:s, s:s, s:s, s:o, s:I, s:o, s:o}", "schema", 1, "name", out.name,
-                                    "state", "restored", "snapshot", out.snapshot.id, "created", out.snapshot.created,
-                                    "ca_sha256", ca_json(&out.snapshot), "pins", (json_int_t)out.pins, "counters",
-                                    counters_json(out.counters), "shares_ca_with", shares));
+        return sm_cli_print_json(json_pack(
+            "{s:i, s:s, s:s, s:s, s:s, s:o, s:I, s:o, s:o}", "schema", 1, "name", out.name, "state", "restored",
+            "snapshot", out.snapshot.id, "created", out.snapshot.created, "ca_sha256", ca_json(&out.snapshot), "pins",
+            (json_int_t)out.pins, "counters", counters_json(out.counters), "shares_ca_with", shares));
     }
     printf("restored %s\nca-sha256 %s\n", out.name, out.snapshot.ca_cert ? out.snapshot.ca_sha256 : "none");
     return fflush(stdout) == 0 ? 0 : 1;
