@@ -67,11 +67,6 @@ void sm_netlink_attr(struct sm_netlink *n, uint16_t type, const void *data, size
     put_length(n);
 }
 
-void sm_netlink_u8(struct sm_netlink *n, uint16_t type, uint8_t v)
-{
-    sm_netlink_attr(n, type, &v, sizeof(v));
-}
-
 void sm_netlink_u32(struct sm_netlink *n, uint16_t type, uint32_t v)
 {
     sm_netlink_attr(n, type, &v, sizeof(v));

@@ -31,7 +31,6 @@ void sm_netlink_init(struct sm_netlink *n);
 /** sm_netlink_begin() - a message of that type; flags: NLM_F_* beside NLM_F_REQUEST. fixed is the family's own header. */
 void sm_netlink_begin(struct sm_netlink *n, uint16_t type, uint16_t flags, const void *fixed, size_t len);
 void sm_netlink_attr(struct sm_netlink *n, uint16_t type, const void *data, size_t len);
-void sm_netlink_u8(struct sm_netlink *n, uint16_t type, uint8_t v);
 void sm_netlink_u32(struct sm_netlink *n, uint16_t type, uint32_t v);
 /** ... in network byte order, as nf_tables has it. */
 void sm_netlink_be32(struct sm_netlink *n, uint16_t type, uint32_t v);
