@@ -361,7 +361,8 @@ def test_changes_at_run_time_are_shown_and_end_with_the_run(life):
     ok(sm, "create", "r", "--egress", "strict", "--egress-policy", one, "--egress-ca-file", sm.world.ca, "--", "sleep", "100")
     ok(sm, "start", "r", "--detach")
     port = ok(sm, "publish", "r", "0:80", "--json", section="Published")["publish"]["hostPort"]
-    ok(sm, "reload", "r", "--egress-policy", two)
+    counts = ok(sm, "reload", "r", "--egress-policy", two, "--json", section="Reloaded")
+    assert counts == {"allow": 1, "passthrough": 0, "deny": 0}
     told = json.load(open(folder(sm, "r", "workspace.json")))
     assert told["network"]["publishes"][0]["hostPort"] == port and told["policy_files"] == [two]
     os.kill(row(sm, "r")["pid"], signal.SIGKILL)
