@@ -179,7 +179,8 @@ int sm_cli_list(int argc, char **argv)
     if (given.help) {
         puts("usage: slirp-med list [--json] [--state-dir DIR]\n"
              "\n"
-             "Show all workspaces, those that were created and those of 'run', 'vm' and 'attach': whether each was "
+             "Show all workspaces, those that were created and those of 'run', 'vm', 'attach' and 'proxy': whether "
+             "each was "
              "only created, "
              "runs, was stopped\n"
              "(and how it ended, with its exit status) or has crashed.\n"

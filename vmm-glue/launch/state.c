@@ -250,10 +250,9 @@ int sm_workspace_lock(struct sm_workspace *ws, GError **error)
         pid_t pid = read_pid(fd);
         g_autofree char *holder =
             pid > 0 ? g_strdup_printf("pid %d", (int)pid) : g_strdup("a process that is starting");
-        sm_error_set(
-            error, SM_ERROR_BUSY,
-            "workspace '%s' is already running (%s): choose another --name, or end it with 'slirp-med stop %s'",
-            ws->name, holder, ws->name);
+        sm_error_set(error, SM_ERROR_BUSY,
+                     "workspace '%s' is already running (%s): end it with 'slirp-med stop %s', or choose another name",
+                     ws->name, holder, ws->name);
         return -1;
     }
     ws->crashed_pid = read_pid(fd);
