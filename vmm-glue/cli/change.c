@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* `slirp-med publish`, `unpublish` and `reload`: what changes in a workspace that runs, asked for over its control socket. */
-#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/error.h"
 #include "base/fd.h"
@@ -29,62 +26,6 @@ static void json_freep(json_t **j)
     json_decref(*j);
 }
 
-static void drop_argument(int *argc, char **argv, int i)
-{
-    memmove(&argv[i], &argv[i + 1], (size_t)(*argc - i) * sizeof(argv[0])); /* with the NULL at the end */
-    (*argc)--;
-}
-
-/** Take the second argument that is no flag out of argv, so that NAME stays; NULL: there is none. */
-static char *take_second(int *argc, char **argv)
-{
-    bool name = false;
-
-    for (int i = 1; i < *argc; i++) {
-        char *arg = argv[i];
-        if (strcmp(arg, "--state-dir") == 0) {
-            i++;
-        } else if (arg[0] != '-' && name) {
-            drop_argument(argc, argv, i);
-            return arg;
-        } else if (arg[0] != '-') {
-            name = true;
-        }
-    }
-    return NULL;
-}
-
-/** The value of a flag that may be given once, taken out of argv. */
-static bool take_flag(int *argc, char **argv, const char *flag, char **ret, GError **error)
-{
-    size_t len = strlen(flag);
-
-    *ret = NULL;
-    for (int i = 1; i < *argc;) {
-        char *arg = argv[i], *value = NULL;
-        if (strncmp(arg, flag, len) == 0 && arg[len] == '=') {
-            value = arg + len + 1;
-        } else if (strcmp(arg, flag) == 0) {
-            drop_argument(argc, argv, i);
-            value = i < *argc ? argv[i] : NULL;
-            if (!value) {
-                sm_error_set(error, SM_ERROR_INVALID, "%s: lacks its value", flag);
-                return false;
-            }
-        } else {
-            i++;
-            continue;
-        }
-        if (*ret || !value[0]) {
-            sm_error_set(error, SM_ERROR_INVALID, "%s=%.200s: %s", flag, value, *ret ? "given twice" : "empty");
-            return false;
-        }
-        *ret = value;
-        drop_argument(argc, argv, i);
-    }
-    return true;
-}
-
 /** Of an answer: {host, hostPort, guestPort, protocol}. */
 static int print_publish(const json_t *answer)
 {
@@ -104,21 +45,20 @@ static int change_publish(int argc, char **argv, enum sm_control_verb verb, cons
     struct sm_cli_named given;
     struct sm_publish p;
     char canonical[SM_PUBLISH_STRLEN];
-    const char *spec = take_second(&argc, argv);
 
-    if (!sm_cli_named_parse(argc, argv, true, &given, &error))
+    if (!sm_cli_parse(argc, argv, SM_CLI_MAY_JSON | SM_CLI_MORE, NULL, 0, &given, &error))
         return sm_cli_fail(error, SM_CLI_USAGE);
     if (given.help) {
         puts(help);
         return 0;
     }
-    if (!spec) {
+    if (!given.more) {
         sm_error_set(&error, SM_ERROR_INVALID, "no port: write 'slirp-med %s NAME HOST:HOSTPORT:GUESTPORT/tcp'",
                      argv[0]);
         return sm_cli_fail(error, SM_CLI_USAGE);
     }
-    if (!sm_publish_parse(spec, &p, &error)) {
-        g_prefix_error(&error, "%.200s: ", spec);
+    if (!sm_publish_parse(given.more, &p, &error)) {
+        g_prefix_error(&error, "%.200s: ", given.more);
         return sm_cli_fail(error, SM_CLI_USAGE);
     }
     sm_cleanup(json_freep) json_t *answer =
@@ -152,11 +92,11 @@ int sm_cli_reload(int argc, char **argv)
 {
     g_autoptr(GError) error = NULL;
     struct sm_cli_named given;
-    char *file;
+    const char *file = NULL;
+    const struct sm_cli_flag flags[] = {{.name = "--egress-policy", .value = &file, .metavar = "FILE"}};
     json_int_t allow, passthrough, deny;
 
-    if (!take_flag(&argc, argv, "--egress-policy", &file, &error) ||
-        !sm_cli_named_parse(argc, argv, true, &given, &error))
+    if (!sm_cli_parse(argc, argv, SM_CLI_MAY_JSON, flags, SM_ARRAY_LEN(flags), &given, &error))
         return sm_cli_fail(error, SM_CLI_USAGE);
     if (given.help) {
         puts("usage: slirp-med reload NAME [--egress-policy FILE] [--json] [--state-dir DIR]\n"

@@ -48,6 +48,7 @@ int sm_cli_suggest(int argc, char **argv);
 /** What a subcommand about one workspace was given. */
 struct sm_cli_named {
     const char *name;
+    const char *more;      /* the argument behind it */
     const char *state_dir; /* NULL: the default */
     bool json, help;
 };
@@ -61,7 +62,11 @@ struct sm_cli_flag {
 /** What there may be. */
 #define SM_CLI_MAY_JSON 1u
 #define SM_CLI_NO_NAME 2u
-/** sm_cli_parse() - NAME (unless SM_CLI_NO_NAME), --state-dir, --help and these flags, in any order. False with error set. */
+#define SM_CLI_MORE 4u
+/**
+ * sm_cli_parse() - NAME (unless SM_CLI_NO_NAME), one more argument (with SM_CLI_MORE; NULL when it is not there, which is
+ * for the caller to say), --state-dir, --help and these flags, in any order. False with error set.
+ */
 bool sm_cli_parse(int argc, char **argv, unsigned may, const struct sm_cli_flag *flags, size_t n_flags,
                   struct sm_cli_named *ret, GError **error);
 /** sm_cli_named_parse() - NAME, --json (if may_json), --state-dir, --help, in any order. False with error set. */

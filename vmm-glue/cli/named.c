@@ -118,15 +118,26 @@ bool sm_cli_parse(int argc, char **argv, unsigned may, const struct sm_cli_flag 
                          argv[0]);
             return false;
         }
-        if (may & SM_CLI_NO_NAME) {
+        if (!n.name && !(may & SM_CLI_NO_NAME)) {
+            n.name = arg;
+            continue;
+        }
+        if (!n.more && (may & SM_CLI_MORE)) {
+            if (!arg[0]) {
+                sm_error_set(error, SM_ERROR_INVALID, "an empty argument ('slirp-med %s --help' says what goes there)",
+                             argv[0]);
+                return false;
+            }
+            n.more = arg;
+            continue;
+        }
+        if (may & SM_CLI_MORE)
+            sm_error_set(error, SM_ERROR_INVALID, "%.80s: one argument too many, behind '%s'", arg, n.more);
+        else if (may & SM_CLI_NO_NAME)
             sm_error_set(error, SM_ERROR_INVALID, "%.80s: '%s' takes no NAME: leave it out", arg, argv[0]);
-            return false;
-        }
-        if (n.name) {
+        else
             sm_error_set(error, SM_ERROR_INVALID, "%.80s: one NAME is enough, and '%s' was it", arg, n.name);
-            return false;
-        }
-        n.name = arg;
+        return false;
     }
     if (!n.name && !(may & SM_CLI_NO_NAME)) {
         sm_error_set(error, SM_ERROR_INVALID, "no NAME: write 'slirp-med %s NAME'", argv[0]);

@@ -3,7 +3,6 @@
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "base/error.h"
 #include "cli/cli.h"
@@ -12,58 +11,6 @@
 #include "launch/snapshot.h"
 #include "launch/state.h"
 #include "sandbox/sandbox.h"
-
-/** The flags of both: each says whether it takes a value, and where it goes. */
-struct flag {
-    const char *name; /* with the dashes */
-    const char **value;
-    bool *set;
-};
-
-/** Two arguments at most that are no flags, in order. False with error set. */
-static bool parse(int argc, char **argv, const struct flag *flags, size_t n_flags, const char *ret_args[2],
-                  GError **error)
-{
-    size_t n_args = 0;
-
-    for (int i = 1; i < argc; i++) {
-        const char *arg = argv[i];
-        const struct flag *flag = NULL;
-        size_t len = strcspn(arg, "=");
-        g_autofree char *shown = g_utf8_make_valid(arg, -1);
-        if (arg[0] != '-' || arg[1] == '\0') {
-            if (n_args == 2 || arg[0] == '\0') {
-                sm_error_set(error, SM_ERROR_INVALID, "%.80s: one argument too many, or an empty one", shown);
-                return false;
-            }
-            ret_args[n_args++] = arg;
-            continue;
-        }
-        for (size_t f = 0; f < n_flags; f++)
-            if (strlen(flags[f].name) == len && strncmp(flags[f].name, arg, len) == 0)
-                flag = &flags[f];
-        const char *value = arg[len] == '=' ? arg + len + 1 : NULL;
-        if (!flag || (flag->set && value)) {
-            sm_error_set(error, SM_ERROR_INVALID,
-                         flag ? "%.80s: takes no value" : "%.80s: unknown flag ('slirp-med %s --help' lists all)",
-                         shown, argv[0]);
-            return false;
-        }
-        if (flag->set) {
-            *flag->set = true;
-            continue;
-        }
-        if (!value && i + 1 < argc)
-            value = argv[++i];
-        if (!value || !value[0] || *flag->value) {
-            sm_error_set(error, SM_ERROR_INVALID, "%s: %s", flag->name,
-                         *flag->value ? "given twice: give it once" : "lacks its value");
-            return false;
-        }
-        *flag->value = value;
-    }
-    return true;
-}
 
 /** From here on a key may be in our memory; and a file size limit is a full disk, not our death. */
 static bool harden(GError **error)
@@ -113,30 +60,26 @@ int sm_cli_snapshot(int argc, char **argv)
     g_autoptr(GError) error = NULL;
     sm_cleanup(sm_snapshot_clear) struct sm_snapshot s = {0};
     struct sm_snapshot_request r = {0};
-    const char *args[2] = {NULL, NULL};
-    bool json = false, help = false;
-    const struct flag flags[] = {{"--key-file", &r.key_file, NULL}, {"--state-dir", &r.state_dir, NULL},
-                                 {"--force", NULL, &r.force},       {"--json", NULL, &json},
-                                 {"--help", NULL, &help},           {"-h", NULL, &help}};
+    struct sm_cli_named given;
+    const struct sm_cli_flag flags[] = {{.name = "--key-file", .value = &r.key_file, .metavar = "FILE"},
+                                        {.name = "--force", .on = &r.force}};
 
-    if (!parse(argc, argv, flags, SM_ARRAY_LEN(flags), args, &error))
+    if (!sm_cli_parse(argc, argv, SM_CLI_MAY_JSON | SM_CLI_MORE, flags, SM_ARRAY_LEN(flags), &given, &error))
         return sm_cli_fail(error, SM_CLI_USAGE);
-    if (help) {
+    if (given.help) {
         print_snapshot_help();
         return 0;
     }
-    if (!args[1])
-        sm_error_set(&error, SM_ERROR_INVALID, "no %s: write 'slirp-med snapshot NAME FILE'",
-                     args[0] ? "FILE" : "NAME");
-    else
-        (void)!sm_state_name_check(args[0], &error);
-    if (error)
+    if (!given.more) {
+        sm_error_set(&error, SM_ERROR_INVALID, "no FILE: write 'slirp-med snapshot NAME FILE'");
         return sm_cli_fail(error, SM_CLI_USAGE);
-    r.name = args[0];
-    r.file = args[1];
+    }
+    r.state_dir = given.state_dir;
+    r.name = given.name;
+    r.file = given.more;
     if (!harden(&error) || sm_snapshot_take(&r, &s, &error) < 0)
         return sm_cli_fail(error, 1);
-    if (json)
+    if (given.json)
         return sm_cli_print_json(json_pack("{s:i, s:s, s:s, s:s, s:s, s:o, s:I, s:o}", "schema", 1, "id", s.id,
                                            "workspace", s.workspace, "file", r.file, "created", s.created, "ca_sha256",
                                            ca_json(&s), "pins", (json_int_t)json_array_size(s.pins), "counters",
@@ -178,34 +121,29 @@ int sm_cli_restore(int argc, char **argv)
     g_autoptr(GError) error = NULL;
     sm_cleanup(sm_restore_result_clear) struct sm_restore_result out = {0};
     struct sm_restore_request r = {0};
-    const char *args[2] = {NULL, NULL};
-    bool json = false, help = false;
-    const struct flag flags[] = {{"--name", &r.name, NULL},
-                                 {"--expect-ca", &r.expect_ca, NULL},
-                                 {"--key-file", &r.key_file, NULL},
-                                 {"--state-dir", &r.state_dir, NULL},
-                                 {"--reset-caps", NULL, &r.reset_caps},
-                                 {"--refuse-fork", NULL, &r.refuse_fork},
-                                 {"--force", NULL, &r.force},
-                                 {"--json", NULL, &json},
-                                 {"--help", NULL, &help},
-                                 {"-h", NULL, &help}};
+    struct sm_cli_named given;
+    const struct sm_cli_flag flags[] = {{.name = "--name", .value = &r.name, .metavar = "NAME"},
+                                        {.name = "--expect-ca", .value = &r.expect_ca, .metavar = "SHA256"},
+                                        {.name = "--key-file", .value = &r.key_file, .metavar = "FILE"},
+                                        {.name = "--reset-caps", .on = &r.reset_caps},
+                                        {.name = "--refuse-fork", .on = &r.refuse_fork},
+                                        {.name = "--force", .on = &r.force}};
 
-    if (!parse(argc, argv, flags, SM_ARRAY_LEN(flags), args, &error))
+    if (!sm_cli_parse(argc, argv, SM_CLI_MAY_JSON | SM_CLI_NO_NAME | SM_CLI_MORE, flags, SM_ARRAY_LEN(flags), &given,
+                      &error))
         return sm_cli_fail(error, SM_CLI_USAGE);
-    if (help) {
+    if (given.help) {
         print_restore_help();
         return 0;
     }
-    if (!args[0] || args[1])
-        sm_error_set(&error, SM_ERROR_INVALID,
-                     args[0] ? "%.80s: one FILE is enough" : "no FILE%.0s: write 'slirp-med restore FILE'",
-                     args[0] ? args[1] : "");
+    if (!given.more)
+        sm_error_set(&error, SM_ERROR_INVALID, "no FILE: write 'slirp-med restore FILE'");
     else if (r.name && !sm_state_name_check(r.name, &error))
         g_prefix_error(&error, "--name: ");
     if (error)
         return sm_cli_fail(error, SM_CLI_USAGE);
-    r.file = args[0];
+    r.state_dir = given.state_dir;
+    r.file = given.more;
     if (!harden(&error) || sm_restore(&r, &out, &error) < 0)
         return sm_cli_fail(error, 1);
     for (guint i = 0; i < out.shares->len; i++)
@@ -214,7 +152,7 @@ int sm_cli_restore(int argc, char **argv)
                 "known of "
                 "both (--refuse-fork refuses)\n",
                 (const char *)g_ptr_array_index(out.shares, i));
-    if (json) {
+    if (given.json) {
         json_t *shares = json_array();
         for (guint i = 0; i < out.shares->len; i++)
             (void)json_array_append_new(shares, json_string(g_ptr_array_index(out.shares, i)));
