@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* `slirp-med publish`, `unpublish` and `reload`: what changes in a workspace that runs, asked for over its control socket. */
+/*
+ * `slirp-med publish`, `unpublish` and `reload`: what changes in a workspace that runs, asked for over its control
+ * socket.
+ */
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * `slirp-med check`: explains what would become of a connection (launch/check.h), of a workspace as it was last started or reloaded
- * (workspace.json), or of the flags given. How many arguments there are says which: HOST and HOST METHOD PATH are about the flags,
- * NAME HOST and NAME HOST METHOD PATH about workspace NAME.
+ * `slirp-med check`: explains what would become of a connection (launch/check.h), of a workspace as it was last started
+ * or reloaded (workspace.json), or of the flags given. How many arguments there are says which: HOST and HOST METHOD
+ * PATH are about the flags, NAME HOST and NAME HOST METHOD PATH about workspace NAME.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -120,7 +120,10 @@ static bool add_stored(GPtrArray *args, const json_t *list, const char *flag)
     return true;
 }
 
-/** What a workspace was last started with, as far as it judges; of one that was only created, what it would be started with. */
+/**
+ * What a workspace was last started with, as far as it judges; of one that was only created, what it would be started
+ * with.
+ */
 static bool stored_options(const struct own *own, const char *name, struct sm_run_options *ret, char ***ret_argv,
                            GError **error)
 {

@@ -2,8 +2,9 @@
 /*
  * Colour and progress: for a person at a terminal, never in a pipe or a file.
  *
- * `--color auto` (the default) colours when the descriptor is a terminal, NO_COLOR is unset or empty (no-color.org) and TERM is set and not
- * "dumb"; `always` and `never` say it outright. Progress is written to stderr, and only when that is a terminal.
+ * `--color auto` (the default) colours when the descriptor is a terminal, NO_COLOR is unset or empty (no-color.org) and
+ * TERM is set and not "dumb"; `always` and `never` say it outright. Progress is written to stderr, and only when that
+ * is a terminal.
  */
 #ifndef SM_CLI_COLOR_H
 #define SM_CLI_COLOR_H

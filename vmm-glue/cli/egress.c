@@ -184,7 +184,10 @@ static bool flush(struct egress *e, GError **error)
     return true;
 }
 
-/** What was refused or failed, and what was let through; all else is as it is. By the name: also of a version that has more events. */
+/**
+ * What was refused or failed, and what was let through; all else is as it is. By the name: also of a version that has
+ * more events.
+ */
 static const char *tint_of(const struct sm_audit_line *line)
 {
     if (line->kind != SM_AUDIT_LINE_RECORD)
@@ -302,7 +305,8 @@ static bool follow(struct egress *e, GError **error)
 
 static int report(const GError *error)
 {
-    /* Whoever fails has set it, in a file that the analyzer does not see. NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
+    /* Whoever fails has set it, in a file that the analyzer does not see. */
+    /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
     fprintf(stderr, "slirp-med egress: %s\n", error->message);
     return g_error_matches(error, SM_ERROR, SM_ERROR_INVALID) ? 2 : 1;
 }

@@ -153,7 +153,10 @@ static bool take_create(int argc, char **argv, struct create *c, GError **error)
     return sm_state_name_check(c->name, error);
 }
 
-/** A word in front of which no "--" stands is a value that was forgotten, or a command whose flags we would have taken for ours. */
+/**
+ * A word in front of which no "--" stands is a value that was forgotten, or a command whose flags we would have taken
+ * for ours.
+ */
 static bool check_command(char *const *argv, const struct sm_run_options *o, GError **error)
 {
     if (!o->argv || o->argv == argv || strcmp(o->argv[-1], "--") == 0)

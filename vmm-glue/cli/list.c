@@ -2,8 +2,8 @@
 /*
  * `slirp-med list`: all workspaces of a state folder, and network records for people.
  *
- * Those that run are asked all at once and without their core and front, and together have ANSWER_MS: one that hangs is listed as running all the
- * same, since its lock says so.
+ * Those that run are asked all at once and without their core and front, and together have ANSWER_MS: one that hangs is
+ * listed as running all the same, since its lock says so.
  */
 #include <errno.h>
 #include <stdio.h>

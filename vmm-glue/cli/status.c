@@ -2,8 +2,9 @@
 /*
  * `slirp-med status` and `slirp-med stop`.
  *
- * A workspace runs when its lock is held. What runs answers for itself; of one that does not, its files tell (launch/record.h). The reports of core
- * and front come as opaque text through the supervisor and are decoded here, outside of it.
+ * A workspace runs when its lock is held. What runs answers for itself; of one that does not, its files tell
+ * (launch/record.h). The reports of core and front come as opaque text through the supervisor and are decoded here,
+ * outside of it.
  */
 #include <errno.h>
 #include <jansson.h>

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* `slirp-med suggest NAME`: a policy file from what a workspace's audit says was used. What becomes an entry: launch/suggest.h. */
+/*
+ * `slirp-med suggest NAME`: a policy file from what a workspace's audit says was used. What becomes an entry:
+ * launch/suggest.h.
+ */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * `start --detach`: the supervisor in a session of its own, as a child that is this program again with a subcommand of its own ("detached").
+ * `start --detach`: the supervisor in a session of its own, as a child that is this program again with a subcommand of
+ * its own ("detached").
  *
  *   caller ── spawn: session of its own, one end of a socket ──► child: stdin from /dev/null, stdout to the log or /dev/null
  *                                                                stderr still the caller's: what goes wrong is said there
  *          ◄── "ready" ──────────────────────────────────────── all run: from here on stderr is stdout
  *          or the end of the stream: its exit status
  *
- * A caller that goes away before that (Ctrl-C) takes the start with it: the child finds the socket's other end closed and ends in order.
+ * A caller that goes away before that (Ctrl-C) takes the start with it: the child finds the socket's other end closed
+ * and ends in order.
  *
- * What CMD says goes nowhere unless a log was asked for, and a log is not bounded: a guest writes as much as it likes, and only the operator knows
- * how much there may be. Why the workspace ended is in exit.json in any case.
+ * What CMD says goes nowhere unless a log was asked for, and a log is not bounded: a guest writes as much as it likes,
+ * and only the operator knows how much there may be. Why the workspace ended is in exit.json in any case.
  */
 #ifndef SM_LAUNCH_DETACH_H
 #define SM_LAUNCH_DETACH_H
@@ -22,7 +24,10 @@
 /** The hidden subcommand. */
 #define SM_DETACH_COMMAND "detached"
 
-/** sm_detach() - start it. @args: those of `start`, NULL-terminated. 0: it runs; else its exit status (it has said why); -1 with error set. */
+/**
+ * sm_detach() - start it. @args: those of `start`, NULL-terminated. 0: it runs; else its exit status (it has said why);
+ * -1 with error set.
+ */
 int sm_detach(char *const *args, GError **error);
 
 /** The child's side. */

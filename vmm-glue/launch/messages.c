@@ -333,7 +333,10 @@ json_t *sm_message_facts(const struct sm_run_options *o)
     return facts;
 }
 
-/** What is judged by, of the flags that were given: for `check`, which parses them again. The policy files stand beside them. */
+/**
+ * What is judged by, of the flags that were given: for `check`, which parses them again. The policy files stand beside
+ * them.
+ */
 static json_t *policy_flags(const struct sm_run_options *o)
 {
     static const char *const kept[] = {"--egress",

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The configuration messages (descriptor 4) of the three children, the settings kept in workspace.json, and the facts that `status` shows:
- * all composed in one place from the options of a start. What each key means stands with its reader: core/config.h, nat/config.h,
- * paths/guest_init.h. Pure: what must be asked of the system comes in as struct sm_launch_ground.
+ * The configuration messages (descriptor 4) of the three children, the settings kept in workspace.json, and the facts
+ * that `status` shows: all composed in one place from the options of a start. What each key means stands with its
+ * reader: core/config.h, nat/config.h, paths/guest_init.h. Pure: what must be asked of the system comes in as struct
+ * sm_launch_ground.
  */
 #ifndef SM_LAUNCH_MESSAGES_H
 #define SM_LAUNCH_MESSAGES_H
@@ -41,8 +42,9 @@ char *sm_message_settings(const struct sm_run_options *o, GError **error);
 /** sm_message_lists() - for POLICY: {allow, passthrough, deny}. */
 char *sm_message_lists(const struct sm_lists *lists, GError **error);
 /**
- * sm_message_network() - the network record without what changes while it runs: mode, ip, subnet, gateway, resolver (ours), resolvers and routes (what
- * the guest is told), mac, mtu, dns (--dns), and `declared`: the spec file's network as it was written. A new reference.
+ * sm_message_network() - the network record without what changes while it runs: mode, ip, subnet, gateway, resolver
+ * (ours), resolvers and routes (what the guest is told), mac, mtu, dns (--dns), and `declared`: the spec file's network
+ * as it was written. A new reference.
  */
 json_t *sm_message_network(const struct sm_run_options *o);
 /** sm_message_facts() - mode, datapath and the network record; a new reference. */

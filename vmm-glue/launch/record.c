@@ -67,7 +67,10 @@ static json_t *settings_json(const struct sm_workspace *ws)
     return json_null();
 }
 
-/** What the next start would write into workspace.json, of one that `restore` made; NULL: there is nothing to start with. */
+/**
+ * What the next start would write into workspace.json, of one that `restore` made; NULL: there is nothing to start
+ * with.
+ */
 static json_t *from_settings(const struct sm_workspace *ws)
 {
     sm_cleanup(sm_settings_clear) struct sm_settings s = {0};
@@ -111,7 +114,10 @@ static json_t *base(const struct sm_record_place *p)
         set(o, "state", json_string(sm_workspace_state_name(p->state)));
         set(o, "started", NULL);
     }
-    /* Of one that crashed nobody has written the end: it was alive when its lock was taken and when the last line was recorded. */
+    /*
+     * Of one that crashed nobody has written the end: it was alive when its lock was taken and when the last line was
+     * recorded.
+     */
     set(o, "last_seen", p->state == SM_WORKSPACE_CRASHED ? written_at(p->ws, SM_AUDIT_FILE) : NULL);
     if (p->state == SM_WORKSPACE_CRASHED)
         set(o, "started", written_at(p->ws, SM_STATE_LOCK));

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What is shown of workspaces: the JSON of `status`, `list`, `network`, `create` and `start --detach` (docs/JSON.md), made of the files of the state
- * folder and, of one that runs, of its supervisor's answer. Nothing here blocks but reading these files.
+ * What is shown of workspaces: the JSON of `status`, `list`, `network`, `create` and `start --detach` (docs/JSON.md),
+ * made of the files of the state folder and, of one that runs, of its supervisor's answer. Nothing here blocks but
+ * reading these files.
  */
 #ifndef SM_LAUNCH_RECORD_H
 #define SM_LAUNCH_RECORD_H

@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * settings.json: what `create` was told, which each `start` does again. Written once, by `create`; nothing that happens to a workspace while it
- * runs changes it (what does stands in workspace.json: state.h).
+ * settings.json: what `create` was told, which each `start` does again. Written once, by `create`; nothing that happens
+ * to a workspace while it runs changes it (what does stands in workspace.json: state.h).
  *
  *   {"version": 1, "command": "run" | "vm" | "attach" | "proxy", "args": ["--flag=value", ...], "cmd": [...] | null, "spec": {...} | null,
  *    "created": "RFC 3339"}
  *
- * `args` are the flags in the form of canonical.h, in the order in which they were given, without name and state folder, which are where the
- * file lies. They are parsed again by sm_run_options_parse() on each start, so that one parser knows what is right, and its errors name
- * the flag. Policy, swap and certificate files are read again then; secrets are nowhere but behind references. `spec` is what the file of
- * --spec held. `cmd` is the command, or QEMU's own arguments.
+ * `args` are the flags in the form of canonical.h, in the order in which they were given, without name and state
+ * folder, which are where the file lies. They are parsed again by sm_run_options_parse() on each start, so that one
+ * parser knows what is right, and its errors name the flag. Policy, swap and certificate files are read again then;
+ * secrets are nowhere but behind references. `spec` is what the file of --spec held. `cmd` is the command, or QEMU's
+ * own arguments.
  *
- * Reading is strict: an unknown or missing key, a wrong type, another version, a flag that could not have been kept, and anything over a bound is
- * an error that names file and key. The file is the operator's own (0600), but not believed for that.
+ * Reading is strict: an unknown or missing key, a wrong type, another version, a flag that could not have been kept,
+ * and anything over a bound is an error that names file and key. The file is the operator's own (0600), but not
+ * believed for that.
  */
 #ifndef SM_LAUNCH_SETTINGS_H
 #define SM_LAUNCH_SETTINGS_H
@@ -48,7 +50,10 @@ void sm_settings_clear(struct sm_settings *s);
 int sm_settings_write(const struct sm_workspace *ws, const struct sm_settings *s, GError **error);
 /** sm_settings_exist() - was this workspace made by `create`? */
 bool sm_settings_exist(const struct sm_workspace *ws);
-/** sm_settings_read() - 0 and *ret, or -1 with error set: SM_ERROR_MISSING when there is no such file, else SM_ERROR_INVALID or SM_ERROR_SYSTEM. */
+/**
+ * sm_settings_read() - 0 and *ret, or -1 with error set: SM_ERROR_MISSING when there is no such file, else
+ * SM_ERROR_INVALID or SM_ERROR_SYSTEM.
+ */
 int sm_settings_read(const struct sm_workspace *ws, struct sm_settings *ret, GError **error);
 /** sm_settings_parse() - the same of text; @file is for errors. */
 bool sm_settings_parse(const char *file, const char *text, size_t len, struct sm_settings *ret,
