@@ -131,18 +131,16 @@ static json_t *process_json(pid_t pid)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/stat", (int)pid);
     g_autofree char *text = NULL;
-    unsigned long user, system;
-    long rss;
+    enum { UTIME = 11, STIME = 12, RSS = 21, FIELDS }; /* counted from the state, behind the name */
 
     if (pid <= 0 || !g_file_get_contents(path, &text, NULL, NULL))
         return json_null();
     const char *behind_name = strrchr(text, ')'); /* a name may hold anything else */
-    /* NOLINTNEXTLINE(cert-err34-c): the kernel writes numbers */
-    if (!behind_name ||
-        sscanf(behind_name + 1,
-               " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %*d %*d %*d %*d %*d %*d %*u %*u %ld", &user,
-               &system, &rss) != 3)
+    g_auto(GStrv) fields = behind_name && behind_name[1] ? g_strsplit(behind_name + 2, " ", FIELDS + 1) : NULL;
+    if (!fields || g_strv_length(fields) < FIELDS)
         return json_null();
+    unsigned long user = strtoul(fields[UTIME], NULL, 10), system = strtoul(fields[STIME], NULL, 10);
+    long rss = strtol(fields[RSS], NULL, 10);
     long ticks = sysconf(_SC_CLK_TCK), page = sysconf(_SC_PAGESIZE);
     return json_pack("{s:i, s:I, s:I}", "pid", (int)pid, "rss_bytes", (json_int_t)rss * page, "cpu_ms",
                      (json_int_t)((user + system) * 1000 / (unsigned long)ticks));
