@@ -501,7 +501,7 @@ out["n"] = len(c.rest())
 @pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
 def test_git_clone_and_push_over_smart_http(sm, world, tmp_path, version):
     import httplib
-    name = "r" + version[-1]
+    name = f"{sm.datapath}{version[-1]}"
     path = httplib.new_repo(world, name, 3 << 20)
     os.chmod(tmp_path, 0o777)
     r = sm.run("--egress", "strict", "--egress-allow", "git.test", cmd=["bash", "-ec", f"""
