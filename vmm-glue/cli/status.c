@@ -40,7 +40,7 @@ static void print_object(const char *title, const json_t *o)
 
     json_object_foreach((json_t *)(uintptr_t)o, key, value)
     {
-        if (json_is_null(value))
+        if (json_is_null(value) || strcmp(key, "schema") == 0) /* the latter is for programs */
             continue;
         char *text =
             json_is_string(value) ? NULL : json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_ENSURE_ASCII);

@@ -14,7 +14,8 @@
  * Messages on 3 (base/link.h):
  *   A -> TAP +fd    namespaces and device stand; the fd is the tap (non-blocking, close-on-exec).
  *                   Without fd when network is "isolated".
- *   S -> GO         the front and the core are ready: mount, mask, start CMD.
+ *   S -> GO [hash]  the front and the core are ready: start CMD. Mounts and masks are made before, unless CMD is to trust a CA: then
+ *                   after, and hash is that of the CA's subject.
  *                   Closing the link instead ends guest-init, status 125.
  *   S -> SIGNAL n   pass signal n to CMD (the same as kill(2) on guest-init)
  *   S -> STOP       end everything inside with SIGKILL
