@@ -467,7 +467,9 @@ static int watch(pid_t init, int reasons, int signals)
     struct pollfd p[] = {
         {.fd = signals, .events = POLLIN}, {.fd = SM_LINK_FD, .events = POLLIN}, {.fd = reasons, .events = POLLIN}};
     int status = 0;
-    bool ended = false, stopped = false;
+    bool stopped = false;
+    /* B may have ended while we waited for GO, and its SIGCHLD was taken there. */
+    bool ended = waitpid(init, &status, WNOHANG) == init;
 
     while (!ended || p[2].fd >= 0) {
         if (poll(p, SM_ARRAY_LEN(p), -1) < 0 && errno != EINTR)

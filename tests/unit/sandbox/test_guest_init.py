@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import termios
+import time
 
 import pytest
 
@@ -781,6 +782,41 @@ def test_rootfs_cannot_be_left(user, folder):
 )
 def test_refused(user, config, text):
     refused(text, **{"argv": ["true"], "user": user, **config})
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as f:
+        return f.read().split()
+
+
+def state(pid):
+    with open(f"/proc/{pid}/stat") as f:
+        return f.read().rsplit(")", 1)[1].split()[0]
+
+
+def test_init_that_ends_before_go_is_told():
+    """PID 1 fails while A is not looking: its end and its reason are both there when A looks next, and A still says why and ends."""
+    caught = 0
+    for _ in range(20):
+        guest = Guest(["true"], binds=["/etc:/no/such/place"])
+        if guest.first == b"TAP":
+            os.kill(guest.pid, signal.SIGSTOP)
+            os.waitpid(guest.pid, os.WUNTRACED)
+            for pid in children(guest.pid):
+                before = state(pid)
+                while state(pid) != "Z":
+                    time.sleep(0.001)
+                caught += before != "Z"
+            os.kill(guest.pid, signal.SIGCONT)
+            message, status = guest.end()
+        else:
+            message = guest.first.decode()
+            status = os.waitstatus_to_exitcode(os.waitpid(guest.pid, 0)[1])
+            guest.close()
+        assert status == 125 and message.startswith("FAIL ") and "--bind" in message, (message, status)
+        if caught >= 3:
+            return
+    assert caught, "PID 1 was never seen alive while A stood still"
 
 
 @pytest.mark.parametrize("change,text", [({"mac": "53:55:0a:00:02:0f"}, "mac"), ({"mtu": 100}, "mtu"), ({"gateway": "10.0.3.2"}, "gateway"), ({"ip": "10.0.2"}, "ip"), ({"dns": None}, "dns"), ({"dns": []}, "dns"), ({"dns": ["::1"]}, "dns"), ({"dns": "10.0.2.3"}, "dns"), ({"routes": None}, "routes"), ({"routes": ["10.0.0.1/8"]}, "routes"), ({"routes": ["0.0.0.0/0"] * 9}, "routes")])
