@@ -9,6 +9,7 @@ import pty
 import select
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -27,7 +28,10 @@ class Host:
     def __init__(self, *answer, close=False, requests=1):
         self.answer, self.close, self.requests, self.got = answer, close, requests, b""
         self.master, self.slave = pty.openpty()
-        self.path = os.ttyname(self.slave)
+        # By a name of its own: a terminal's number is given to the next one that asks, and who still tries the old one would ask a stranger.
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = os.path.join(self.folder.name, "port")
+        os.symlink(os.ttyname(self.slave), self.path)
         self.stop_read, self.stop_write = os.pipe()
         self.thread = threading.Thread(target=self.serve)
         self.thread.start()
@@ -49,6 +53,7 @@ class Host:
                     return
                 os.write(self.master, piece)
             if self.close:
+                os.unlink(self.path)
                 os.close(self.slave)
                 os.close(self.master)
                 self.master = self.slave = -1
@@ -57,6 +62,7 @@ class Host:
     def stop(self):
         os.close(self.stop_write)
         self.thread.join()
+        self.folder.cleanup()
         for fd in (self.master, self.slave, self.stop_read):
             if fd >= 0:
                 os.close(fd)
