@@ -213,11 +213,21 @@ static void on_connected(struct sm_watch *watch, uint32_t events)
         dial_failed(s, errno, NULL);
 }
 
+/* A route is for cleartext HTTP (policy/route.h), each request of which is judged and recorded. */
+static bool suits_route(const struct sm_session *s)
+{
+    return !s->route || g_strcmp0(s->classified, "http") == 0 || g_strcmp0(s->classified, "h2") == 0;
+}
+
 /* What was said is enough to decide: by whom the name is asserted, and how many bytes the decision rests on. */
 static void decided(struct sm_session *s, enum sm_assertion assertion, size_t judged)
 {
     sm_loop_disarm(s->core->loop, &s->timer);
     sm_loop_unwatch(s->core->loop, &s->upstream);
+    if (!suits_route(s)) {
+        sm_session_deny(s, "route_not_http");
+        return;
+    }
     if (sm_session_is_named(s))
         s->spoken = assertion;
     else
@@ -288,7 +298,7 @@ static void on_held_timer(struct sm_timer *timer, int64_t now_us)
 
     if (s->held.len == 0) {
         decided(s, SM_ASSERTION_TIMEOUT, 0);
-    } else if (now_us < s->held_us + SM_CORE_PARTIAL_US && undecidable(s) && sm_session_allows_opaque(s)) {
+    } else if (now_us < s->held_us + SM_CORE_PARTIAL_US && undecidable(s) && !s->route && sm_session_allows_opaque(s)) {
         sm_loop_unwatch(s->core->loop, &s->upstream);
         s->judged = s->held.len;
         sm_session_allow(s, release_held);

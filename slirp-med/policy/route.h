@@ -6,7 +6,8 @@
  * Whoever asks the proxy for that name on the route's port is connected to that upstream and to nothing else. The name
  * need not exist in any DNS, and the upstream may be inside: it is the operator who named it, as with an IP rule. Only
  * a deny entry of the name, another workspace and our own listeners are stronger. A route is for cleartext HTTP: what
- * the client says goes there as it is (the Host is still the route's name), judged and recorded like any other request.
+ * the client says goes there as it is (the Host is still the route's name), judged and recorded like any other request;
+ * what is no cleartext HTTP is refused as route_not_http (except with --egress off, which looks at nothing).
  *
  *   NAME[:PORT]=http://HOST[:PORT]     both ports are 80 when they are left out; HOST is a name or an address
  *

@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 
+import guestlib
 import proxylib as px
 import pytest
 import worldlib as w
@@ -113,21 +114,24 @@ def test_what_goes_on_and_what_comes_back(sm, box, world, mark):
 class Rude(threading.Thread):
     """An origin that answers without saying that it closes, and listens to what else is said."""
 
-    def __init__(self):
+    def __init__(self, connections=1):
         super().__init__(daemon=True)
         self.s = socket.create_server(("127.0.0.1", 0))
         self.port = self.s.getsockname()[1]
-        self.got = b""
+        self.got, self.connections = b"", connections
         self.start()
 
     def run(self):
-        c, _ = self.s.accept()
-        with c:
-            while b"\r\n\r\n" not in self.got:
-                self.got += c.recv(65536)
-            c.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nrude")
-            while b := c.recv(65536):
+        for _ in range(self.connections):
+            c, _ = self.s.accept()
+            with c:
+                while (b := c.recv(65536)) and b"\r\n\r\n" not in self.got + b:
+                    self.got += b
                 self.got += b
+                if b:
+                    c.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nrude")
+                while b and (b := c.recv(65536)):
+                    self.got += b
 
 
 @pytest.mark.core
@@ -143,6 +147,27 @@ def test_an_origin_that_keeps_its_connection_gets_no_second_request(sm, box, fla
     rude.join(10)
     assert not rude.is_alive() and rude.got.count(b"HTTP/1.1") == 1 and b"/two" not in rude.got and b"Basic" not in rude.got, rude.got
     p.stop()
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("flags", [("--egress-opaque",), (), ("--egress", "strict")])
+def test_a_route_is_for_http(sm, box, flags):
+    """A tunnel to a route's name that says something else, or lets the upstream speak first, is ended, and nothing of it goes on."""
+    said = (b"SSH-2.0-x\r\n", b"GO", guestlib.hello("rude.test"), b"\0\1\2\3")
+    upstream = Rude(len(said))
+    p = px.start(sm, *flags, "--route", f"rude.test=http://127.0.0.1:{upstream.port}", ca="--egress-opaque" not in flags)
+    for words in said:
+        with box.connect() as s:
+            s.sendall(b"CONNECT rude.test:80 HTTP/1.1\r\nHost: rude.test:80\r\n\r\n")
+            assert s.recv(65536).startswith(b"HTTP/1.1 200")
+            s.sendall(words)
+            if words == b"GO":  # may become a request as long as there may be more
+                s.shutdown(socket.SHUT_WR)
+            assert px.read_all(s) == b""
+    upstream.join(10)
+    assert not upstream.is_alive() and upstream.got == b""
+    r = p.stop()
+    assert {(x["reason"], x["host"]) for x in r.events("egress_deny")} == {("route_not_http", "rude.test")} and not r.events("egress_allow")
 
 
 @pytest.mark.core
