@@ -285,6 +285,11 @@ class Sm:
         kw.setdefault("stdin", subprocess.PIPE)
         return self.start(*flags, cmd=self.guest_cmd(code), **kw)
 
+    @property
+    def keeper(self):
+        """The roles of the processes that only the kernel path has."""
+        return ["guest-init"] if self.datapath == "tproxy" else []
+
     def refused(self, r, *errors):
         """Whether an attempt() was turned away before a byte was relayed. On the kernel path the guest's handshake is done by then (spec
         section 10): it is reset at once, which the guest sees on connect, on its first write or on its first read."""
@@ -298,22 +303,25 @@ class Sm:
 
 
 # The kernel path is held to what the slirp path is held to: the core set of these files runs over both. What differs is what spec section 10
-# says: on the kernel path the guest's handshake is done before we see it. SLIRP_MED_DATAPATH=tproxy runs every test of any file over it.
+# says: on the kernel path the guest's handshake is done before we see it. SLIRP_MED_DATAPATH=tproxy runs every test of any file over it, and
+# =both, as ./dev test all sets it, each over the one and the other.
 BOTH_PATHS = ("test_tcp", "test_udp", "test_dns", "test_policy", "test_tls", "test_http1", "test_http2", "test_audit", "test_caps",
               "test_publish", "test_isolation", "test_lifecycle", "test_cred_inject")
 
 
 def pytest_generate_tests(metafunc):
-    if "datapath" not in metafunc.fixturenames or os.environ.get("SLIRP_MED_DATAPATH"):
+    every = os.environ.get("SLIRP_MED_DATAPATH", "")
+    if "datapath" not in metafunc.fixturenames or every not in ("", "both"):
         return
     core = metafunc.definition.get_closest_marker("core") and metafunc.module.__name__ in BOTH_PATHS
-    if core or metafunc.definition.get_closest_marker("both_paths"):
+    if every or core or metafunc.definition.get_closest_marker("both_paths"):
         metafunc.parametrize("datapath", ["slirp", "tproxy"], indirect=True)
 
 
 @pytest.fixture
 def datapath(request):
-    return getattr(request, "param", os.environ.get("SLIRP_MED_DATAPATH", "slirp"))
+    every = os.environ.get("SLIRP_MED_DATAPATH", "slirp")
+    return getattr(request, "param", "slirp" if every == "both" else every)
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ def test_no_canary_anywhere(sm, world, mark, tmp_path):
     w.wait_for("the endpoint to be asked", lambda: world.tokens(mark, k["never"]))
     names = {pid: role for pid, role, _ in processes(sm.bin)}
     everybody = {pid: names.get(pid, "CMD") for pid in descendants(r.p.pid)}
-    assert sorted(everybody.values()) == ["CMD", "core", "fetch", "guest-init", "guest-init", "nat", "run"], everybody
+    assert sorted(everybody.values()) == sorted(["CMD", "core", "fetch", "guest-init", "guest-init", "nat", "run", *sm.keeper]), everybody
     jwts = {v.removeprefix("Bearer ") for q in world.requests(mark) if q["host"] == "jwt.swap.test" for v in values(q, "authorization")}
     assert jwts, "no signed token arrived: the test would search for nothing"
     s.special["signed token"] = [t.encode() for t in jwts] + [t.rpartition(".")[2].encode() for t in jwts]

@@ -87,8 +87,8 @@ sys.stdin.readline()
     forms = key_forms(read(key))
     pids = r.pids()
     assert set(pids) == {"run", "core", "nat", "guest-init", "init"}
-    everybody = {pid: "CMD" for pid in descendants(r.p.pid)} | {pid: role for role, pid in pids.items()}
-    assert sorted(everybody.values()) == ["CMD", "core", "guest-init", "init", "nat", "run"]
+    everybody = {pid: "CMD" for pid in descendants(r.p.pid)} | {pid: role for pid, role, _ in processes(sm.bin)}
+    assert sorted(everybody.values()) == sorted(["CMD", "core", "guest-init", "guest-init", "nat", "run", *sm.keeper])
     holders = {role for pid, role in everybody.items() if any(x in memory(pid) for x in forms)}
     assert holders == {"core"}, "the core signs with it (else this shows nothing), and nobody else has it, as argument, environment or otherwise"
     r.tell("")
