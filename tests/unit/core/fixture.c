@@ -21,7 +21,7 @@ struct fixture *fixture_new(const char *mode, const char *allow)
     return fixture_new_capped(mode, allow, (struct sm_caps_limits){0});
 }
 
-static struct fixture *start(const struct harness_options *o)
+struct fixture *fixture_new_with(const struct harness_options *o)
 {
     struct fixture *f = g_new0(struct fixture, 1);
     struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -54,7 +54,7 @@ struct fixture *fixture_new_capped(const char *mode, const char *allow, struct s
     o.mode = mode;
     o.allow = allow;
     o.caps = caps;
-    return start(&o);
+    return fixture_new_with(&o);
 }
 
 struct fixture *fixture_new_proxy(const char *mode, const char *allow, const char *routes, struct sm_caps_limits caps)
@@ -67,7 +67,7 @@ struct fixture *fixture_new_proxy(const char *mode, const char *allow, const cha
     o.allow = allow;
     o.caps = caps;
     o.proxy = proxy;
-    return start(&o);
+    return fixture_new_with(&o);
 }
 
 struct fixture *fixture_new_vsock(const char *mode, const char *vsock)
@@ -76,7 +76,7 @@ struct fixture *fixture_new_vsock(const char *mode, const char *vsock)
 
     o.mode = mode;
     o.vsock = vsock;
-    return start(&o);
+    return fixture_new_with(&o);
 }
 
 void fixture_free(struct fixture *f)

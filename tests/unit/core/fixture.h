@@ -28,6 +28,8 @@ struct fixture *fixture_new_vsock(const char *mode, const char *vsock);
 /** fixture_new_proxy() - the front is a proxy's; routes is an array of JSON; every client is let in from 172.20.0.0/16. */
 struct fixture *fixture_new_proxy(const char *mode, const char *allow, const char *routes, struct sm_caps_limits caps);
 struct fixture *fixture_new_capped(const char *mode, const char *allow, struct sm_caps_limits caps);
+/** fixture_new_with() - of options that are all the caller's own, ops included. */
+struct fixture *fixture_new_with(const struct harness_options *o);
 /** fixture_free() - what flows are left are closed. */
 void fixture_free(struct fixture *f);
 

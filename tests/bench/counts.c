@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ *   counts list             one line for each harness: name, how often its thing is done, what that thing is
+ *   counts NAME [N]         runs it, under a counting tool or not; prints how often, and in how many turns of the loop
+ */
+#include "counts.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool begun;
+static unsigned long turns;
+
+void counts_begin(void)
+{
+    begun = true;
+}
+
+/* The counting tool knows this function by its name. */
+int counts_counted_turn(struct sm_loop *loop, int timeout_ms);
+__attribute__((noinline)) int counts_counted_turn(struct sm_loop *loop, int timeout_ms)
+{
+    int status = sm_loop_turn(loop, timeout_ms);
+
+    turns++;
+    return status;
+}
+
+void counts_turn(struct sm_loop *loop, int timeout_ms)
+{
+    if ((begun ? counts_counted_turn : sm_loop_turn)(loop, timeout_ms) != 0) {
+        perror("counts: epoll");
+        exit(1);
+    }
+}
+
+static const struct counts_case *find(const char *name)
+{
+    for (size_t i = 0; i < n_counts_front; i++)
+        if (strcmp(counts_front[i].name, name) == 0)
+            return &counts_front[i];
+    for (size_t i = 0; i < n_counts_core; i++)
+        if (strcmp(counts_core[i].name, name) == 0)
+            return &counts_core[i];
+    return NULL;
+}
+
+static void list(const struct counts_case *c, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        printf("%s\t%u\t%s\n", c[i].name, c[i].n, c[i].unit);
+}
+
+int main(int argc, char **argv)
+{
+    const struct counts_case *c = argc >= 2 ? find(argv[1]) : NULL;
+    int n = argc == 3 ? atoi(argv[2]) : c ? (int)c->n : 0;
+
+    if (argc == 2 && strcmp(argv[1], "list") == 0) {
+        list(counts_front, n_counts_front);
+        list(counts_core, n_counts_core);
+        return 0;
+    }
+    if (!c || n <= 0 || argc > 3) {
+        fprintf(stderr, "usage: counts list | counts NAME [N]\n");
+        return 2;
+    }
+    (void)signal(SIGPIPE, SIG_IGN);
+    c->run((unsigned)n);
+    if (!begun) {
+        fprintf(stderr, "counts: %s did not begin\n", c->name);
+        return 1;
+    }
+    printf("%d %lu\n", n, turns);
+    (void)fflush(stdout);
+    _exit(0); /* taking it all down is not looked at, and takes long */
+}

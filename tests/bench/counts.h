@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Harnesses whose instructions and system calls are counted (counts.py): a front, or a core, in one process with a
+ * scripted other side, doing the same thing again and again. Only what runs below counts_turn() is counted, so the
+ * other side may be as simple as it likes; and that only after counts_begin(), so that start-up and the first of
+ * everything fall out. A harness leaves what it made to the end of the process.
+ */
+#ifndef SM_BENCH_COUNTS_H
+#define SM_BENCH_COUNTS_H
+
+#include <stddef.h>
+
+#include "base/loop.h"
+
+struct counts_case {
+    const char *name;
+    const char *unit; /* what is done n times, in words */
+    unsigned n;
+    void (*run)(unsigned n);
+};
+
+/** counts_begin() - what is counted begins here. */
+void counts_begin(void);
+/** counts_turn() - one turn of the loop of what is looked at; the caller has made sure that there is something to do, or
+ * waits for it (timeout_ms). */
+void counts_turn(struct sm_loop *loop, int timeout_ms);
+
+extern const struct counts_case counts_front[], counts_core[];
+extern const size_t n_counts_front, n_counts_core;
+
+#endif

@@ -1,0 +1,295 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""slirp-med's paths beside its peers: same run, same world, same origin, alternating; medians with minimum and maximum.
+
+bench.py tcp [--bin FILE] [--rounds N] [--seconds S] [--only PEER,...] [--json FILE] [--markdown FILE]
+bench.py crr [--bin FILE] [--rounds N] [--only PEER,...] [--json FILE] [--markdown FILE]
+
+tcp is iperf3 with one stream, up and down at two MTUs; crr connects, sends 64 bytes, reads 64 and closes, again and again, and has SYNs refused.
+Every peer is a way to run a command in a guest network whose traffic reaches the origin 203.0.113.20 in the internet
+namespace: kernel forwarding over veth (the limit a user would name), slirp4netns, pasta, and slirp-med with --egress off,
+with --egress guarded --egress-opaque, and with that over the kernel path. A peer that is not installed or does not work is
+named in the output, never silently left out. In each column the origin's link has the guest's MTU, for every peer alike.
+"""
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+
+import report
+
+HERE = os.path.dirname(os.path.realpath(__file__))
+REPO = os.path.dirname(os.path.dirname(HERE))
+ORIGIN, DENIED, CLOSED_AT = "203.0.113.20", "10.0.0.5", "203.0.113.20"
+IPERF, CRR = 5201, 5202
+INTERNET = ["nsenter", "--net=/run/netns/internet", "--"]
+USER = ["unshare", "-U", "--map-user=1000", "--map-group=1000", "--"]
+MTUS = (1500, 65520)
+CONNECTIONS = 2000
+
+
+def sh(text):
+    subprocess.run(["sh", "-ec", text], check=True, capture_output=True, text=True)
+
+
+def out(argv, timeout=60):
+    p = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+    if p.returncode:
+        raise RuntimeError(f"exit {p.returncode}: {(p.stderr or p.stdout).strip()[-300:]}")
+    return p.stdout
+
+
+class Veth:
+    name, note = "kernel veth, routed", "the kernel forwards from a guest namespace to the origin"
+
+    def missing(self):
+        return None
+
+    @contextlib.contextmanager
+    def guest(self, mtu):
+        sh(f"""ip netns add bench
+ip link add bv0 mtu {mtu} type veth peer name bv1 mtu {mtu} netns bench
+ip addr add 192.0.2.1/24 dev bv0; ip link set bv0 up
+nsenter --net=/run/netns/bench sh -ec 'ip addr add 192.0.2.2/24 dev bv1; ip link set bv1 up; ip link set lo up; ip route add default via 192.0.2.1'
+echo 1 >/proc/sys/net/ipv4/ip_forward
+nsenter --net=/run/netns/internet ip route replace 192.0.2.0/24 via 203.0.113.2""")
+        try:
+            yield lambda argv: out(["nsenter", "--net=/run/netns/bench", "--"] + argv)
+        finally:
+            sh("ip link del bv0; ip netns del bench; echo 0 >/proc/sys/net/ipv4/ip_forward")
+
+
+class Slirp4netns:
+    name, note = "slirp4netns", ""
+
+    def missing(self):
+        if not shutil.which("slirp4netns"):
+            return "not installed: apt-get install slirp4netns"
+        self.note = out(["slirp4netns", "--version"]).splitlines()[0]
+        return None
+
+    @contextlib.contextmanager
+    def guest(self, mtu):
+        sh("ip netns add bench; nsenter --net=/run/netns/bench ip link set lo up")
+        r, w = os.pipe()
+        p = subprocess.Popen(["slirp4netns", "--configure", f"--mtu={mtu}", f"--ready-fd={w}", "--netns-type=path", "/run/netns/bench", "tap0"],
+                             pass_fds=[w], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        os.close(w)
+        try:
+            if not os.read(r, 1):
+                raise RuntimeError(p.communicate()[1].decode()[-300:])
+            yield lambda argv: out(["nsenter", "--net=/run/netns/bench", "--"] + argv)
+        finally:
+            os.close(r)
+            p.kill()
+            p.wait()
+            sh("ip netns del bench")
+
+
+class Pasta:
+    name, note = "pasta", ""
+
+    def missing(self):
+        if not shutil.which("pasta"):
+            return "not installed: apt-get install passt"
+        self.note = out(["pasta", "--version"]).splitlines()[0]
+        return None
+
+    @contextlib.contextmanager
+    def guest(self, mtu):
+        yield lambda argv: out(USER + ["pasta", "--config-net", "-q", "-t", "none", "-u", "none", "-T", "none", "-U", "none",
+                                       "-m", str(mtu), "--"] + argv)
+
+
+class SlirpMed:
+    def __init__(self, binary, name, flags):
+        self.bin, self.name, self.flags, self.note = binary, name, flags, " ".join(flags)
+
+    def missing(self):
+        if not self.bin or not os.access(self.bin, os.X_OK):
+            return "not built: ./dev build, or --bin FILE"
+        self.note = out([self.bin, "--version"]).splitlines()[0] + ", " + " ".join(self.flags)
+        return None
+
+    @contextlib.contextmanager
+    def guest(self, mtu):
+        yield lambda argv: out(USER + [self.bin, "run", "--mtu", str(mtu), *self.flags, "--", *argv])
+
+
+def tcp(run, seconds, reverse):
+    d = json.loads(run(["iperf3", "-J", "-c", ORIGIN, "-p", str(IPERF), "-t", str(seconds), "-O", "0.3"] + (["-R"] if reverse else [])))
+    if "error" in d:
+        raise RuntimeError(d["error"])
+    return d["end"]["sum_received"]["bits_per_second"] / 1e9
+
+
+def crr_columns(peer, run, crr):
+    """(column, what gives its value or several) for one peer."""
+    yield "crr", lambda: dict(zip(("crr p50", "crr p99"), map(float, run([crr, "crr", ORIGIN, str(CRR), str(CONNECTIONS)]).split())))
+    if not isinstance(peer, SlirpMed) or "off" in peer.flags:
+        yield "SYN un-held", lambda: float(run([crr, "refused", CLOSED_AT, "20000", "5000", "1"]))
+    elif "tproxy" not in peer.flags:
+        yield "SYN held", lambda: float(run([crr, "refused", DENIED, "2000", "20000", "0"]))
+        yield "SYN un-held", lambda: float(run([crr, "refused", DENIED, "2000", "5000", "1"]))
+
+
+def tcp_columns(mtu, run, seconds):
+    for up in (True, False):
+        yield f"{'up' if up else 'down'} {mtu}", lambda up=up: tcp(run, seconds, not up)
+
+
+def measure(what, peers, crr, rounds, seconds):
+    """{peer: {column: [values]}} and {peer: why not}."""
+    got, bad = {p.name: {} for p in peers}, {}
+
+    def put(peer, col, f):
+        try:
+            v = f()
+        except (RuntimeError, subprocess.TimeoutExpired, ValueError, KeyError, OSError, subprocess.CalledProcessError) as e:
+            bad.setdefault(peer.name, f"{col}: {e}")
+            return
+        for c, x in (v.items() if isinstance(v, dict) else [(col, v)]):
+            got[peer.name].setdefault(c, []).append(x)
+        print(f"  {peer.name}: {col}: {v}", file=sys.stderr)
+
+    for r in range(rounds):
+        for mtu in MTUS if what == "tcp" else MTUS[:1]:
+            sh(f"ip link set up0 mtu {mtu}; nsenter --net=/run/netns/internet ip link set int0 mtu {mtu}")
+            print(f"round {r + 1} of {rounds}, MTU {mtu}", file=sys.stderr)
+            for peer in peers if r % 2 == 0 else peers[::-1]:
+                try:
+                    with peer.guest(mtu) as run:
+                        for col, f in tcp_columns(mtu, run, seconds) if what == "tcp" else crr_columns(peer, run, crr):
+                            put(peer, col, f)
+                except (RuntimeError, OSError, subprocess.CalledProcessError) as e:
+                    bad.setdefault(peer.name, str(getattr(e, "stderr", None) or e))
+    return got, bad
+
+
+COLUMNS = {"tcp": [("up 1500", "TCP up, MTU 1500", "Gbit/s", 2), ("down 1500", "TCP down, MTU 1500", "Gbit/s", 2),
+                   ("up 65520", "TCP up, MTU 65520", "Gbit/s", 2), ("down 65520", "TCP down, MTU 65520", "Gbit/s", 2)],
+           "crr": [("crr p50", "connect-request-response p50", "us", 0), ("crr p99", "connect-request-response p99", "us", 0),
+                   ("SYN held", "refused SYN, held", "us", 2), ("SYN un-held", "refused SYN, un-held", "us", 2)]}
+OTHERS = (Slirp4netns.name, Pasta.name)
+OURS = {"slirp-med guarded opaque": "through libslirp", "slirp-med kernel path": "kernel path"}
+
+
+def goals(what, got):
+    """numbers.md's goals as rows of a table: each of our paths beside what it must reach."""
+    def mid(peer, col):
+        v = got.get(peer, {}).get(col)
+        return statistics.median(v) if v else None
+
+    rows = []
+    for col, title, _, _ in COLUMNS[what][:4 if what == "tcp" else 1]:
+        best = [x for x in (mid(p, col) for p in OTHERS) if x is not None]
+        lines = [(f"{title}: at least 0.9 x kernel veth", mid(Veth.name, col), 0.9), (f"{title}: above the best of slirp4netns and pasta", max(best, default=None), 1)]
+        if what == "crr":
+            lines = [(f"{title}: below the better of slirp4netns and pasta", min(best, default=None), 1), (f"{title}: (x kernel veth)", mid(Veth.name, col), None)]
+        for text, other, least in lines:
+            cells = []
+            for mine in (mid(p, col) for p in OURS):
+                if mine is None or other is None:
+                    cells += ["not measured", ""]
+                    continue
+                ratio = mine / other
+                met = None if least is None else ratio < 1 if what == "crr" else ratio >= least if least < 1 else ratio > 1
+                cells += [f"{ratio:.2f} x", "" if met is None else "met" if met else "**missed**"]
+            rows.append(f"| {text} | " + " | ".join(cells) + " |")
+    return ["| goal | " + " | | ".join(OURS.values()) + " | |", "|---|" + "---|---|" * len(OURS), *rows]
+
+
+def table(doc):
+    got, base, what = doc["results"], Veth.name, doc["what"]
+    lines = [f"Measured {doc['date']} on {doc['machine']}, load {doc['load']:.1f} at the start; {doc['rounds']} alternating rounds"
+             + (f" of {doc['seconds']} s" if what == "tcp" else f" of {CONNECTIONS} connections") + "; median (min to max), then the ratio to kernel veth in the same run.", ""]
+    names = [p["name"] for p in doc["peers"] if p["name"] in got and got[p["name"]]]
+    lines += ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for key, title, unit, dec in COLUMNS[what]:
+        cells = []
+        for n in names:
+            v = got[n].get(key)
+            if not v:
+                cells.append("")
+                continue
+            m = statistics.median(v)
+            b = got.get(base, {}).get(key)
+            ratio = f", x{m / statistics.median(b):.2f}" if b and n != base else ""
+            cells.append(f"{m:.{dec}f} ({min(v):.{dec}f} to {max(v):.{dec}f}){ratio}")
+        lines.append(f"| {title}, {unit} | " + " | ".join(cells) + " |")
+    lines += ["", *goals(what, got), ""]
+    for p in doc["peers"]:
+        if p["missing"]:
+            lines.append(f"- {p['name']}: **not measured**: {p['missing']}")
+        else:
+            lines.append(f"- {p['name']}: {p['note']}" + (f"; **failed in part**: {doc['failed'][p['name']]}" if p["name"] in doc["failed"] else ""))
+    if what == "crr":
+        lines += ["", "A refused SYN is timed from the guest with 64 in flight: for slirp-med a denied inside address (held: the front repeats one verdict; "
+                  "un-held: each destination port asks the core); for the others a closed port of the origin, which is what a refusal costs there. "
+                  "On the kernel path a guest's handshake is done before the refusal, so there is no refused SYN."]
+    return "\n".join(lines) + "\n"
+
+
+def inner(a):
+    d, load = os.environ["SM_WORLD_DIR"], os.getloadavg()[0]
+    crr = os.path.join(d, "crr")
+    cc = os.environ.get("CC") or "cc"
+    sh(f"{cc} -O2 -Wall -o {crr} {HERE}/crr.c")
+    peers = [Veth(), Slirp4netns(), Pasta(), SlirpMed(a.bin, "slirp-med off", ["--egress", "off"]),
+             SlirpMed(a.bin, "slirp-med guarded opaque", ["--egress", "guarded", "--egress-opaque"]),
+             SlirpMed(a.bin, "slirp-med kernel path", ["--datapath", "tproxy", "--egress", "guarded", "--egress-opaque"])]
+    if a.only:
+        peers = [p for p in peers if any(o in p.name for o in a.only.split(","))]
+    missing = {p.name: p.missing() for p in peers}
+    sh("mkdir -p $SM_WORLD_DIR/benchstate")
+    os.environ["XDG_STATE_HOME"] = d + "/benchstate"
+    servers = [subprocess.Popen(INTERNET + ["iperf3", "-s", "-B", ORIGIN, "-p", str(IPERF), "--forceflush"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT),
+               subprocess.Popen(INTERNET + [crr, "serve", ORIGIN, str(CRR)], stdout=subprocess.PIPE)]
+    try:
+        while b"listening" not in (line := servers[0].stdout.readline()):
+            if not line:
+                sys.exit("bench: iperf3 server did not start: apt-get install iperf3")
+        servers[1].stdout.readline()
+        # Nobody reads the server's report from here on; a pipe that fills would stop it.
+        threading.Thread(target=servers[0].stdout.read, daemon=True).start()
+        got, bad = measure(a.what, [p for p in peers if not missing[p.name]], crr, a.rounds, a.seconds)
+    finally:
+        for s in servers:
+            s.kill()
+    doc = {"what": a.what, "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), "machine": report.machine(),
+           "load": load, "rounds": a.rounds, "seconds": a.seconds, "results": got, "failed": bad,
+           "peers": [{"name": p.name, "note": p.note, "missing": missing[p.name]} for p in peers]}
+    print(json.dumps(doc))
+
+
+def main(argv, what):
+    ap = argparse.ArgumentParser(prog=f"bench.py {what}", description=__doc__.splitlines()[0])
+    ap.add_argument("--bin", default=os.environ.get("SLIRP_MED_BIN"))
+    ap.add_argument("--rounds", type=int, default=3)
+    if what == "tcp":
+        ap.add_argument("--seconds", type=int, default=2)
+    else:
+        ap.set_defaults(seconds=None)
+    ap.add_argument("--only", help="peers whose name contains one of these, comma separated")
+    ap.add_argument("--json", help="write the raw figures here")
+    ap.add_argument("--markdown", help="write the table here, between its two marker lines")
+    ap.set_defaults(what=what)
+    a = ap.parse_args(argv)
+    if a.bin:
+        a.bin = os.path.realpath(a.bin)
+    if os.environ.get("SM_WORLD"):
+        return inner(a)
+    p = subprocess.run([os.path.join(REPO, "tests/world/world"), "run", "--root", "--", sys.executable, "-B", os.path.join(HERE, "bench.py"), what,
+                        "--rounds", str(a.rounds)] + (["--seconds", str(a.seconds)] if a.seconds else []) + (["--bin", a.bin] if a.bin else [])
+                       + (["--only", a.only] if a.only else []), stdout=subprocess.PIPE, text=True)
+    if p.returncode:
+        return p.returncode
+    doc = json.loads(p.stdout.splitlines()[-1])
+    report.write(doc, table(doc), a.json, a.markdown, f"<!-- bench {what}: begin -->", f"<!-- bench {what}: end -->")
+    return 0
