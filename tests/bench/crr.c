@@ -4,6 +4,7 @@
  *
  *   crr serve ADDR PORT             answer each connection's first read with 64 bytes, until killed
  *   crr crr ADDR PORT N             N times connect, send 64 bytes, read 64, close; prints p50 p99 mean in microseconds
+ *   crr once ADDR PORT              the same once, without warming anything up before
  *   crr refused ADDR PORT N STEP    N connects that must be refused, 64 in flight; port advances by STEP each time
  *                                   (0: the same destination again and again); prints microseconds for each
  */
@@ -20,6 +21,8 @@
 #include <unistd.h>
 
 #define IN_FLIGHT 64
+/** Exchanges that warm the path up before those that are timed. */
+#define WARM 50
 
 static double now_us(void)
 {
@@ -89,13 +92,13 @@ static int cmp(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static int crr(const char *ip, int port, int n)
+static int crr(const char *ip, int port, int warm, int n)
 {
     struct sockaddr_in a = address(ip, port);
     double *us = calloc((size_t)n, sizeof *us), sum = 0;
     char buf[64] = "\x01request";
 
-    for (int i = -50; i < n; i++) { /* the first fifty warm the path */
+    for (int i = -warm; i < n; i++) {
         double t = now_us();
         size_t have = 0;
         int one = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -178,9 +181,11 @@ int main(int argc, char **argv)
     if (argc == 4 && strcmp(argv[1], "serve") == 0)
         serve(argv[2], atoi(argv[3]));
     if (argc == 5 && strcmp(argv[1], "crr") == 0)
-        return crr(argv[2], atoi(argv[3]), atoi(argv[4]));
+        return crr(argv[2], atoi(argv[3]), WARM, atoi(argv[4]));
+    if (argc == 4 && strcmp(argv[1], "once") == 0)
+        return crr(argv[2], atoi(argv[3]), 0, 1);
     if (argc == 6 && strcmp(argv[1], "refused") == 0)
         return refused(argv[2], atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));
-    fprintf(stderr, "usage: crr serve ADDR PORT | crr ADDR PORT N | refused ADDR PORT N STEP\n");
+    fprintf(stderr, "usage: crr serve ADDR PORT | crr ADDR PORT N | once ADDR PORT | refused ADDR PORT N STEP\n");
     return 2;
 }

@@ -44,7 +44,7 @@ def timed(argv):
 def life(binary, crr, flags, name):
     """(create, start to end) in ms."""
     made = timed([*USER, binary, "create", name, *flags])
-    ran = timed([*USER, binary, "start", name, "--", crr, "crr", ORIGIN, str(PORT), "1"])
+    ran = timed([*USER, binary, "start", name, "--", crr, "once", ORIGIN, str(PORT)])
     timed([*USER, binary, "delete", name])
     return made, ran
 
