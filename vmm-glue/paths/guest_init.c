@@ -389,7 +389,8 @@ static int hand_over_tap(const struct sm_guest_config *c, int *bundle, GError **
     if (!c->isolated) {
         if (!c->tproxy)
             tap = sm_tap_open(c->tap.name, c->tap.vnet_hdr, error);
-        if (tap < 0 || sm_tap_configure(&c->tap, error) < 0)
+        /* Else the front could not end before the kernel has taken the device down, and the workspace would wait for that. */
+        if (tap < 0 || (!c->tproxy && sm_tap_keep(tap, error) < 0) || sm_tap_configure(&c->tap, error) < 0)
             return -1;
     }
     if (sm_link_send(SM_LINK_FD, SM_LINK_TAP, NULL, tap) < 0) {

@@ -86,6 +86,14 @@ int sm_tap_open(const char *name, bool vnet_hdr, GError **error)
     return sm_steal_fd(&fd);
 }
 
+int sm_tap_keep(int fd, GError **error)
+{
+    if (ioctl(fd, TUNSETPERSIST, 1) == 0)
+        return 0;
+    sm_error_set_errno(error, errno, "tap: keep the device until its namespace ends");
+    return -1;
+}
+
 static int control(int sock, unsigned long request, struct ifreq *ifr, const char *what, GError **error)
 {
     if (ioctl(sock, request, ifr) >= 0)
