@@ -6,11 +6,12 @@
  * other no further than the table in supervisor/requests: the supervisor takes an unknown verb, or one that the child may not send, as the end
  * of that child, and parses no text beyond the named role.
  *
- *   READY [hash]      child -> sup   sandbox entered, serving (core and front; of the guest TAP says as much). A core with a CA adds the
- *                                    hash of its subject, by which OpenSSL finds it in a folder of certificates: eight hex digits
+ *   READY             child -> sup   sandbox entered, serving (core and front; of the guest TAP says as much)
+ *   CA hash           core -> sup    the CA's files are complete; the hash of its subject, by which OpenSSL finds it in a folder of
+ *                                    certificates: eight hex digits;  CA hash  sup -> guest  the same, passed on
  *   FAIL text         child -> sup   cannot start or cannot go on; text is for the operator; the child exits
  *   TAP        +fd    guest -> sup   the tap descriptor; on the kernel path the bundle of nat/tproxy.h
- *   GO [hash]         sup -> guest   run CMD now; what the core said in READY
+ *   GO                sup -> guest   run CMD now
  *   EXIT n            guest -> sup   CMD's exit status
  *   SIGNAL n          sup -> guest   pass signal n to CMD
  *   WANT role         core -> sup    open the file of that role ("audit": rotate; "resolv": resolv.conf; "roots": the certificates that
@@ -41,6 +42,7 @@
 
 enum sm_link_verb {
     SM_LINK_READY,
+    SM_LINK_CA,
     SM_LINK_FAIL,
     SM_LINK_TAP,
     SM_LINK_GO,
@@ -72,7 +74,7 @@ enum sm_link_verb {
     6 /* core: the audit file; front: the tap, or what its kind of port wants (a PORT may bring it later) */
 
 /* Only where TLS is intercepted (mode guarded or strict, not opaque, a network): the workspace's CA, made anew by the core on each start.
- * The files are empty when it gets them, and complete when it says READY; CMD's GO comes after that. Where the configuration names a CA that
+ * The files are empty when it gets them, and complete when it says CA; CMD's GO comes after that. Where the configuration names a CA that
  * was kept (ca_sha256), they are its files, for reading. */
 #define SM_CA_KEY_FD 7   /* core: ca.key in the state folder, for writing */
 #define SM_CA_CERT_FD 8  /* core: ca.pem, for writing */

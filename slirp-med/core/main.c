@@ -194,6 +194,17 @@ static void on_link(struct sm_watch *watch, uint32_t events)
         continue;
 }
 
+/** As early as it can be: making CMD trust it takes longer than what we have yet to do. */
+static bool tell_ca(const struct sm_core *core, GError **error)
+{
+    char hash[9];
+
+    if (sm_tls_ca_subject_hash(core->ca, hash) && sm_link_send(SM_LINK_FD, SM_LINK_CA, hash, -1) == 0)
+        return true;
+    sm_error_set(error, SM_ERROR_SYSTEM, "the workspace's CA could not be told of");
+    return false;
+}
+
 static bool core_init(struct sm_core *core, GError **error)
 {
     size_t len;
@@ -221,7 +232,7 @@ static bool core_init(struct sm_core *core, GError **error)
         core->sessions_max = files.rlim_cur > 2 * reserve ? (unsigned)((files.rlim_cur - reserve) / 3) : 64;
     /* Where nothing is intercepted there is no CA, and the launcher gave no files for one. */
     if (core->config->mode != SM_MODE_OFF && !core->config->opaque &&
-        !sm_pki_init(core, SM_CA_KEY_FD, SM_CA_CERT_FD, error))
+        !(sm_pki_make(core, SM_CA_KEY_FD, SM_CA_CERT_FD, error) && tell_ca(core, error) && sm_pki_open(core, error)))
         return false;
     core->creds = sm_creds_new(core);
     bool counts = core->config->caps.bps || core->config->caps.total;
@@ -238,13 +249,10 @@ static int fail(const GError *error)
 /* All that must be there is there, or the start ends here. */
 static void ready(struct sm_core *core, const GError *error)
 {
-    char hash[9];
-
     if (error) {
         (void)fail(error);
         sm_core_stop(core, "mediation_unreachable", 1);
-    } else if (sm_link_send(SM_LINK_FD, SM_LINK_READY, core->ca && sm_tls_ca_subject_hash(core->ca, hash) ? hash : NULL,
-                            -1) < 0) {
+    } else if (sm_link_send(SM_LINK_FD, SM_LINK_READY, NULL, -1) < 0) {
         sm_core_stop(core, "supervisor_ended", 1);
     }
 }

@@ -72,7 +72,7 @@ static struct sm_tls_ca *make_new(const char *workspace, int key_fd, int cert_fd
     return NULL;
 }
 
-bool sm_pki_init(struct sm_core *core, int ca_key_fd, int ca_cert_fd, GError **error)
+bool sm_pki_make(struct sm_core *core, int ca_key_fd, int ca_cert_fd, GError **error)
 {
     const char *kept = core->config->ca_sha256;
 
@@ -83,8 +83,11 @@ bool sm_pki_init(struct sm_core *core, int ca_key_fd, int ca_cert_fd, GError **e
         return false;
     core->ca = kept ? load_kept(kept, ca_key_fd, ca_cert_fd, error)
                     : make_new(core->config->workspace, ca_key_fd, ca_cert_fd, error);
-    if (!core->ca)
-        return false;
+    return core->ca != NULL;
+}
+
+bool sm_pki_open(struct sm_core *core, GError **error)
+{
     core->tls_guest = sm_tls_guest_new(core->ca, error);
     core->tls_upstream = sm_tls_upstream_new(error);
     return core->tls_guest && core->tls_upstream;

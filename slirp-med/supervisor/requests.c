@@ -15,10 +15,19 @@ static const char *const state_names[] = {
 SM_NAME_TABLE_COVERS(state_names, SM_CHILD_STATES);
 
 static const char *const op_names[] = {
-    [SM_REQUEST_READY] = "ready",     [SM_REQUEST_TAP] = "tap",       [SM_REQUEST_EXIT] = "exit",
-    [SM_REQUEST_WANT] = "want",       [SM_REQUEST_FETCH] = "fetch",   [SM_REQUEST_LISTENERS] = "listeners",
-    [SM_REQUEST_INGRESS] = "ingress", [SM_REQUEST_POLICY] = "policy", [SM_REQUEST_SNAPSHOT] = "snapshot",
-    [SM_REQUEST_STATUS] = "status",   [SM_REQUEST_FAIL] = "fail",     [SM_REQUEST_PORT] = "port",
+    [SM_REQUEST_CA] = "ca",
+    [SM_REQUEST_READY] = "ready",
+    [SM_REQUEST_TAP] = "tap",
+    [SM_REQUEST_EXIT] = "exit",
+    [SM_REQUEST_WANT] = "want",
+    [SM_REQUEST_FETCH] = "fetch",
+    [SM_REQUEST_LISTENERS] = "listeners",
+    [SM_REQUEST_INGRESS] = "ingress",
+    [SM_REQUEST_POLICY] = "policy",
+    [SM_REQUEST_SNAPSHOT] = "snapshot",
+    [SM_REQUEST_STATUS] = "status",
+    [SM_REQUEST_FAIL] = "fail",
+    [SM_REQUEST_PORT] = "port",
 };
 SM_NAME_TABLE_COVERS(op_names, SM_REQUEST_OPS);
 
@@ -48,8 +57,8 @@ static const struct request {
     bool owed; /* only as the answer to something asked */
     enum sm_request_op op;
 } requests[] = {
-    {SM_LINK_READY, CORE, STARTED | STOPPING, NEED_EITHER, NEED_NONE, false, SM_REQUEST_READY},
-    {SM_LINK_READY, FRONT, STARTED | STOPPING, NEED_NONE, NEED_NONE, false, SM_REQUEST_READY},
+    {SM_LINK_CA, CORE, STARTED | STOPPING, NEED_ONE, NEED_NONE, false, SM_REQUEST_CA},
+    {SM_LINK_READY, CORE | FRONT, STARTED | STOPPING, NEED_NONE, NEED_NONE, false, SM_REQUEST_READY},
     {SM_LINK_TAP, GUEST, STARTED | STOPPING, NEED_NONE, NEED_EITHER, false, SM_REQUEST_TAP},
     {SM_LINK_EXIT, GUEST, RUNNING | STOPPING, NEED_ONE, NEED_NONE, false, SM_REQUEST_EXIT},
     {SM_LINK_WANT, CORE, SERVING | STOPPING, NEED_ONE, NEED_NONE, false, SM_REQUEST_WANT},

@@ -4,6 +4,7 @@
  * does not list ends the child that said it (and with it the workspace). Pure: no descriptor is touched here.
  *
  *   verb     who                in state                          text        descriptor     means
+ *   CA       core               STARTED, STOPPING, once           a hash      none           its CA is made
  *   READY    core, front        STARTED, STOPPING                 none        none           sandboxed and serving
  *   TAP      guest              STARTED, STOPPING                 none        one, or none   the tap (none: network isolated)
  *   EXIT     guest              RUNNING, STOPPING                 a number    none           CMD's status
@@ -19,7 +20,7 @@
  *   STATUS   core, front        SERVING, STOPPING, when asked     a report    none           for the control socket, passed on unread
  *   FAIL     core, front, guest STARTED to STOPPING               a message   none           for the operator; the child exits
  *
- * READY and TAP are also taken in STOPPING, without effect: the child had not read STOP when it sent them.
+ * CA, READY and TAP are also taken in STOPPING, without effect: the child had not read STOP when it sent them.
  *
  * A child's states:  ABSENT -> STARTED -> SERVING (core, front: READY came; guest: TAP came) -> RUNNING (guest only: GO was sent)
  *                    -> STOPPING (STOP was sent, or EXIT came) -> GONE (reaped).
@@ -42,6 +43,7 @@ enum sm_child_state {
 };
 
 enum sm_request_op {
+    SM_REQUEST_CA,
     SM_REQUEST_READY,
     SM_REQUEST_TAP,
     SM_REQUEST_EXIT,
@@ -69,7 +71,7 @@ const char *sm_open_role_name(enum sm_open_role role);
 /** sm_open_role_parse() - false when text is no role. *ret_index: the N of "ref:N", below SM_OPEN_REFS_MAX; else 0. */
 bool sm_open_role_parse(const char *text, enum sm_open_role *ret, unsigned *ret_index) SM_WARN_UNUSED;
 
-/** sm_request_ca_hash() - READY's text of a core with a CA: eight lower-case hex digits. */
+/** sm_request_ca_hash() - CA's text: eight lower-case hex digits. */
 bool sm_request_ca_hash(const char *text) SM_WARN_UNUSED;
 
 /** sm_request_exit_status() - EXIT's text: 0 to 255 in decimal, nothing around it. */

@@ -91,7 +91,7 @@ struct sm_supervisor {
     sigset_t old_mask;
     struct sm_watch signal_watch, owner_watch;
     char *started_at;   /* RFC 3339 */
-    char ca_hash[9];    /* what the core said in READY, for GO; empty: nothing */
+    bool has_ca;        /* the core has said so */
     int status;         /* -1: not known yet */
     int end_signal;     /* that began ENDING or STOPPING; 0: none */
     uint64_t not_given; /* connections of a VMM that the core did not take */
@@ -320,7 +320,7 @@ static void go_when_ready(struct sm_supervisor *s)
         return;
     }
     if (s->spec.children[SM_CHILD_GUEST].used) {
-        if (sm_link_send(guest->link, SM_LINK_GO, s->ca_hash, -1) < 0) {
+        if (sm_link_send(guest->link, SM_LINK_GO, NULL, -1) < 0) {
             if (errno == EPIPE || errno == ECONNRESET)
                 return; /* it has ended: why is in its link, which is read next */
             set_reason(s, "the guest does not take GO: %s", strerror(errno));
@@ -910,6 +910,18 @@ static void on_vmm_gone(struct sm_supervisor *s, const char *what)
     }
 }
 
+/** CMD's trust is made while core and front come up. One that has ended already is told of by its own link. */
+static void pass_ca(struct sm_supervisor *s, const char *hash)
+{
+    struct child *guest = &s->children[SM_CHILD_GUEST];
+
+    if (s->phase != PHASE_STARTING || !is_alive(guest) || sm_link_send(guest->link, SM_LINK_CA, hash, -1) == 0 ||
+        errno == EPIPE || errno == ECONNRESET)
+        return;
+    set_reason(s, "the guest does not take CA: %s", strerror(errno));
+    begin_stop(s);
+}
+
 static void handle(struct child *c, enum sm_request_op op, struct sm_link_msg *msg)
 {
     struct sm_supervisor *s = c->sup;
@@ -917,13 +929,15 @@ static void handle(struct child *c, enum sm_request_op op, struct sm_link_msg *m
     unsigned index;
 
     switch (op) {
-    case SM_REQUEST_READY:
-        if (msg->text[0] && !sm_request_ca_hash(msg->text)) {
-            break_off(c, "READY with a text that is no hash");
+    case SM_REQUEST_CA:
+        if (s->has_ca || !sm_request_ca_hash(msg->text)) {
+            break_off(c, s->has_ca ? "a second CA" : "CA with a text that is no hash");
             return;
         }
-        if (msg->text[0])
-            g_strlcpy(s->ca_hash, msg->text, sizeof(s->ca_hash));
+        s->has_ca = true;
+        pass_ca(s, msg->text);
+        return;
+    case SM_REQUEST_READY:
         if (c->state == SM_CHILD_STARTED)
             c->state = SM_CHILD_SERVING;
         go_when_ready(s);

@@ -7,11 +7,11 @@
  *   B  PID 1: mounts -> fork C -> no capabilities, reaps, passes signals on, exits with C's status
  *   C  limits, no capabilities, filter -> exec CMD
  *
- * All is made ready while core and front start, up to a gate that A opens at GO: before the mounts where CMD is to trust a CA, which is not
- * there earlier; else just before the exec.
+ * All is made ready while core and front start, up to a gate just before the exec that A opens at GO. Where CMD is to trust a CA, B has a gate too,
+ * between the mounts and the trust, which A opens when the core has made it (CA).
  *
- * A pipe goes from B and C to A. Whoever fails before CMD runs writes the reason into it; the exec closes it. The gate is a pipe from A: the
- * text of GO and then the end of file; a gate that ends without a byte is A's end.
+ * A pipe goes from B and C to A. Whoever fails before CMD runs writes the reason into it; the exec closes it. A gate is a pipe from A: a line and
+ * then the end of file; a gate that ends without a byte is A's end. A goes to watch() when GO has come, or when a reason has.
  */
 #include "paths/guest_init.h"
 
@@ -52,7 +52,7 @@
 /** Longest reason that is passed on. */
 #define REASON_MAX 2048
 
-/** GO's text and a line end: the hash of a CA's subject, or nothing. */
+/** What goes through a gate, with its line end: the hash of a CA's subject, or nothing. */
 #define GATE_MAX 64
 
 /** Descriptors that a VMM is given. */
@@ -63,7 +63,8 @@ struct guest {
     char **env;
     struct sm_guest_view *view;
     struct sm_trust *trust; /* NULL: nothing is intercepted */
-    int gate;               /* B and C: opened by A at GO */
+    int gate;               /* B (which only passes it on) and C: opened by A at GO */
+    int ca_gate;            /* B: opened by A at CA; -1: there is none */
     sigset_t handled;       /* taken by signalfd and sigwaitinfo in A and B, open again in C */
 };
 
@@ -183,7 +184,7 @@ static bool makes_trust(const struct sm_guest_config *c)
     return c->ca && !c->bare;
 }
 
-/* Until A has GO; whoever is not let through ends. Returns GO's text. */
+/* Until A opens it; whoever is not let through ends. Returns the line. */
 static char *pass_gate(int gate)
 {
     char text[GATE_MAX];
@@ -214,8 +215,7 @@ static _Noreturn void run_command(const struct guest *g, int pipe_fd)
     int kept[PASSED_MAX + 2];
     size_t n_passed = passed_fds(c, kept), n_kept = n_passed;
     kept[n_kept++] = pipe_fd;
-    if (g->gate >= 0)
-        kept[n_kept++] = g->gate;
+    kept[n_kept++] = g->gate;
     if (sm_sandbox_close_fds(kept, n_kept) < 0) {
         sm_error_set_errno(&error, errno, "close_range (Linux 5.9 or later is needed)");
         fail_in_child(pipe_fd, error);
@@ -240,8 +240,7 @@ static _Noreturn void run_command(const struct guest *g, int pipe_fd)
     leave_process_group();
     if (sm_sandbox_parent(-1, &error) < 0 || sm_sandbox_guest_filter(&error) < 0)
         fail_in_child(pipe_fd, error);
-    if (g->gate >= 0)
-        g_free(pass_gate(g->gate));
+    g_free(pass_gate(g->gate));
     restore_signals();
     environ = g->env;
     (void)execvp(c->argv[0], c->argv);
@@ -273,7 +272,7 @@ static _Noreturn void reap_until(const struct guest *g, pid_t command)
     }
 }
 
-/* After GO: the core has written the certificate before it said READY. */
+/* The core has written the certificate before it said CA. */
 static int take_ca(struct guest *g, const char *hash, GError **error)
 {
     size_t len;
@@ -301,13 +300,14 @@ static _Noreturn void be_init(struct guest *g, int pipe_fd)
     }
     if (sm_sandbox_parent(pipe_fd, &error) < 0)
         fail_in_child(pipe_fd, error);
-    if (makes_trust(g->config)) {
-        g_autofree char *hash = pass_gate(g->gate);
-        g->gate = -1;
+    if (sm_guest_view_apply(g->view, g->ca_gate >= 0, &error) < 0)
+        fail_in_child(pipe_fd, error);
+    if (g->ca_gate >= 0) {
+        g_autofree char *hash = pass_gate(g->ca_gate);
         if (take_ca(g, hash, &error) < 0)
             fail_in_child(pipe_fd, error);
     }
-    if (sm_guest_view_apply(g->view, g->trust, g->env, &error) < 0)
+    if (sm_guest_view_finish(g->view, g->trust, g->env, &error) < 0)
         fail_in_child(pipe_fd, error);
     if (g->trust) {
         char **env = sm_trust_environment(g->trust, g->env);
@@ -413,8 +413,18 @@ static int receive(struct sm_link_msg *msg, GError **error)
     return rc;
 }
 
-/* Returns 0 for GO and what came with it, the exit status otherwise. When B ends now, watch() tells why. */
-static int wait_for_go(int signals, int reasons, char **ret_text)
+/* Opens one. What can fail here does so because B has ended: why, watch() is told. */
+static void open_gate(int *gate, const char *text)
+{
+    g_autofree char *line = g_strconcat(text, "\n", NULL);
+
+    if (strlen(line) < GATE_MAX)
+        (void)sm_fd_write_all(*gate, line, strlen(line));
+    sm_fd_close(gate);
+}
+
+/* Returns 0 when watch() comes next: *ret_go says whether for GO; the exit status otherwise. *ca_gate is opened in between. */
+static int wait_for_go(int signals, int reasons, int *ca_gate, bool *ret_go)
 {
     static struct sm_link_msg msg; /* large */
     struct pollfd p[] = {
@@ -443,11 +453,16 @@ static int wait_for_go(int signals, int reasons, char **ret_text)
             return report_failure(error->message);
         if (rc == 0 || msg.verb == SM_LINK_STOP)
             return SM_GUEST_INIT_FAILED;
+        if (msg.verb == SM_LINK_GO && *ca_gate >= 0)
+            return report_failure("the supervisor sent GO before CA");
         if (msg.verb == SM_LINK_GO) {
-            *ret_text = g_strdup(msg.text);
+            *ret_go = true;
             return 0;
         }
-        return report_failure("the supervisor sent something else than GO");
+        if (msg.verb != SM_LINK_CA)
+            return report_failure("the supervisor sent something else than GO");
+        if (*ca_gate >= 0)
+            open_gate(ca_gate, msg.text);
     }
 }
 
@@ -596,7 +611,7 @@ int sm_guest_init_main(int argc, char **argv)
     _Static_assert(SM_ARRAY_LEN(keep) == 3 + SM_GUEST_MORE_MAX, "all that a launcher may add");
     sm_cleanup(guest_clear) struct guest g = {0};
     g_autoptr(GError) error = NULL;
-    int pipe_fds[2], gate[2];
+    int pipe_fds[2], gate[2], ca_gate[2] = {-1, -1};
 
     sm_log_init("guest-init");
     if (argc > 1) {
@@ -621,19 +636,23 @@ int sm_guest_init_main(int argc, char **argv)
 
     if (prepare(&g, &error) < 0)
         return report_failure(error->message);
-    if (pipe2(pipe_fds, O_CLOEXEC) < 0 || pipe2(gate, O_CLOEXEC) < 0)
+    if (pipe2(pipe_fds, O_CLOEXEC) < 0 || pipe2(gate, O_CLOEXEC) < 0 ||
+        (makes_trust(g.config) && pipe2(ca_gate, O_CLOEXEC) < 0))
         return report_failure("pipe");
     pid_t init = fork();
     if (init == 0) {
         (void)close(pipe_fds[0]);
         (void)close(gate[1]);
+        sm_fd_close(&ca_gate[1]);
         (void)close(signals);
         (void)close(SM_LINK_FD);
         g.gate = gate[0];
+        g.ca_gate = ca_gate[0];
         be_init(&g, pipe_fds[1]);
     }
     (void)close(pipe_fds[1]);
     (void)close(gate[0]);
+    sm_fd_close(&ca_gate[0]);
     sm_autofd reasons = pipe_fds[0];
     if (init < 0)
         return report_failure("fork: the PID namespace could not be entered");
@@ -645,13 +664,13 @@ int sm_guest_init_main(int argc, char **argv)
         (void)kill(init, SIGKILL);
         return report_failure(error ? error->message : "PR_SET_DUMPABLE");
     }
-    g_autofree char *go = NULL;
-    int rc = wait_for_go(signals, reasons, &go);
+    bool go = false;
+    int rc = wait_for_go(signals, reasons, &ca_gate[1], &go);
     if (rc != 0)
         return rc; /* and with us B */
-    g_autofree char *line = go ? g_strconcat(go, "\n", NULL) : NULL;
-    if (line && strlen(line) < GATE_MAX)
-        (void)sm_fd_write_all(gate[1], line, strlen(line));
-    (void)close(gate[1]);
+    if (go)
+        open_gate(&gate[1], "");
+    sm_fd_close(&gate[1]);
+    sm_fd_close(&ca_gate[1]);
     return watch(init, reasons, signals);
 }

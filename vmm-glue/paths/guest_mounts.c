@@ -58,6 +58,7 @@ struct sm_guest_view {
     int old_dev; /* the caller's /dev, below ours when that is mounted */
     int scratch; /* folder in the new /run */
     int trust;   /* root of the tmpfs at SM_TRUST_DIR, or -1 */
+    mode_t mask; /* the umask before sm_guest_view_apply() */
 };
 
 /* ---- mountinfo and identities ---- */
@@ -770,24 +771,30 @@ static void remove_scratch(struct sm_guest_view *view)
     (void)rmdir("/run/" SCRATCH);
 }
 
-int sm_guest_view_apply(struct sm_guest_view *view, struct sm_trust *trust, char *const *env, GError **error)
+int sm_guest_view_apply(struct sm_guest_view *view, bool with_trust, GError **error)
 {
     sm_autofd terminal = clone_terminal();
-    mode_t mask = umask(0);
 
+    view->mask = umask(0);
     if (has_own_root(view) && enter_rootfs(view, error) < 0)
         return -1;
     if (view->config->ro && make_readonly(error) < 0)
         return -1;
     if (mount_proc(error) < 0 || mount_sys(error) < 0 || mount_dev(view, terminal, error) < 0 ||
-        mount_run(view, error) < 0 || (trust && mount_trust(view, error) < 0) || protect_proc(view, error) < 0 ||
+        mount_run(view, error) < 0 || (with_trust && mount_trust(view, error) < 0) || protect_proc(view, error) < 0 ||
         drop_old_root(view, error) < 0 || attach_binds(view, error) < 0 ||
         place_file(view, "/etc/resolv.conf", "resolv.conf", true, error) < 0 ||
-        place_file(view, "/etc/hosts", "hosts", false, error) < 0 || cover_targets(view, error) < 0 ||
-        (trust && apply_trust(view, trust, env, error) < 0))
+        place_file(view, "/etc/hosts", "hosts", false, error) < 0 || cover_targets(view, error) < 0)
+        return -1;
+    remove_scratch(view);
+    return 0;
+}
+
+int sm_guest_view_finish(struct sm_guest_view *view, struct sm_trust *trust, char *const *env, GError **error)
+{
+    if (trust && apply_trust(view, trust, env, error) < 0)
         return -1;
     make_nosuid();
-    remove_scratch(view);
-    (void)umask(mask);
+    (void)umask(view->mask);
     return 0;
 }

@@ -26,7 +26,7 @@ struct harness_options {
     const struct sm_channel_ops *ops; /* data is the core */
 };
 
-/** harness_start() - all that main.c makes, but no CA (sm_pki_init()). The audit file is dir/egress.jsonl. */
+/** harness_start() - all that main.c makes, but no CA (sm_pki_make()). The audit file is dir/egress.jsonl. */
 void harness_start(struct sm_core *core, const char *dir, const struct harness_options *o, int *ret_audit_fd,
                    int *ret_front);
 /** harness_end() - free it all; sessions must be gone. */

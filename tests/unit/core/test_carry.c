@@ -218,7 +218,7 @@ static bool load(struct fixture *f, const char *fingerprint, const struct sm_tls
     sm_secret_free(key);
     g_free(f->core.config->ca_sha256);
     f->core.config->ca_sha256 = g_strdup(fingerprint);
-    return sm_pki_init(&f->core, key_fd, cert_fd, error);
+    return sm_pki_make(&f->core, key_fd, cert_fd, error) && sm_pki_open(&f->core, error);
 }
 
 static void test_a_kept_ca(void **state)

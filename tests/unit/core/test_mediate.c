@@ -273,7 +273,7 @@ static struct story *story_new(struct scene scene)
     s->peer = -1;
     s->f = fixture_new("guarded", "\"127.0.0.1\"");
     core = &s->f->core;
-    assert_true(sm_pki_init(core, -1, -1, &error));
+    assert_true(sm_pki_make(core, -1, -1, &error) && sm_pki_open(core, &error));
     make_origin(s);
     s->guest_ctx = SSL_CTX_new(TLS_client_method());
     SSL_CTX_set_verify(s->guest_ctx, SSL_VERIFY_PEER, NULL);

@@ -151,7 +151,7 @@ static void make_core(struct world *w, const char *dir)
     assert_int_equal(sm_fd_seqpair(w->link, true), 0);
     core->link.fd = w->link[0];
     if (!off(w)) {
-        assert_true(sm_pki_init(core, -1, -1, &error));
+        assert_true(sm_pki_make(core, -1, -1, &error) && sm_pki_open(core, &error));
         core->roots_asked = true;
         sm_pki_news(core, -1);
     }

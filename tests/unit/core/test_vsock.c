@@ -56,7 +56,7 @@ static struct fixture *start(void)
     struct fixture *f = start_with("guarded", true, NULL);
     g_autoptr(GError) error = NULL;
 
-    assert_true(sm_pki_init(&f->core, -1, -1, &error));
+    assert_true(sm_pki_make(&f->core, -1, -1, &error) && sm_pki_open(&f->core, &error));
     turn_until_ready(f);
     assert_null(ready_error);
     close(server_accept(f));

@@ -68,11 +68,11 @@ class Guest:
         self.out, out_w = os.pipe2(os.O_CLOEXEC)
         environ = dict(os.environ if env is None else env)
         environ.pop("XDG_RUNTIME_DIR", None) if env is None else None
-        # As the core says it in READY, and the supervisor in GO. Nothing is hashed where a test gives no certificate.
-        self.ca_hash = b""
+        # As the core says it in CA, and the supervisor passes it on. Nothing is hashed where a test gives no certificate.
+        self.ca, self.ca_hash = ca, b"-"
         if ca is not None:
             named = subprocess.run(["openssl", "x509", "-noout", "-subject_hash", "-in", f"/proc/self/fd/{ca}"], pass_fds=(ca,), capture_output=True)
-            self.ca_hash = named.stdout.strip()
+            self.ca_hash = named.stdout.strip() or b"-"
         self.pid = os.fork()
         if self.pid == 0:
             try:
@@ -112,7 +112,9 @@ class Guest:
     def go(self):
         assert self.first == b"TAP", self.first
         with contextlib.suppress(BrokenPipeError):  # it has failed already: its message says why
-            self.link.send(b"GO " + self.ca_hash if self.ca_hash else b"GO")
+            if self.ca is not None:
+                self.link.send(b"CA " + self.ca_hash)
+            self.link.send(b"GO")
         return self
 
     def read(self):

@@ -11,7 +11,7 @@
 
 /** "role state verb attachments": t a text, f a descriptor, - nothing; q: only when an answer is owed. Everything else is refused. */
 static const char *const allowed[] = {
-    "core started READY t",      "core stopping READY t",      "core started READY -",     "core stopping READY -",
+    "core started CA t",         "core stopping CA t",         "core started READY -",     "core stopping READY -",
     "front started READY -",     "front stopping READY -",     "guest started TAP -",      "guest started TAP f",
     "guest stopping TAP -",      "guest stopping TAP f",       "guest running EXIT t",     "guest stopping EXIT t",
     "core serving WANT t",       "core stopping WANT t",       "core serving FETCH f",     "core stopping FETCH f",
