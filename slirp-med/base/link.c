@@ -6,13 +6,13 @@
 #include <string.h>
 
 static const char *const verb_names[] = {
-    [SM_LINK_READY] = "READY",     [SM_LINK_CA] = "CA",         [SM_LINK_FAIL] = "FAIL",
-    [SM_LINK_TAP] = "TAP",         [SM_LINK_GO] = "GO",         [SM_LINK_EXIT] = "EXIT",
-    [SM_LINK_SIGNAL] = "SIGNAL",   [SM_LINK_WANT] = "WANT",     [SM_LINK_GIVE] = "GIVE",
-    [SM_LINK_FETCH] = "FETCH",     [SM_LINK_PORT] = "PORT",     [SM_LINK_LISTENERS] = "LISTENERS",
-    [SM_LINK_INGRESS] = "INGRESS", [SM_LINK_POLICY] = "POLICY", [SM_LINK_SNAPSHOT] = "SNAPSHOT",
-    [SM_LINK_VSOCK] = "VSOCK",     [SM_LINK_SERIAL] = "SERIAL", [SM_LINK_STATUS] = "STATUS",
-    [SM_LINK_STOP] = "STOP",
+    [SM_LINK_TAKE] = "TAKE",           [SM_LINK_READY] = "READY",     [SM_LINK_CA] = "CA",
+    [SM_LINK_FAIL] = "FAIL",           [SM_LINK_TAP] = "TAP",         [SM_LINK_GO] = "GO",
+    [SM_LINK_EXIT] = "EXIT",           [SM_LINK_SIGNAL] = "SIGNAL",   [SM_LINK_WANT] = "WANT",
+    [SM_LINK_GIVE] = "GIVE",           [SM_LINK_FETCH] = "FETCH",     [SM_LINK_PORT] = "PORT",
+    [SM_LINK_LISTENERS] = "LISTENERS", [SM_LINK_INGRESS] = "INGRESS", [SM_LINK_POLICY] = "POLICY",
+    [SM_LINK_SNAPSHOT] = "SNAPSHOT",   [SM_LINK_VSOCK] = "VSOCK",     [SM_LINK_SERIAL] = "SERIAL",
+    [SM_LINK_STATUS] = "STATUS",       [SM_LINK_STOP] = "STOP",
 };
 SM_NAME_TABLE_COVERS(verb_names, SM_LINK_VERBS);
 

@@ -6,6 +6,8 @@
  * other no further than the table in supervisor/requests: the supervisor takes an unknown verb, or one that the child may not send, as the end
  * of that child, and parses no text beyond the named role.
  *
+ *   TAKE n     +fd    sup -> core    to one that was started ahead (supervisor/ahead.h), before all else: this is to be your descriptor n;
+ *                                    TAKE  sup -> core  these were all
  *   READY             child -> sup   sandbox entered, serving (core and front; of the guest TAP says as much)
  *   CA hash           core -> sup    the CA's files are complete; the hash of its subject, by which OpenSSL finds it in a folder of
  *                                    certificates: eight hex digits;  CA hash  sup -> guest  the same, passed on
@@ -41,6 +43,7 @@
 #include "base/fd.h"
 
 enum sm_link_verb {
+    SM_LINK_TAKE,
     SM_LINK_READY,
     SM_LINK_CA,
     SM_LINK_FAIL,
@@ -86,6 +89,10 @@ enum sm_link_verb {
 /* guest: from here on, descriptors that the launcher meant for CMD (the sockets behind a virtual machine's devices). */
 #define SM_GUEST_MORE_FD 8
 #define SM_GUEST_MORE_MAX 4
+
+/** Arguments of a core that is started ahead: so, and with OpenSSL made ready while it waits. */
+#define SM_LINK_AHEAD "ahead"
+#define SM_LINK_AHEAD_TLS "tls"
 
 /** A FAIL at the start that begins so is told to the operator without the name of the child. */
 #define SM_LINK_FAIL_AS_IT_IS "egress: "

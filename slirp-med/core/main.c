@@ -9,6 +9,7 @@
 #include <jansson.h>
 #include <malloc.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -257,6 +258,47 @@ static void ready(struct sm_core *core, const GError *error)
     }
 }
 
+/**
+ * One that was started ahead (supervisor/ahead.h) gets its descriptors through the link. @tls: meanwhile OpenSSL is made ready, which takes longer
+ * than all that is waited for.
+ */
+static bool wait_for_files(bool tls, GError **error)
+{
+    static struct sm_link_msg m; /* large */
+    unsigned taken = 0;
+    int n = 1;
+
+    /* The numbers are kept free: a library may open something. */
+    for (int i = SM_CONFIG_FD; i <= SM_COUNTERS_FD; i++)
+        if (dup2(STDIN_FILENO, i) < 0)
+            n = -1;
+    if (n < 0) {
+        sm_error_set_errno(error, errno, "keep descriptors free");
+        return false;
+    }
+    if (tls && !sm_tls_library_init(error))
+        return false;
+    while ((n = sm_link_recv(SM_LINK_FD, &m)) > 0 && m.verb == SM_LINK_TAKE && m.fd >= 0) {
+        int number = m.text[0] >= '0' && m.text[0] <= '9' && !m.text[1] ? m.text[0] - '0' : -1;
+        bool ok = (number == STDERR_FILENO || (number >= SM_CONFIG_FD && number <= SM_COUNTERS_FD)) &&
+                  dup2(m.fd, number) >= 0;
+        sm_fd_close(&m.fd);
+        taken |= ok ? 1U << number : 0;
+        if (!ok) {
+            sm_error_set(error, SM_ERROR_SYSTEM, "the supervisor gave a descriptor %s that cannot be taken", m.text);
+            return false;
+        }
+    }
+    for (int i = SM_CONFIG_FD; i <= SM_COUNTERS_FD; i++)
+        if (!(taken & 1U << i))
+            (void)close(i);
+    if (n > 0 && m.verb == SM_LINK_TAKE)
+        return true;
+    sm_fd_close(&m.fd);
+    sm_error_set(error, SM_ERROR_SYSTEM, "the supervisor gave no descriptors");
+    return false;
+}
+
 int sm_core_main(int argc, char **argv)
 {
     static const int keep[] = {SM_LINK_FD,   SM_CONFIG_FD,  SM_CHANNEL_FD, SM_ROLE_FD,
@@ -268,8 +310,9 @@ int sm_core_main(int argc, char **argv)
     struct sm_audit_record r;
     g_autoptr(GError) error = NULL;
 
-    (void)argc;
-    (void)argv;
+    bool ahead = argc > 1 && strcmp(argv[1], SM_LINK_AHEAD) == 0;
+    bool tls = argc > 2 && strcmp(argv[2], SM_LINK_AHEAD_TLS) == 0;
+
     sm_log_init("core");
     /* Relay buffers of up to 148 KiB come and go with every burst: by default each would be mapped, zeroed and unmapped. */
     (void)mallopt(M_MMAP_THRESHOLD, 1 << 20);
@@ -278,6 +321,8 @@ int sm_core_main(int argc, char **argv)
     if (sm_sandbox_early(SM_ROLE_CORE, &sandbox, &error) < 0)
         return fail(error);
     (void)signal(SIGXFSZ, SIG_IGN); /* a file size limit is a full disk, not our death */
+    if (ahead && !wait_for_files(tls, &error))
+        return fail(error);
     if (!core_init(&core, &error) || sm_sandbox_enter(SM_ROLE_CORE, &sandbox, &error) < 0)
         return fail(error);
     (void)close(SM_CONFIG_FD);

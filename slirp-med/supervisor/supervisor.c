@@ -178,6 +178,55 @@ struct more_fds {
     int fd[SM_SPAWN_FDS_MAX - 2];
 };
 
+/** Give one that was started ahead what it waits for. One that has ended by now tells why through its link, and its end. */
+static int give_ahead(const struct sm_ahead *a, int config, struct more_fds more, int err_fd)
+{
+    bool all = sm_ahead_give(a, STDERR_FILENO, err_fd) == 0 && sm_ahead_give(a, SM_CONFIG_FD, config) == 0;
+
+    for (size_t i = 0; all && i < SM_ARRAY_LEN(more.fd); i++)
+        all = more.fd[i] < 0 || sm_ahead_give(a, SM_CHANNEL_FD + (int)i, more.fd[i]) == 0;
+    return (all && sm_ahead_go(a) == 0) || errno == EPIPE || errno == ECONNRESET ? 0 : -1;
+}
+
+static int watch_child(struct child *c, int *link, GError **error)
+{
+    struct sm_supervisor *s = c->sup;
+
+    c->state = SM_CHILD_STARTED;
+    c->link = sm_steal_fd(link);
+    c->link_watch.fd = c->link;
+    c->pid_watch.fd = c->pidfd;
+    if (sm_loop_watch(s->loop, &c->link_watch, EPOLLIN) < 0 || sm_loop_watch(s->loop, &c->pid_watch, EPOLLIN) < 0) {
+        sm_error_set_errno(error, errno, "watch the %s", sm_child_role_name(c->role));
+        kill_child(c);
+        while (waitpid(c->pid, NULL, 0) < 0 && errno == EINTR)
+            continue;
+        c->state = SM_CHILD_GONE;
+        return -1;
+    }
+    sm_log_debug("%s started, pid %d", sm_child_role_name(c->role), (int)c->pid);
+    return 0;
+}
+
+/** The core that was started ahead; until it is ours it stays its starter's to end. */
+static int adopt_child(struct child *c, struct sm_ahead *a, struct more_fds more, GError **error)
+{
+    const struct sm_child_spec *spec = &c->sup->spec.children[c->role];
+    sm_autofd config = sm_fd_memfd("config", spec->config, spec->config_len, error);
+    sm_autofd err_fd = -1;
+
+    if (config < 0 || !(c->words = sm_words_new(c->sup->loop, STDERR_FILENO, &err_fd, error)))
+        return -1;
+    if (give_ahead(a, config, more, err_fd) < 0 || sm_fd_set_nonblock(a->link) < 0) {
+        sm_error_set_errno(error, errno, "give the %s its descriptors", sm_child_role_name(c->role));
+        return -1;
+    }
+    c->pid = a->pid;
+    c->pidfd = sm_steal_fd(&a->pidfd);
+    a->pid = 0;
+    return watch_child(c, &a->link, error);
+}
+
 /** Start one child with its link, its configuration and the descriptors of its role. */
 static int spawn_child(struct child *c, struct more_fds more, GError **error)
 {
@@ -185,6 +234,8 @@ static int spawn_child(struct child *c, struct more_fds more, GError **error)
     const struct sm_child_spec *spec = &s->spec.children[c->role];
     int pair[2];
 
+    if (c->role == SM_CHILD_CORE && s->spec.core_ahead)
+        return adopt_child(c, s->spec.core_ahead, more, error);
     if (sm_fd_seqpair(pair, false) < 0) {
         sm_error_set_errno(error, errno, "socket pair for the %s", sm_child_role_name(c->role));
         return -1;
@@ -221,20 +272,7 @@ static int spawn_child(struct child *c, struct more_fds more, GError **error)
     c->pid = sm_spawn(&sp, &c->pidfd, error);
     if (c->pid < 0)
         return -1;
-    c->state = SM_CHILD_STARTED;
-    c->link = sm_steal_fd(&ours);
-    c->link_watch.fd = c->link;
-    c->pid_watch.fd = c->pidfd;
-    if (sm_loop_watch(s->loop, &c->link_watch, EPOLLIN) < 0 || sm_loop_watch(s->loop, &c->pid_watch, EPOLLIN) < 0) {
-        sm_error_set_errno(error, errno, "watch the %s", sm_child_role_name(c->role));
-        kill_child(c);
-        while (waitpid(c->pid, NULL, 0) < 0 && errno == EINTR)
-            continue;
-        c->state = SM_CHILD_GONE;
-        return -1;
-    }
-    sm_log_debug("%s started, pid %d", sm_child_role_name(c->role), (int)c->pid);
-    return 0;
+    return watch_child(c, &ours, error);
 }
 
 static void fail_start(struct sm_supervisor *s, GError *error)

@@ -207,7 +207,7 @@ const char *sm_tls_failure_name(enum sm_tls_failure failure);
 
 /**
  * sm_tls_library_init() - before the sandbox closes: everything that OpenSSL would otherwise do lazily with files.
- * Once a process.
+ * What comes after the first time does nothing.
  */
 bool sm_tls_library_init(GError **error) SM_WARN_UNUSED;
 

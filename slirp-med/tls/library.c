@@ -22,8 +22,12 @@
 
 bool sm_tls_library_init(GError **error)
 {
+    static bool done;
     uint8_t byte;
     struct tm tm;
+
+    if (done)
+        return true;
     tzset();
     (void)gmtime_r(&(const time_t){0}, &tm);
     if (OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_LOAD_SSL_STRINGS |
@@ -35,6 +39,7 @@ bool sm_tls_library_init(GError **error)
         return false;
     }
     ERR_clear_error();
+    done = true;
     return true;
 }
 

@@ -24,6 +24,7 @@
 #include "launch/state.h"
 #include "launch/vm.h"
 #include "sandbox/sandbox.h"
+#include "supervisor/ahead.h"
 #include "supervisor/resolv.h"
 #include "supervisor/roots.h"
 #include "supervisor/spawn.h"
@@ -173,6 +174,7 @@ struct launch {
     struct sm_run_options proxied; /* of a proxy, o: the caller's with what is known when it listens; owns nothing */
     const struct sm_launch_how *how;
     struct sm_workspace ws;
+    struct sm_ahead ahead; /* the core, until it is the supervisor's */
     struct sm_vm vm;
     struct sm_launch_ground ground;
     bool networked;
@@ -208,6 +210,7 @@ static void launch_clear(struct launch *l)
     sm_fd_close(&l->audit_fd);
     sm_fd_close(&l->counters_fd);
     sm_fd_close(&l->listener);
+    sm_ahead_end(&l->ahead);
     sm_vm_clear(&l->vm);
     g_clear_pointer(&l->doors, g_array_unref);
     g_clear_pointer(&l->door_texts, g_ptr_array_unref);
@@ -230,6 +233,16 @@ static void launch_clear(struct launch *l)
 }
 
 /* ---- the steps (run.h), in their order; each false with error set ---- */
+
+/** 0: the core, which takes the longest to start and needs nothing of the following to begin with. */
+static bool start_core(struct launch *l, GError **error)
+{
+    char self[] = "slirp-med", core[] = "core", ahead[] = SM_LINK_AHEAD, tls[] = SM_LINK_AHEAD_TLS;
+    char *argv[] = {self, core, ahead, sm_run_options_intercepts(l->o) ? tls : NULL, NULL};
+
+    l->service_env = service_environment();
+    return !l->networked || sm_ahead_start(&l->ahead, SM_SPAWN_SELF, argv, l->service_env, error) == 0;
+}
 
 /** 1: what the caller's process gives to CMD. */
 static bool note_caller(struct launch *l, GError **error)
@@ -358,7 +371,6 @@ static bool compose(struct launch *l, GError **error)
     g->vmm_program = l->vm.program;
     g->vmm_socket = l->vm.socket;
     g->n_more = (int)l->vm.n_guest_fds;
-    l->service_env = service_environment();
     l->guest_env = guest_environment(o);
     l->core_config = sm_message_core(o, g, error);
     l->front_config = l->core_config ? sm_message_front(o, error) : NULL;
@@ -462,10 +474,9 @@ static void on_stopping(void *data)
 static bool supervise(struct launch *l, struct sm_supervisor_result *ret, GError **error)
 {
     const struct sm_run_options *o = l->o;
-    char self[] = "slirp-med", core[] = "core", front[] = "nat", proxy[] = "proxy-front", guest[] = "guest-init";
+    char self[] = "slirp-med", front[] = "nat", proxy[] = "proxy-front", guest[] = "guest-init";
     bool proxies = o->command == SM_COMMAND_PROXY;
-    char *core_argv[] = {self, core, NULL}, *front_argv[] = {self, proxies ? proxy : front, NULL},
-         *guest_argv[] = {self, guest, NULL};
+    char *front_argv[] = {self, proxies ? proxy : front, NULL}, *guest_argv[] = {self, guest, NULL};
     sm_cleanup(json_freep) json_t *facts = sm_message_facts(o);
     sm_cleanup(json_freep) json_t *flags = settings_of(o);
     const struct sm_policy_source policy = {.load = load_policy, .settled = policy_settled, .data = l};
@@ -480,6 +491,7 @@ static bool supervise(struct launch *l, struct sm_supervisor_result *ret, GError
         .dirfd = l->ws.dirfd,
         .audit_fd = l->audit_fd,
         .audit_max_bytes = o->audit_max_bytes,
+        .core_ahead = l->networked ? &l->ahead : NULL,
         .ca_key_fd = l->ca.key_fd,
         .ca_cert_fd = l->ca.cert_fd,
         .ca_guest_fd = l->ca.guest_fd,
@@ -515,7 +527,7 @@ static bool supervise(struct launch *l, struct sm_supervisor_result *ret, GError
     };
     memcpy(spec.guest_more, l->vm.guest_fds, sizeof(spec.guest_more));
     spec.children[SM_CHILD_CORE] =
-        (struct sm_child_spec){l->networked, NULL, core_argv, l->service_env, l->core_config, strlen(l->core_config)};
+        (struct sm_child_spec){l->networked, NULL, NULL, l->service_env, l->core_config, strlen(l->core_config)};
     spec.children[SM_CHILD_FRONT] = (struct sm_child_spec){l->networked,   l->edge,         front_argv,
                                                            l->service_env, l->front_config, strlen(l->front_config)};
     spec.children[SM_CHILD_GUEST] =
@@ -560,6 +572,7 @@ int sm_launch_run(const struct sm_run_options *o, const struct sm_launch_how *gi
         .how = given ? given : &plain,
         .ws = SM_WORKSPACE_INIT,
         .vm = SM_VM_INIT,
+        .ahead = SM_AHEAD_INIT,
         .ca = SM_WORKSPACE_CA_INIT,
         .networked = o->net.mode == SM_NETWORK_USER,
         .audit_fd = -1,
@@ -570,6 +583,8 @@ int sm_launch_run(const struct sm_run_options *o, const struct sm_launch_how *gi
     };
     struct sm_supervisor_result result = {.status = SM_SUPERVISOR_FAILED};
 
+    if (!start_core(&l, &error))
+        return say(error);
     int missing = o->command == SM_COMMAND_VM ? sm_vm_prepare(o, &l.vm, &error) : 0;
     if (missing) {
         (void)say(error);

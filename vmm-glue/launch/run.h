@@ -2,10 +2,11 @@
 /*
  * `slirp-med run`, `vm`, `attach` and `start`, from valid options to an exit status: this process becomes the workspace's supervisor.
  *
+ *   0 the core, ahead of all (supervisor/ahead.h)
  *   1 the caller's umask and limits are noted for CMD; supervisor's sandbox stage
  *   2 state folder, lock            (a second start of one name ends here and names the first one's pid)
  *   3 audit file, workspace.json, the CA's empty files
- *   4 control socket, core and guest-init at once; the front as soon as the tap has come
+ *   4 control socket; the core gets what it waits for, guest-init starts; the front as soon as the tap has come
  *   5 all ready: GO; until the end; the CA's key is removed, and exit.json tells why it ended (exit.h)
  *
  * A step that fails undoes those before it. Exit status: CMD's; 128+n when it ended by signal n; 2 when a setting is wrong (flags, files, the

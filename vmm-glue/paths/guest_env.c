@@ -90,10 +90,12 @@ static void walk(int dir_fd, const char *path, int depth, unsigned *left, GHashT
         struct stat st;
         if (type == DT_UNKNOWN && fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
             type = (unsigned char)IFTODT(st.st_mode);
+        if (type != DT_SOCK && (type != DT_DIR || depth == 0))
+            continue; /* nearly all of them: nothing is made for these */
         g_autofree char *child = g_strconcat(path, "/", e->d_name, NULL);
         if (type == DT_SOCK)
             (void)g_hash_table_add(set, g_steal_pointer(&child));
-        else if (type == DT_DIR && depth > 0)
+        else
             walk(fd, child, depth - 1, left, set);
     }
     if (dir)

@@ -82,7 +82,7 @@ static void test_every_combination(void **state)
 /** What only the supervisor says is never taken from a child. */
 static void test_supervisors_own_verbs(void **state)
 {
-    static const enum sm_link_verb ours[] = {SM_LINK_GO, SM_LINK_SIGNAL, SM_LINK_GIVE, SM_LINK_STOP};
+    static const enum sm_link_verb ours[] = {SM_LINK_TAKE, SM_LINK_GO, SM_LINK_SIGNAL, SM_LINK_GIVE, SM_LINK_STOP};
     static struct sm_link_msg msg = {.fd = -1};
     enum sm_request_op op;
     const char *why;

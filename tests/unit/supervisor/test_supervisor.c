@@ -206,6 +206,7 @@ struct scenario {
     bool ca, counters, publish, policy;
     bool listens; /* without a guest: a VMM may come to vmm.sock */
     bool hybrid;  /* with listens: what comes there are connections of its vsock */
+    bool ahead;   /* the core is started before the supervisor */
     bool given;   /* without a guest: it has come, and leaves when all runs */
     char *const *roots;
     const char *(*client)(void); /* runs beside it; says what it is not content with */
@@ -316,9 +317,15 @@ static struct sm_supervisor_result play(const struct scenario *sc)
             (struct sm_child_spec){scripts[i] != NULL, NULL, argvs[i], env, none_config, strlen(none_config)};
     }
     vmm_end = given[1];
+    struct sm_ahead ahead = SM_AHEAD_INIT;
+    if (sc->ahead) {
+        assert_int_equal(sm_ahead_start(&ahead, SM_SPAWN_SELF, argvs[SM_CHILD_CORE], env, &error), 0);
+        spec.core_ahead = &ahead;
+    }
     struct sm_supervisor *s = sm_supervisor_new(&spec, &error);
     if (!s)
         fail_msg("%s", error->message);
+    assert_true(ahead.pid == 0 && ahead.pidfd < 0 && ahead.link < 0); /* it is the supervisor's */
     for (int i = 0; i < SM_CHILDREN; i++)
         pids[i] = sm_supervisor_pid(s, (enum sm_child_role)i);
     if (sc->client)
@@ -380,6 +387,62 @@ static void test_whole_life(void **state)
     });
     assert_true(r.started);
     expect(r, 7, NULL);
+}
+
+/** A core that was there before has its link alone, gets the same descriptors, and is held to the same; one that ends early is met. */
+static void test_core_ahead(void **state)
+{
+#define TAKEN "recv TAKE 2 +fd; recv TAKE 4 +fd; recv TAKE 5 +fd; recv TAKE 6 +fd; "
+    expect(play(&(struct scenario){.core = "own-session 1; fds 4; env A=1; " TAKEN "recv TAKE; " SERVE,
+                                   .front = SERVE,
+                                   .guest = GUEST_OK "send EXIT 7; exit 7",
+                                   .ahead = true}),
+           7, NULL);
+    expect(play(&(struct scenario){.core = TAKEN "recv TAKE 7 +fd; recv TAKE 8 +fd; recv TAKE 9 +fd; recv TAKE; " SERVE,
+                                   .front = SERVE,
+                                   .guest = GUEST_OK "send EXIT 0; exit 0",
+                                   .ahead = true,
+                                   .ca = true,
+                                   .counters = true}),
+           0, NULL);
+    expect(play(&(struct scenario){.core = "exit 3", .front = SERVE, .guest = GUEST_OK "hang", .ahead = true}), 125,
+           "the core ended unexpectedly (exit status 3)");
+    expect(play(&(struct scenario){
+               .core = "send FAIL no luck; exit 1", .front = SERVE, .guest = GUEST_OK "hang", .ahead = true}),
+           125, "no luck");
+    expect(play(&(struct scenario){.core = TAKEN "recv TAKE; send READY; send WANT passwd; hang",
+                                   .front = SERVE,
+                                   .guest = "hang",
+                                   .ahead = true,
+                                   .stop_ms = 3000}),
+           125, "core broke the protocol and was ended: WANT of something that there is not");
+#undef TAKEN
+
+    /* One that nobody takes over is gone when its starter is done with it. */
+    struct sm_ahead ahead = SM_AHEAD_INIT;
+    char *argv[] = {(char[]){"test"}, (char[]){"child"}, (char[]){"hang"}, NULL}, *env[] = {NULL};
+    assert_int_equal(sm_ahead_start(&ahead, SM_SPAWN_SELF, argv, env, NULL), 0);
+    pid_t pid = ahead.pid;
+    sm_ahead_end(&ahead);
+    assert_int_equal(kill(pid, 0), -1);
+    assert_true(ahead.pid == 0 && ahead.pidfd < 0 && ahead.link < 0);
+    g_autoptr(GError) error = NULL;
+    assert_int_equal(sm_ahead_start(&ahead, "/nonexistent", argv, env, &error), -1);
+    assert_true(error && ahead.pid == 0);
+    sm_ahead_end(&ahead);
+}
+
+/** What the core says of its CA is passed on at once, not at GO. */
+static void test_ca_is_passed_on(void **state)
+{
+    expect(play(&(struct scenario){.core = "send CA 0123abcd; recv STOP; exit 0",
+                                   .front = SERVE,
+                                   .guest = "recv CA 0123abcd; send FAIL seen; exit 1"}),
+           125, "seen");
+    expect(play(&(struct scenario){.core = "send CA 0123abcd; " SERVE,
+                                   .front = SERVE,
+                                   .guest = "recv CA 0123abcd; " GUEST_OK "send EXIT 0; exit 0"}),
+           0, NULL);
 }
 
 static void test_guest_alone(void **state)
@@ -466,6 +529,12 @@ static void test_protocol_is_held_to(void **state)
         {SERVE, "send READY; send WANT roots; hang", GUEST_OK "hang",
          "front broke the protocol and was ended: WANT is not its to say"},
         {"sendfd READY; hang", SERVE, "hang", "core broke the protocol and was ended: READY has a descriptor"},
+        {"send CA 0123abcd; send CA 0123abcd; hang", SERVE, "hang",
+         "core broke the protocol and was ended: a second CA"},
+        {"send CA ../../ab; hang", SERVE, "hang",
+         "core broke the protocol and was ended: CA with a text that is no hash"},
+        {SERVE, "send CA 0123abcd; hang", GUEST_OK "hang",
+         "front broke the protocol and was ended: CA is not its to say"},
         {"send STATUS {}; hang", SERVE, "hang",
          "core broke the protocol and was ended: STATUS comes at the wrong time"},
         {"send READY; send STATUS {}; hang", SERVE, "hang",
@@ -1082,6 +1151,8 @@ int main(int argc, char **argv)
         return child_main(argv[2]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whole_life),
+        cmocka_unit_test(test_core_ahead),
+        cmocka_unit_test(test_ca_is_passed_on),
         cmocka_unit_test(test_guest_alone),
         cmocka_unit_test(test_exit_without_ado),
         cmocka_unit_test(test_any_death_ends_it),
