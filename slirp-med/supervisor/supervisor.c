@@ -1321,6 +1321,15 @@ static int start(struct sm_supervisor *s, GError **error)
                             {core_end, s->audit_fd, spec->ca_key_fd, spec->ca_cert_fd, spec->counters_fd, -1, -1}},
                         error) < 0)
             return -1;
+    }
+    /* The guest first: what it has to do is longer than the front's. */
+    if (spec->children[SM_CHILD_GUEST].used) {
+        struct more_fds more = {{-1, -1, spec->ca_guest_fd, -1, -1, -1, -1}};
+        memcpy(more.fd + (SM_GUEST_MORE_FD - SM_CHANNEL_FD), spec->guest_more, spec->n_guest_more * sizeof(int));
+        if (spawn_child(&s->children[SM_CHILD_GUEST], more, error) < 0)
+            return -1;
+    }
+    if (spec->children[SM_CHILD_CORE].used) {
         if (spec->port_source != SM_PORT_OF_GUEST &&
             start_front(s, spec->port_source == SM_PORT_GIVEN ? spec->port_fd : -1, error) < 0)
             return -1;
@@ -1328,12 +1337,6 @@ static int start(struct sm_supervisor *s, GError **error)
             sm_error_set_errno(error, errno, "tell the core what is published");
             return -1;
         }
-    }
-    if (spec->children[SM_CHILD_GUEST].used) {
-        struct more_fds more = {{-1, -1, spec->ca_guest_fd, -1, -1, -1, -1}};
-        memcpy(more.fd + (SM_GUEST_MORE_FD - SM_CHANNEL_FD), spec->guest_more, spec->n_guest_more * sizeof(int));
-        if (spawn_child(&s->children[SM_CHILD_GUEST], more, error) < 0)
-            return -1;
     }
     if (spec->resolv_path && spec->children[SM_CHILD_CORE].used) {
         g_autoptr(GError) local = NULL;

@@ -147,6 +147,7 @@ static int print_command(const struct sm_run_options *o)
         (void)sm_cli_fail(error, missing);
         return missing;
     }
+    sm_vm_command(o, &vm);
     g_autofree char *text = sm_qemu_show(vm.argv);
     fputs(text, stdout);
     return fflush(stdout) == 0 ? 0 : SM_SUPERVISOR_FAILED;

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <glib.h>
 #include <linux/kvm.h>
 #include <signal.h>
 #include <string.h>
@@ -127,4 +128,55 @@ bool sm_kvm_usable(const char **ret_why)
         return false;
     }
     return true;
+}
+
+struct sm_kvm_asked {
+    GThread *thread;
+    sigset_t old; /* the asker's signal mask */
+    bool usable;
+    const char *why;
+};
+
+static void *look(void *data)
+{
+    struct sm_kvm_asked *a = data;
+    sigset_t alarm;
+
+    (void)sigemptyset(&alarm);
+    (void)sigaddset(&alarm, SIGALRM);
+    (void)pthread_sigmask(SIG_UNBLOCK, &alarm, NULL);
+    a->usable = sm_kvm_usable(&a->why);
+    return NULL;
+}
+
+struct sm_kvm_asked *sm_kvm_ask(void)
+{
+    struct sm_kvm_asked *a = g_new0(struct sm_kvm_asked, 1);
+    sigset_t all;
+
+    /* The alarm of a run that hangs has to interrupt that, and the caller's signals are the caller's. */
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_BLOCK, &all, &a->old);
+    a->thread = g_thread_try_new("kvm", look, a, NULL);
+    sigset_t mine = a->old;
+    (void)sigaddset(&mine, SIGALRM);
+    (void)pthread_sigmask(SIG_SETMASK, a->thread ? &mine : &a->old, NULL);
+    if (!a->thread)
+        g_clear_pointer(&a, g_free);
+    return a;
+}
+
+bool sm_kvm_answer(struct sm_kvm_asked **asked, const char **ret_why)
+{
+    struct sm_kvm_asked *a = *asked;
+
+    if (!a)
+        return sm_kvm_usable(ret_why);
+    (void)g_thread_join(a->thread);
+    (void)pthread_sigmask(SIG_SETMASK, &a->old, NULL);
+    bool usable = a->usable;
+    if (!usable)
+        *ret_why = a->why;
+    g_clear_pointer(asked, g_free);
+    return usable;
 }

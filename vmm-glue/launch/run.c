@@ -365,6 +365,8 @@ static bool compose(struct launch *l, GError **error)
         if (l->listener < 0)
             return false;
     }
+    if (o->command == SM_COMMAND_VM)
+        sm_vm_command(o, &l->vm);
     if (o->command == SM_COMMAND_VM && sm_vm_connect(o, &l->ws, &l->vm, error) < 0)
         return false;
     g->vmm_argv = l->vm.argv;

@@ -68,12 +68,18 @@ void sm_vm_devices(struct sm_run_options *o)
 
 int sm_vm_prepare(const struct sm_run_options *o, struct sm_vm *ret, GError **error)
 {
-    const char *why = NULL;
-
     ret->program = find_program(o->vm.qemu, error);
     if (!ret->program)
         return STATUS_NO_QEMU;
-    ret->kvm = sm_kvm_usable(&why);
+    ret->kvm_asked = sm_kvm_ask();
+    return 0;
+}
+
+void sm_vm_command(const struct sm_run_options *o, struct sm_vm *ret)
+{
+    const char *why = NULL;
+
+    ret->kvm = sm_kvm_answer(&ret->kvm_asked, &why);
     if (!ret->kvm && !o->vm.print_command)
         fprintf(stderr, "slirp-med: without KVM, so the guest is slow: %s\n", why ? why : strerror(errno));
     const struct sm_qemu q = {
@@ -96,7 +102,6 @@ int sm_vm_prepare(const struct sm_run_options *o, struct sm_vm *ret, GError **er
         .more = o->argv,
     };
     ret->argv = sm_qemu_argv(&q);
-    return 0;
 }
 
 int sm_vm_connect(const struct sm_run_options *o, const struct sm_workspace *ws, struct sm_vm *vm, GError **error)
@@ -127,7 +132,11 @@ void sm_vm_let_go(struct sm_vm *vm)
 
 void sm_vm_clear(struct sm_vm *vm)
 {
+    const char *why;
+
     sm_vm_let_go(vm);
+    if (vm->kvm_asked)
+        (void)sm_kvm_answer(&vm->kvm_asked, &why);
     g_clear_pointer(&vm->argv, g_strfreev);
     g_clear_pointer(&vm->program, g_free);
     g_clear_pointer(&vm->socket, g_free);

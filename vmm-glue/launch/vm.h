@@ -11,8 +11,9 @@
 #include "launch/state.h"
 
 struct sm_vm {
-    char **argv;   /* QEMU's */
-    char *program; /* its real path */
+    char **argv;                    /* QEMU's */
+    char *program;                  /* its real path */
+    struct sm_kvm_asked *kvm_asked; /* between the two: launch/kvm.h */
     bool kvm;
     char *socket;                     /* the path that QEMU connects to, or NULL */
     int front_fd;                     /* the front's end of the network; -1: there is none */
@@ -27,9 +28,11 @@ struct sm_vm {
 /** sm_vm_devices() - which other ways to the host the machine has: the options get the paths of their sockets, in the workspace's folder. A
  * virtio-serial port where there is a CA to be had; a vsock device where memory is shared anyway, or a mediation target is given. */
 void sm_vm_devices(struct sm_run_options *o);
-/** sm_vm_prepare() - look for QEMU and KVM, and make the command line: makes no process, no file and no socket. Returns 0, or the exit status
- * of `vm` (127: no QEMU) with error set. */
+/** sm_vm_prepare() - look for QEMU, and begin to look for KVM: makes no process, no file and no socket. Returns 0, or the exit status of `vm`
+ * (127: no QEMU) with error set. */
 int sm_vm_prepare(const struct sm_run_options *o, struct sm_vm *ret, GError **error);
+/** sm_vm_command() - after that, the command line. */
+void sm_vm_command(const struct sm_run_options *o, struct sm_vm *vm);
 /** sm_vm_connect() - make the socket pairs that the command line speaks of, and name the socket in the workspace's folder that is to
  * listen. 0, or -1 with error set. */
 int sm_vm_connect(const struct sm_run_options *o, const struct sm_workspace *ws, struct sm_vm *vm, GError **error);

@@ -395,6 +395,7 @@ static void test_sandbox_is_found(void **state)
         o.vm.qemu = g_build_filename(dir, "qemu", NULL);
         assert_true(g_file_set_contents(o.vm.qemu, texts[i], -1, NULL) && chmod(o.vm.qemu, 0755) == 0);
         assert_int_equal(sm_vm_prepare(&o, &vm, &error), 0);
+        sm_vm_command(&o, &vm);
         assert_int_equal(g_strv_contains((const char *const *)vm.argv, "-sandbox"), i == 0);
         (void)unlink(o.vm.qemu);
         sm_run_options_clear(&o);
@@ -411,6 +412,21 @@ static void test_kvm(void **state)
     bool usable = sm_kvm_usable(&why);
     assert_int_equal(sigaction(SIGALRM, NULL, &after), 0);
     assert_true(usable || why);
+    assert_true(before.sa_handler == after.sa_handler);
+
+    /* Beside something else the same, and our signals are as they were. */
+    sigset_t mask, mask_after;
+    assert_int_equal(sigprocmask(SIG_SETMASK, NULL, &mask), 0);
+    struct sm_kvm_asked *asked = sm_kvm_ask();
+    assert_non_null(asked);
+    const char *why_too = NULL;
+    assert_int_equal(sm_kvm_answer(&asked, &why_too), usable);
+    assert_null(asked);
+    assert_true(usable ? !why_too : why_too == why);
+    assert_int_equal(sigprocmask(SIG_SETMASK, NULL, &mask_after), 0);
+    for (int sig = 1; sig < 32; sig++)
+        assert_int_equal(sigismember(&mask, sig), sigismember(&mask_after, sig));
+    assert_int_equal(sigaction(SIGALRM, NULL, &after), 0);
     assert_true(before.sa_handler == after.sa_handler);
     if (access("/dev/kvm", R_OK | W_OK) < 0)
         assert_false(usable);
