@@ -12,7 +12,7 @@
  *   CA hash           core -> sup    the CA's files are complete; the hash of its subject, by which OpenSSL finds it in a folder of
  *                                    certificates: eight hex digits;  CA hash  sup -> guest  the same, passed on
  *   FAIL text         child -> sup   cannot start or cannot go on; text is for the operator; the child exits
- *   TAP        +fd    guest -> sup   the tap descriptor; on the kernel path the bundle of nat/tproxy.h
+ *   TAP [pid]  +fd    guest -> sup   the tap descriptor; on the kernel path the keeper's process and the bundle of nat/tproxy.h
  *   GO                sup -> guest   run CMD now
  *   EXIT n            guest -> sup   CMD's exit status
  *   SIGNAL n          sup -> guest   pass signal n to CMD

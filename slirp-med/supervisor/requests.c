@@ -59,7 +59,7 @@ static const struct request {
 } requests[] = {
     {SM_LINK_CA, CORE, STARTED | STOPPING, NEED_ONE, NEED_NONE, false, SM_REQUEST_CA},
     {SM_LINK_READY, CORE | FRONT, STARTED | STOPPING, NEED_NONE, NEED_NONE, false, SM_REQUEST_READY},
-    {SM_LINK_TAP, GUEST, STARTED | STOPPING, NEED_NONE, NEED_EITHER, false, SM_REQUEST_TAP},
+    {SM_LINK_TAP, GUEST, STARTED | STOPPING, NEED_EITHER, NEED_EITHER, false, SM_REQUEST_TAP},
     {SM_LINK_EXIT, GUEST, RUNNING | STOPPING, NEED_ONE, NEED_NONE, false, SM_REQUEST_EXIT},
     {SM_LINK_WANT, CORE, SERVING | STOPPING, NEED_ONE, NEED_NONE, false, SM_REQUEST_WANT},
     {SM_LINK_FETCH, CORE, SERVING | STOPPING, NEED_NONE, NEED_ONE, false, SM_REQUEST_FETCH},
@@ -138,6 +138,17 @@ bool sm_request_exit_status(const char *text, int *ret)
     if (!parse_number(text, 3, &value) || value > 255)
         return false;
     *ret = (int)value;
+    return true;
+}
+
+bool sm_request_keeper_pid(const char *text, pid_t *ret)
+{
+    unsigned value;
+
+    /* /proc/sys/kernel/pid_max ends at 4,194,304 */
+    if (!parse_number(text, 7, &value) || value < 2)
+        return false;
+    *ret = (pid_t)value;
     return true;
 }
 

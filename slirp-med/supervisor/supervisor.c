@@ -83,6 +83,7 @@ struct sm_supervisor {
     struct sm_listens *listens;
     int audit_fd; /* the file that the core writes to now; ours */
     int tap;
+    pid_t keeper;             /* of the kernel path, for `status`; 0: there is none */
     struct sm_timer deadline; /* of the phase */
     struct sm_timer report;   /* of `status` */
     uint64_t askers[ASKERS_MAX];
@@ -545,6 +546,8 @@ static char *status_text(struct sm_supervisor *s, bool with_reports)
         if (c->role != SM_CHILD_GUEST)
             set_new(reports, role, c->report_fresh && c->report ? json_string(c->report) : json_null());
     }
+    if (s->keeper > 0) /* it lives as long as the front does, and nobody watches it but that */
+        set_new(pids, "keeper", is_alive(&s->children[SM_CHILD_FRONT]) ? json_integer(s->keeper) : json_null());
     /* What is published now, beside the addresses that were fixed at the start. */
     if (s->spec.children[SM_CHILD_CORE].used && json_is_object(json_object_get(o, "network")))
         set_new(json_object_get(o, "network"), "publishes", sm_publishes_json(s->publishes));
@@ -985,6 +988,10 @@ static void handle(struct child *c, enum sm_request_op op, struct sm_link_msg *m
             break_off(c, "TAP %s", msg->fd >= 0 ? "although there is to be no network" : "without a descriptor");
             return;
         }
+        if (msg->text[0] && (msg->fd < 0 || !sm_request_keeper_pid(msg->text, &s->keeper))) {
+            break_off(c, "TAP with a text that is no process");
+            return;
+        }
         if (c->state == SM_CHILD_STARTED)
             c->state = SM_CHILD_SERVING;
         if (msg->fd >= 0 && s->phase == PHASE_STARTING) {
@@ -1364,6 +1371,7 @@ struct sm_supervisor *sm_supervisor_new(const struct sm_supervisor_spec *spec, G
     s->spec = *spec;
     s->loop = loop;
     s->audit_fd = s->tap = s->signal_fd = -1;
+    s->keeper = spec->keeper;
     s->status = -1;
     s->publishes = sm_publishes_new(loop, &publish_ops, s);
     s->fetchers = sm_fetchers_new(loop, spec->exe, spec->children[SM_CHILD_CORE].envp);

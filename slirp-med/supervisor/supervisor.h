@@ -98,7 +98,8 @@ struct sm_supervisor_spec {
     int ca_key_fd, ca_cert_fd; /* the core's 7 and 8, the empty files; -1 both: nothing is intercepted */
     int ca_guest_fd;           /* the guest's 7, the same ca.pem for reading; stay the caller's, all three */
     enum sm_port_source port_source;
-    int port_fd;                       /* the front's 6 when it is given; stays the caller's */
+    pid_t keeper; /* of the kernel path, when the launcher has started it; 0: there is none, or TAP says which */
+    int port_fd;  /* the front's 6 when it is given; stays the caller's */
     int guest_more[SM_GUEST_MORE_MAX]; /* the guest's 8 and up, as far as n_guest_more; stay the caller's */
     size_t n_guest_more;
     const struct sm_listen_spec *listens; /* sockets that VMMs come to; borrowed */

@@ -25,7 +25,8 @@ static const char *const allowed[] = {
     "core serving LISTENERS -q", "core stopping LISTENERS -q", "core serving INGRESS -q",  "core stopping INGRESS -q",
     "core serving POLICY -q",    "core stopping POLICY -q",    "core serving POLICY tq",   "core stopping POLICY tq",
     "front serving PORT t",      "front stopping PORT t",      "core serving SNAPSHOT -q", "core stopping SNAPSHOT -q",
-    "core serving SNAPSHOT tq",  "core stopping SNAPSHOT tq",
+    "core serving SNAPSHOT tq",  "core stopping SNAPSHOT tq",  "guest started TAP t",      "guest started TAP tf",
+    "guest stopping TAP t",      "guest stopping TAP tf",
 };
 
 static bool is_allowed(const char *role, const char *state, const char *verb, const char *attached, bool owed)
@@ -116,6 +117,21 @@ static void test_exit_status(void **state)
     }
 }
 
+static void test_keeper_pid(void **state)
+{
+    static const char *const wrong[] = {"", "0", "1", "-2", " 2", "2 ", "0x2", "99999999", "2a", "\n2"};
+    pid_t pid = -1;
+
+    for (size_t i = 0; i < SM_ARRAY_LEN(wrong); i++) {
+        assert_false(sm_request_keeper_pid(wrong[i], &pid));
+        assert_int_equal(pid, -1);
+    }
+    assert_true(sm_request_keeper_pid("2", &pid));
+    assert_int_equal(pid, 2);
+    assert_true(sm_request_keeper_pid("4194304", &pid));
+    assert_int_equal(pid, 4194304);
+}
+
 static void test_open_roles(void **state)
 {
     static const char *const wrong[] = {"",           "Audit",   "audit ",   " audit",    "/etc/passwd",
@@ -144,9 +160,8 @@ static void test_open_roles(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_combination),
-        cmocka_unit_test(test_supervisors_own_verbs),
-        cmocka_unit_test(test_exit_status),
+        cmocka_unit_test(test_every_combination), cmocka_unit_test(test_supervisors_own_verbs),
+        cmocka_unit_test(test_exit_status),       cmocka_unit_test(test_keeper_pid),
         cmocka_unit_test(test_open_roles),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
