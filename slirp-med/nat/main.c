@@ -254,19 +254,17 @@ static bool start(struct process *p, struct sm_sandbox_spec *spec, GError **erro
     if (tproxy) {
         spec->accepts = true;
         p->front = sm_front_new_tproxy(p->loop, &cfg, SM_ROLE_FD, SM_CHANNEL_FD, on_front_failed, p, error);
-        if (!p->front)
-            return false;
     } else {
         net->port = new_net(p, &cfg.net, spec, error);
         if (!net->port)
             return false;
-        if (cfg.net.vsock_port[0]) {
-            vsock->port = new_vsock(p, &cfg.net, spec, error);
-            if (!vsock->port)
-                return false;
-        }
         p->front = sm_front_new(p->loop, &cfg, net->port, SM_CHANNEL_FD, on_front_failed, p, error);
-        if (!p->front)
+    }
+    if (!p->front)
+        return false;
+    if (cfg.net.vsock_port[0]) {
+        vsock->port = new_vsock(p, &cfg.net, spec, error);
+        if (!vsock->port)
             return false;
     }
     if (vsock->port)

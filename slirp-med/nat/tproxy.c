@@ -1,29 +1,36 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The kernel path's front; see tproxy.h. TCP is sock.c's, from the listener on; here are datagrams, in and out, frames that are
- * no flow's, and the dialling of published ports.
+ * no flow's, DHCP, and the dialling of published ports.
  *
- * Sources: ip(7) (IP_RECVORIGDSTADDR), raw(7) (IP_HDRINCL), RFC 768, RFC 791 2.3 and 3.2 (fragments), RFC 792.
+ * Sources: ip(7) (IP_RECVORIGDSTADDR), raw(7) (IP_HDRINCL), packet(7) (PACKET_AUXDATA), RFC 768, RFC 791 2.3 and 3.2 (fragments),
+ * RFC 792, RFC 2131 4.1.
  */
 #include "nat/tproxy.h"
 
 #include <errno.h>
+#include <linux/if_packet.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "nat/dhcp.h"
 #include "nat/guard.h"
 #include "nat/sock.h"
 
 #define DATAGRAM_MAX 65536
 #define ICMP_UNREACH 3
+#define DHCP_SERVER_PORT 67
+/** The number in a VLAN tag; 0 is a tag for the priority alone, which the kernel takes for none (802.1Q 9.6). */
+#define VLAN_ID 0xfff
 
 struct tproxy {
     struct sm_loop *loop;
     struct sm_front *front;
     struct sm_link link;
     struct sm_guard guard;
+    struct sm_dhcp dhcp;
     struct sm_watch keeper, datagram, frame;
     int raw;
     uint16_t ident; /* of the next datagram that has to be cut */
@@ -124,6 +131,17 @@ static const struct sm_sock_udp udp_ops = {.push = on_push, .refuse = on_refuse,
 
 /* ---- from the guest ---- */
 
+/* What asks for an address goes to everybody, and what renews one to us; the answer is a whole frame, for the guest's card. One
+ * that the card has no room for is lost, as on any wire. */
+static void answer_dhcp(struct tproxy *t, const uint8_t *msg, size_t len)
+{
+    uint8_t answer[SM_DHCP_FRAME_MAX];
+    size_t n = sm_dhcp_answer(&t->dhcp, msg, len, NULL, answer);
+
+    if (n > 0)
+        (void)!write(t->frame.fd, answer, n);
+}
+
 /* Where a datagram was meant to go; false when the kernel did not say. */
 static bool original_destination(struct msghdr *msg, struct sm_endpoint *ret)
 {
@@ -164,6 +182,10 @@ static void on_datagram(struct sm_watch *watch, uint32_t events)
         if (from.sin_family != AF_INET || ntohl(from.sin_addr.s_addr) != t->link.guest || from.sin_port == 0 ||
             !original_destination(&msg, &dst) || dst.port == 0)
             continue; /* the rules let no such thing through */
+        if (dst.port == DHCP_SERVER_PORT && sm_addr_to_u32(&dst.addr) == t->link.gateway) {
+            answer_dhcp(t, t->buf, (size_t)n);
+            continue;
+        }
         struct sm_hold_key key = {.dst = sm_addr_to_u32(&dst.addr),
                                   .dst_port = dst.port,
                                   .src_port = ntohs(from.sin_port),
@@ -173,15 +195,35 @@ static void on_datagram(struct sm_watch *watch, uint32_t events)
     sm_sock_udp_flush(t->front);
 }
 
-/* Frames that are neither TCP nor UDP of the guest's: the kernel has dropped them, or has answered an echo to the gateway
- * or ARP by itself. The guard says which of them are recorded, and as what. */
+/* The kernel has taken the tag of a VLAN off, and then drops the frame: there is no such device. */
+static bool of_vlan(struct msghdr *msg)
+{
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+        struct tpacket_auxdata aux;
+        if (c->cmsg_level != SOL_PACKET || c->cmsg_type != PACKET_AUXDATA || c->cmsg_len < CMSG_LEN(sizeof(aux)))
+            continue;
+        memcpy(&aux, CMSG_DATA(c), sizeof(aux));
+        return (aux.tp_status & TP_STATUS_VLAN_VALID) && (aux.tp_vlan_tci & VLAN_ID);
+    }
+    return false;
+}
+
+/* Frames that are no TCP and UDP of the guest's card and address: the kernel has dropped them, or has answered an echo to the
+ * gateway or ARP by itself. The guard says which of them are recorded, and as what; DHCP is ours to answer. */
 static void on_frame(struct sm_watch *watch, uint32_t events)
 {
     struct tproxy *t = sm_container_of(watch, struct tproxy, frame);
 
     for (int i = 0; i < SM_TPROXY_FRAMES; i++) {
+        union {
+            char buf[CMSG_SPACE(sizeof(struct tpacket_auxdata))];
+            struct cmsghdr align;
+        } control;
         struct sm_frame frame = {.data = t->buf, .cap = sizeof(t->buf)};
-        ssize_t n = read(watch->fd, frame.data, frame.cap);
+        struct iovec iov = {frame.data, frame.cap};
+        struct msghdr msg = {
+            .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control.buf)};
+        ssize_t n = recvmsg(watch->fd, &msg, 0);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -190,6 +232,10 @@ static void on_frame(struct sm_watch *watch, uint32_t events)
         struct sm_guard_verdict v = sm_guard_judge(&t->guard, &frame, sm_loop_now(t->loop));
         if (v.action == SM_GUARD_REPORT)
             sm_sock_other(t->front, v.other, v.proto, &v.dst);
+        else if (v.action != SM_GUARD_DROP && of_vlan(&msg))
+            sm_sock_other(t->front, SM_OTHER_LINK, 0, &(struct sm_addr){0});
+        else if (v.action == SM_GUARD_PASS_DHCP)
+            answer_dhcp(t, frame.data + v.l4, v.frame_len - v.l4);
     }
 }
 
@@ -289,6 +335,8 @@ struct sm_front *sm_front_new_tproxy(struct sm_loop *loop, const struct sm_front
     t->failed = failed;
     t->failed_data = data;
     sm_guard_init(&t->guard, &t->link, 0);
+    t->dhcp.link = t->link;
+    g_strlcpy(t->dhcp.hostname, cfg->net.hostname, sizeof(t->dhcp.hostname));
     sm_watch_init(&t->keeper, keeper, on_keeper);
     sm_watch_init(&t->datagram, fds[SM_TPROXY_DATAGRAM], on_datagram);
     sm_watch_init(&t->frame, fds[SM_TPROXY_FRAME], on_frame);

@@ -3,13 +3,14 @@
  * The front of the kernel path (--datapath tproxy): what the guest's kernel says arrives here as accepted sockets and as
  * datagrams with the address that they were meant for. Flows of TCP are sock.h's, flows of UDP udp.c's.
  *
- * Who made the guest's network namespace made a second one beside it, the mediator's, in which these sockets live
- * (vmm-glue/paths/tproxy.h). The front is in neither: it has the descriptors.
+ * These sockets live in a network namespace of the mediator's, at the other end of the guest's card
+ * (vmm-glue/paths/tproxy.h). The front is not in it: it has the descriptors.
  *
- *   guest ══ veth ══╦═ nft TPROXY ─ TCP ─► listener          accept4   ─► OPEN, from the guest to where it meant to go
+ *   guest ══ card ══╦═ nft TPROXY ─ TCP ─► listener          accept4   ─► OPEN, from the guest to where it meant to go
  *                   ║             └ UDP ─► datagrams         recvmsg   ─► DATAGRAM (port 53), or OPEN and the flow's pair
  *                   ║◄────────────────────  raw              writev    ◄─ UDP from the flow's destination; ICMP for refusals
- *                   ╚═ all other frames ─► frames            read      ─► the guard (guard.h) names them: OTHER
+ *                   ╚═ all other frames ─► frames            recvmsg   ─► the guard (guard.h) names them: OTHER
+ *                    ◄────────────────────                   write     ◄─ answers of DHCP (dhcp.h)
  *   keeper ◄── "dial me the guest, from this address" ── socket ──► a connected socket (published ports)
  *
  * Datagrams leave by one raw socket which is connected to the guest, with the header that we write: whatever its source

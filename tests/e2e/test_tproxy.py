@@ -87,6 +87,7 @@ def test_all_modes_and_the_status_say_which_path_it_is(sm):
     import json
     st = json.loads(sm.cli("status", run.name, "--json").stdout)
     assert st["datapath"] == "tproxy", st
+    assert st["pids"]["keeper"] == keeper_of(run.p.pid) == st["processes"]["keeper"]["pid"], st
     run.tell("go")
     r = run.end()
     assert r.rc == 0 and "addr=" in r.out["r"], r

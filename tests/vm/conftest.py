@@ -36,6 +36,9 @@ PORTS = {
     "vhost-user": ({VERSION_1, MAC, MRG_RXBUF, INDIRECT, EVENT_IDX, CSUM, GUEST_CSUM, GUEST_TSO4, HOST_TSO4, GUEST_ECN, HOST_ECN},
                    {GUEST_UFO, HOST_UFO}),
 }
+# The third way: a tap of the mediator's namespace (--datapath tproxy), whose offloads are QEMU's and the kernel's.
+KERNEL_PATH = "tproxy"
+FEATURES = {**PORTS, KERNEL_PATH: ({VERSION_1, MAC, MRG_RXBUF, INDIRECT, EVENT_IDX, CSUM, GUEST_CSUM, GUEST_TSO4, HOST_TSO4}, set())}
 
 
 def pytest_configure(config):
@@ -227,11 +230,12 @@ def port(request):
     return request.param
 
 
-@pytest.fixture(scope="module", params=PORTS)
+@pytest.fixture(scope="module", params=[*PORTS, KERNEL_PATH])
 def guest(request, world, tmp_path_factory):
     """One guest for all tests of a file, guarded: .port says over what."""
     v = Vms(world, tmp_path_factory.mktemp("vm"))
-    g = v.boot("--port", request.param, "--egress-deny", "evil.test", "--memory", "512M")
+    over = ("--datapath", "tproxy") if request.param == KERNEL_PATH else ("--port", request.param)
+    g = v.boot(*over, "--egress-deny", "evil.test", "--memory", "512M")
     g.port = request.param
     yield g
     v.close()

@@ -5,7 +5,7 @@ import os
 import re
 
 import worldlib as w
-from conftest import PORTS
+from conftest import FEATURES, KERNEL_PATH
 
 MIB100 = 100 << 20
 METADATA = "169.254.169.254"
@@ -23,7 +23,7 @@ def test_features(guest):
     """What driver and device agreed on, as the guest's kernel tells it."""
     bits = guest.ok("cat $(readlink -f /sys/class/net/eth0/device)/features").strip()
     agreed = {i for i, c in enumerate(bits) if c == "1"}
-    must, must_not = PORTS[guest.port]
+    must, must_not = FEATURES[guest.port]
     assert must <= agreed and not must_not & agreed, (sorted(agreed), "missing", must - agreed, "unwanted", must_not & agreed)
 
 
@@ -55,7 +55,7 @@ def test_delivered_ca(guest):
 
 
 # What each machine offers: a vsock device needs memory that is shared with the front.
-WAYS = {"stream": ("serial", "fw_cfg"), "vhost-user": ("vsock", "serial", "fw_cfg")}
+WAYS = {"stream": ("serial", "fw_cfg"), "vhost-user": ("vsock", "serial", "fw_cfg"), KERNEL_PATH: ("serial", "fw_cfg")}
 
 
 def test_each_way_to_the_ca(guest):

@@ -91,7 +91,8 @@ print(json.dumps({
 
 
 @pytest.mark.parametrize("flags,fds", [(("--port", "stream"), [0, 1, 2, 7, 8, 12, 13]), (("--port", "vhost-user"), [0, 1, 2, 7, 12, 13, 14, 15]),
-                                       (("--network", "isolated"), None)], ids=["stream", "vhost-user", "isolated"])
+                                       (("--datapath", "tproxy"), [0, 1, 2, 7, 8, 12, 13]), (("--network", "isolated"), None)],
+                         ids=["stream", "vhost-user", "tproxy", "isolated"])
 def test_a_qemu_that_was_taken_over(vms, world, mark, flags, fds):
     """It has the frames of its guest, and no network, no file of the caller's, no variable of his, and no right."""
     program = f"{vms.tmp}/qemu"

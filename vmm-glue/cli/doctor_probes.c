@@ -282,6 +282,8 @@ static void probe_tproxy(struct sm_probe_finding *ret)
 {
     static const char modules[] = "as root: modprobe -a nft_tproxy veth";
     static const struct sm_addr guest = {.family = SM_FAMILY_V4, .bytes = {10, 0, 2, 15}};
+    static const uint8_t mac[6] = {0x52, 0x55, 10, 0, 2, 15};
+    const struct sm_tproxy_source from = {.device = SM_TPROXY_DEVICE, .guest = &guest, .mac = mac};
     int one = 1;
 
     if (!scratch(CLONE_NEWNET, ret))
@@ -292,7 +294,7 @@ static void probe_tproxy(struct sm_probe_finding *ret)
         return;
     }
     /* The very rules that a workspace gets. */
-    if (sm_tproxy_rules("slirp0", &guest) < 0)
+    if (sm_tproxy_rules(&from) < 0)
         found(ret, SM_PROBE_MISSING, modules, "the kernel refuses a TPROXY rule: %s", g_strerror(errno));
     else
         found(ret, SM_PROBE_OK, "", "TPROXY rules for TCP and UDP load");

@@ -199,10 +199,10 @@ char *sm_message_front(const struct sm_run_options *o, GError **error)
     put(m, &ok, "mtu", json_integer(o->net.mtu));
     put(m, &ok, "dns_any", json_boolean(o->mode != SM_MODE_OFF));
     put(m, &ok, "port",
-        json_string(o->command == SM_COMMAND_VM         ? sm_qemu_port_name(o->vm.port)
-                    : o->command == SM_COMMAND_ATTACH   ? sm_attach_kind_name(o->attach.kind)
-                    : o->datapath == SM_DATAPATH_TPROXY ? sm_datapath_name(o->datapath)
-                                                        : "tap-vnet"));
+        json_string(o->datapath == SM_DATAPATH_TPROXY ? sm_datapath_name(o->datapath)
+                    : o->command == SM_COMMAND_VM     ? sm_qemu_port_name(o->vm.port)
+                    : o->command == SM_COMMAND_ATTACH ? sm_attach_kind_name(o->attach.kind)
+                                                      : "tap-vnet"));
     if (o->vsock.device)
         put(m, &ok, "vsock",
             json_pack("{s:s, s:I}", "port", "vhost-user-vsock", "cid", (json_int_t)sm_vsock_cid(&o->vsock)));
@@ -232,8 +232,8 @@ char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace
     put(m, &ok, "name", json_string(o->name));
     put(m, &ok, "argv", argv);
     put(m, &ok, "cwd", json_string(o->command == SM_COMMAND_VM ? "/" : g->cwd));
-    /* A VMM has no network at all: its guest's frames leave by a socket that it was given. */
-    bool tap = o->net.mode == SM_NETWORK_USER && o->command != SM_COMMAND_VM;
+    /* A VMM has no network at all: its guest's frames leave by a socket that it was given, or by the tap of the kernel path. */
+    bool tap = o->net.mode == SM_NETWORK_USER && (o->command != SM_COMMAND_VM || o->datapath == SM_DATAPATH_TPROXY);
     put(m, &ok, "network", json_string(sm_network_mode_name(tap ? SM_NETWORK_USER : SM_NETWORK_ISOLATED)));
     if (o->command == SM_COMMAND_VM) {
         put(m, &ok, "bare", json_true());
@@ -326,9 +326,9 @@ json_t *sm_message_facts(const struct sm_run_options *o)
         put(facts, &ok, "vsock", sm_vsock_facts(&o->vsock));
     if (o->command == SM_COMMAND_VM)
         put(facts, &ok, "vm",
-            json_pack("{s:s, s:s, s:s, s:s*, s:I, s:i}", "vmm", "qemu", "port", sm_qemu_port_name(o->vm.port), "kernel",
-                      o->vm.kernel, "initrd", o->vm.initrd, "memory_mib", (json_int_t)o->vm.memory_mib, "cpus",
-                      (int)o->vm.cpus));
+            json_pack("{s:s, s:s, s:s, s:s*, s:I, s:i}", "vmm", "qemu", "port",
+                      o->datapath == SM_DATAPATH_TPROXY ? "tap" : sm_qemu_port_name(o->vm.port), "kernel", o->vm.kernel,
+                      "initrd", o->vm.initrd, "memory_mib", (json_int_t)o->vm.memory_mib, "cpus", (int)o->vm.cpus));
     put(facts, &ok, "caps", cap_facts(&o->caps));
     return facts;
 }

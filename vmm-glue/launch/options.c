@@ -701,7 +701,8 @@ static const struct flag flags[] = {
      "127.0.0.1; PORT 0: any free one, which is printed); repeatable"},
     {"spec", "FILE", false, take_spec,
      "the network that a .yaml, .yml or .json file declares: addresses, routes, forwards (see slirp-med-spec(5))"},
-    {"datapath", "KIND", false, take_datapath, "slirp (default), or tproxy: the kernel's own (run only)"},
+    {"datapath", "KIND", false, take_datapath,
+     "slirp (default), or tproxy: the kernel's own, for a command, or for a machine whose card is a tap"},
     {"mtu", "N", false, take_mtu, "MTU of the guest's device, 576 to 65520 (default 1500)"},
     {"name", "NAME", false, take_name, "name of the workspace (default: generated, and printed)"},
     {"state-dir", "DIR", false, take_state_dir,
@@ -892,9 +893,10 @@ static bool check_whole(struct parse *p, GError **error)
                      (const char *)g_ptr_array_index(o->policy_files, 0));
         return false;
     }
-    if (o->datapath == SM_DATAPATH_TPROXY && o->command == SM_COMMAND_VM) {
+    if (o->datapath == SM_DATAPATH_TPROXY && o->command == SM_COMMAND_VM && sm_qemu_port_connects(o->vm.port)) {
         sm_error_set(error, SM_ERROR_INVALID,
-                     "--datapath=tproxy: not for vm, whose guest has a kernel of its own: leave it out");
+                     "--port=%s: with --datapath tproxy frames leave QEMU by a tap: leave one of them out",
+                     sm_qemu_port_name(o->vm.port));
         return false;
     }
     if (o->net.mode == SM_NETWORK_ISOLATED && o->publishes->len) {

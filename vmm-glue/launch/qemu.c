@@ -63,6 +63,13 @@ static const char *msix(const struct sm_qemu *q)
     return q->kvm ? "" : ",vectors=0";
 }
 
+/** A tap with a virtio-net header: QEMU sees that it has one. vhost=off: the kernel's vhost would be one more way into it. */
+static void add_tap(GPtrArray *argv, const struct sm_qemu *q)
+{
+    add(argv, "-netdev", "tap,id=net0,fd=%d,vhost=off", SM_GUEST_MORE_FD);
+    add(argv, "-device", CARD ",mac=%s,host_mtu=%u", q->mac, q->mtu);
+}
+
 static void add_network(GPtrArray *argv, const struct sm_qemu *q, int *fd)
 {
     const struct port *port = &ports[q->port];
@@ -95,7 +102,7 @@ bool sm_qemu_port_connects(enum sm_qemu_port port)
 char **sm_qemu_argv(const struct sm_qemu *q)
 {
     GPtrArray *argv = g_ptr_array_new();
-    bool shared = (q->network && ports[q->port].shared_memory) || q->vsock;
+    bool shared = (q->network && !q->tap && ports[q->port].shared_memory) || q->vsock;
     int socket_fd = SM_GUEST_FILES_FD + 1 + q->initrd;
 
     g_ptr_array_add(argv, g_strdup(q->program));
@@ -118,7 +125,9 @@ char **sm_qemu_argv(const struct sm_qemu *q)
     add(argv, "-append", "%s%s%s", SM_QEMU_APPEND, q->append ? " " : "", q->append ? q->append : "");
     add(argv, "-chardev", "stdio,id=console,signal=off%s", q->terminal ? ",mux=on" : "");
     add(argv, "-serial", "chardev:console");
-    if (q->network)
+    if (q->network && q->tap)
+        add_tap(argv, q);
+    else if (q->network)
         add_network(argv, q, &socket_fd);
     if (q->vsock)
         add_vsock(argv, q, &socket_fd);

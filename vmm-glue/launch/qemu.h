@@ -36,6 +36,7 @@ struct sm_qemu {
     const char *name; /* of the workspace */
     const char *append;
     bool initrd, network, ca;
+    bool tap;           /* the network is a tap, which QEMU has in its hands, in place of a port */
     bool vsock, serial; /* devices beside the card */
     enum sm_qemu_port port;
     const char *mac;

@@ -88,6 +88,7 @@ void sm_vm_command(const struct sm_run_options *o, struct sm_vm *ret)
         .append = o->vm.append,
         .initrd = o->vm.initrd != NULL,
         .network = o->net.mode == SM_NETWORK_USER,
+        .tap = o->datapath == SM_DATAPATH_TPROXY,
         .ca = sm_run_options_intercepts(o),
         .port = o->vm.port,
         .vsock = o->vsock.device != NULL,
@@ -108,7 +109,7 @@ int sm_vm_connect(const struct sm_run_options *o, const struct sm_workspace *ws,
 {
     int pair[2];
 
-    if (o->net.mode != SM_NETWORK_USER)
+    if (o->net.mode != SM_NETWORK_USER || o->datapath == SM_DATAPATH_TPROXY) /* guest-init makes the tap */
         return 0;
     if (sm_qemu_port_connects(o->vm.port)) {
         vm->socket = g_build_filename(ws->base, ws->name, SM_STATE_VMM, NULL);

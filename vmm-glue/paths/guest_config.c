@@ -207,6 +207,12 @@ static bool get_bare(json_t *root, struct sm_guest_config *c, GError **error)
         return false;
     if (!c->bare && (c->n_more > 0 || c->files[0]))
         return bad(error, "bare", "true, since there are descriptors for CMD");
+    if (c->bare && c->tproxy) {
+        c->isolated = true;
+        c->tap.vnet_hdr = true;
+        if (c->n_more > 0)
+            return bad(error, "more", "0: the tap is CMD's first descriptor");
+    }
     return !c->bare || (!c->rootfs && !c->ro) || bad(error, "bare", "no ro and no rootfs beside it");
 }
 

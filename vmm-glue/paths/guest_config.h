@@ -31,9 +31,9 @@ struct sm_guest_config {
     char *name;
     char **argv;
     char *cwd;
-    bool isolated;
+    bool isolated;          /* CMD's namespace has lo alone */
     struct sm_tap_spec tap; /* name is a static string */
-    bool tproxy;            /* the kernel path; the next two belong to it */
+    bool tproxy; /* the kernel path; the next two belong to it. With bare CMD gets its tap as SM_GUEST_MORE_FD */
     uint8_t gateway_mac[6];
     struct sm_addr resolver;
     struct sm_addr dns[SM_GUEST_DNS_MAX];

@@ -57,6 +57,8 @@
 
 /** Descriptors that a VMM is given. */
 #define PASSED_MAX (1 + SM_GUEST_MORE_MAX + SM_GUEST_FILES_MAX)
+/** The tap of the kernel path, for a VMM. */
+#define TAP_FD SM_GUEST_MORE_FD
 
 struct guest {
     struct sm_guest_config *config;
@@ -155,7 +157,13 @@ static void leave_process_group(void)
         (void)setpgid(0, 0);
 }
 
-/* What a VMM is given beside 0, 1 and 2: the CA, its devices' sockets, its files. Returns how many. */
+/* A VMM on the kernel path has the guest's card in its hands. */
+static bool gets_tap(const struct sm_guest_config *c)
+{
+    return c->bare && c->tproxy;
+}
+
+/* What a VMM is given beside 0, 1 and 2: the CA, its devices' sockets or its tap, its files. Returns how many. */
 static size_t passed_fds(const struct sm_guest_config *c, int ret[static PASSED_MAX])
 {
     size_t n = 0;
@@ -164,6 +172,8 @@ static size_t passed_fds(const struct sm_guest_config *c, int ret[static PASSED_
         ret[n++] = SM_GUEST_CA_FD;
     for (int i = 0; i < c->n_more; i++)
         ret[n++] = SM_GUEST_MORE_FD + i;
+    if (gets_tap(c))
+        ret[n++] = TAP_FD;
     for (int i = 0; c->files[i]; i++)
         ret[n++] = SM_GUEST_FILES_FD + i;
     return n;
@@ -341,8 +351,26 @@ static void set_kernel(const char *name, const char *value)
         sm_log_info("%s = %s: %s", path, value, g_strerror(errno));
 }
 
-/* *ret_bundle: of the kernel path, for the front. */
-static int make_namespaces(const struct sm_guest_config *c, int *ret_bundle, GError **error)
+/* The kernel path. A VMM's tap stands at its number from here on. */
+static int make_tproxy(const struct sm_guest_config *c, struct sm_tproxy *ret, GError **error)
+{
+    struct sm_tproxy_spec spec = {.workspace = c->name,
+                                  .kind = gets_tap(c) ? SM_TPROXY_TAP : SM_TPROXY_PAIR,
+                                  .card = &c->tap,
+                                  .resolver = c->resolver};
+
+    memcpy(spec.our_mac, c->gateway_mac, sizeof(spec.our_mac));
+    if (sm_tproxy_make(&spec, ret, error) < 0)
+        return -1;
+    if (gets_tap(c) && dup3(ret->tap, TAP_FD, O_CLOEXEC) < 0) {
+        sm_error_set_errno(error, errno, "descriptor %d for the command", TAP_FD);
+        return -1;
+    }
+    sm_fd_close(&ret->tap);
+    return 0;
+}
+
+static int make_namespaces(const struct sm_guest_config *c, struct sm_tproxy *ret_tproxy, GError **error)
 {
     uid_t uid = geteuid();
     gid_t gid = getegid();
@@ -356,13 +384,8 @@ static int make_namespaces(const struct sm_guest_config *c, int *ret_bundle, GEr
     int own_user_ns = sm_sandbox_user_ns(uid, gid, error);
     if (own_user_ns < 0)
         return -1;
-    if (c->tproxy) {
-        struct sm_tproxy_spec spec = {.workspace = c->name, .card = &c->tap, .resolver = c->resolver};
-        memcpy(spec.our_mac, c->gateway_mac, sizeof(spec.our_mac));
-        *ret_bundle = sm_tproxy_make(&spec, error);
-        if (*ret_bundle < 0)
-            return -1;
-    }
+    if (c->tproxy && make_tproxy(c, ret_tproxy, error) < 0)
+        return -1;
     if (unshare((c->tproxy ? 0 : CLONE_NEWNET) | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWPID) < 0) {
         sm_error_set_errno(error, errno, "make network, mount, IPC, UTS and PID namespaces (see `slirp-med doctor`)");
         return -1;
@@ -382,18 +405,22 @@ static int make_namespaces(const struct sm_guest_config *c, int *ret_bundle, GEr
     return sm_tap_loopback_up(error);
 }
 
-static int hand_over_tap(const struct sm_guest_config *c, int *bundle, GError **error)
+static int hand_over_tap(const struct sm_guest_config *c, struct sm_tproxy *tproxy, GError **error)
 {
-    sm_autofd tap = sm_steal_fd(bundle);
+    sm_autofd tap = sm_steal_fd(&tproxy->bundle);
+    char keeper[16] = "";
 
-    if (!c->isolated) {
-        if (!c->tproxy)
-            tap = sm_tap_open(c->tap.name, c->tap.vnet_hdr, error);
+    if (c->tproxy) {
+        (void)g_snprintf(keeper, sizeof(keeper), "%d", (int)tproxy->keeper);
+    } else if (!c->isolated) {
+        tap = sm_tap_open(c->tap.name, c->tap.vnet_hdr, error);
         /* Else the front could not end before the kernel has taken the device down, and the workspace would wait for that. */
-        if (tap < 0 || (!c->tproxy && sm_tap_keep(tap, error) < 0) || sm_tap_configure(&c->tap, error) < 0)
+        if (tap < 0 || sm_tap_keep(tap, error) < 0)
             return -1;
     }
-    if (sm_link_send(SM_LINK_FD, SM_LINK_TAP, NULL, tap) < 0) {
+    if (!c->isolated && sm_tap_configure(&c->tap, error) < 0)
+        return -1;
+    if (sm_link_send(SM_LINK_FD, SM_LINK_TAP, keeper[0] ? keeper : NULL, tap) < 0) {
         sm_error_set_errno(error, errno, "send the tap to the supervisor");
         return -1;
     }
@@ -551,7 +578,13 @@ static int take_more(const struct sm_guest_config *c, GError **error)
 {
     for (int i = 0; i < SM_GUEST_MORE_MAX; i++) {
         int fd = SM_GUEST_MORE_FD + i;
-        if (i >= c->n_more) {
+        if (fd == TAP_FD && gets_tap(c)) { /* its number is kept until there is one */
+            sm_autofd null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+            if (null < 0 || dup3(null, TAP_FD, O_CLOEXEC) < 0) {
+                sm_error_set_errno(error, errno, "/dev/null");
+                return -1;
+            }
+        } else if (i >= c->n_more) {
             (void)close(fd); /* nothing of ours has that number yet */
         } else if (sm_fd_set_cloexec(fd, true) < 0) {
             sm_error_set(error, SM_ERROR_SYSTEM, "guest-init is started by `slirp-med vm`: descriptor %d is missing",
@@ -590,8 +623,8 @@ static int prepare(struct guest *g, GError **error)
     g_autoptr(GHashTable) sockets =
         g->config->bare ? g_hash_table_new(g_str_hash, g_str_equal) : sm_guest_sockets(g_getenv("HOME"));
     g->env = sm_guest_environment(environ, g->config->unset_env, sockets);
-    sm_autofd bundle = -1;
-    if (make_namespaces(g->config, &bundle, error) < 0)
+    sm_cleanup(sm_tproxy_clear) struct sm_tproxy tproxy = SM_TPROXY_INIT;
+    if (make_namespaces(g->config, &tproxy, error) < 0)
         return -1;
     /* The namespaces changed our credentials, which can undo the first one. */
     if (sm_sandbox_parent(SM_LINK_FD, error) < 0)
@@ -599,7 +632,7 @@ static int prepare(struct guest *g, GError **error)
     g->view = sm_guest_view_prepare(g->config, sockets, g_getenv("XDG_RUNTIME_DIR"), error);
     if (!g->view)
         return -1;
-    return hand_over_tap(g->config, &bundle, error); /* last: who has the tap knows that all else is ready */
+    return hand_over_tap(g->config, &tproxy, error); /* last: who has the tap knows that all else is ready */
 }
 
 int sm_guest_init_main(int argc, char **argv)

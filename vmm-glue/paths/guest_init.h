@@ -13,7 +13,7 @@
  *
  * Messages on 3 (base/link.h):
  *   A -> TAP +fd    namespaces and device stand; the fd is the tap (non-blocking, close-on-exec).
- *                   Without fd when network is "isolated".
+ *                   Without fd when network is "isolated". On the kernel path "TAP pid +fd": the keeper's, and the bundle of tproxy.h.
  *   S -> GO [hash]  the front and the core are ready: start CMD. Mounts and masks are made before, unless CMD is to trust a CA: then
  *                   after, and hash is that of the CA's subject.
  *                   Closing the link instead ends guest-init, status 125.
@@ -39,7 +39,8 @@
  *   mtu          int        576-65520
  *   vnet_hdr     bool       tap with a virtio-net header (default false)
  *   datapath     string     "slirp" (default): the card is a tap; "tproxy": it is one end of a pair (tproxy.h), and what TAP
- *                           brings are the sockets at the other; the following two are required then:
+ *                           brings are the sockets at the other; the following two are required then. With "bare" CMD has a tap in
+ *                           its hands (descriptor 8, "more" is 0) in place of a card, and its own namespace has lo alone
  *   gateway_mac  string     of the other end
  *   resolver     string     an address of the other end, beside the gateway's (or the same)
  *   hostname     string     default: name

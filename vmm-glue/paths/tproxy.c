@@ -15,6 +15,7 @@
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
+#include <linux/neighbour.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <linux/veth.h>
@@ -33,11 +34,9 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/rw.h"
-#include "nat/tproxy.h"
 #include "paths/netlink.h"
 #include "sandbox/sandbox.h"
 
-#define DEVICE "slirp0"
 #define TABLE "slirp_med"
 #define CHAIN_IN "prerouting"
 #define CHAIN_THROUGH "forward"
@@ -111,17 +110,18 @@ static void expr_payload(struct sm_netlink *n, enum nft_payload_bases base, uint
     expr_equals(n, value, len);
 }
 
-/* IPv4 of the guest that came in by its device, to us alone (no broadcast), of that protocol. */
-static void expr_from_guest(struct sm_netlink *n, const char *device, const struct sm_addr *guest, uint8_t proto)
+/* IPv4 of the guest that came in by its device, from its card, to us alone (no broadcast), of that protocol. */
+static void expr_from_guest(struct sm_netlink *n, const struct sm_tproxy_source *from, uint8_t proto)
 {
     uint8_t v4 = NFPROTO_IPV4, to_us = PACKET_HOST;
     char name[IFNAMSIZ] = {0};
 
-    g_strlcpy(name, device, sizeof(name));
+    g_strlcpy(name, from->device, sizeof(name));
     expr_meta(n, NFT_META_NFPROTO, &v4, sizeof(v4));
     expr_meta(n, NFT_META_IIFNAME, name, sizeof(name));
     expr_meta(n, NFT_META_PKTTYPE, &to_us, sizeof(to_us));
-    expr_payload(n, NFT_PAYLOAD_NETWORK_HEADER, 12, guest->bytes, 4);
+    expr_payload(n, NFT_PAYLOAD_LL_HEADER, ETH_ALEN, from->mac, ETH_ALEN);
+    expr_payload(n, NFT_PAYLOAD_NETWORK_HEADER, 12, from->guest->bytes, 4);
     expr_meta(n, NFT_META_L4PROTO, &proto, sizeof(proto));
 }
 
@@ -138,12 +138,12 @@ static void rule_accept(struct sm_netlink *n)
     sm_netlink_close(n); /* NFTA_RULE_EXPRESSIONS */
 }
 
-static void rule_tproxy(struct sm_netlink *n, const char *device, const struct sm_addr *guest, uint8_t proto)
+static void rule_tproxy(struct sm_netlink *n, const struct sm_tproxy_source *from, uint8_t proto)
 {
     uint16_t port = htons(SM_TPROXY_PORT_NUMBER);
 
     rule_begin(n);
-    expr_from_guest(n, device, guest, proto);
+    expr_from_guest(n, from, proto);
     expr_begin(n, "immediate");
     sm_netlink_be32(n, NFTA_IMMEDIATE_DREG, NFT_REG_1);
     data_value(n, NFTA_IMMEDIATE_DATA, &port, sizeof(port));
@@ -156,12 +156,12 @@ static void rule_tproxy(struct sm_netlink *n, const char *device, const struct s
 }
 
 /* An echo request that is for one of our own addresses: there is no other echo that the kernel would answer. */
-static void rule_echo(struct sm_netlink *n, const char *device, const struct sm_addr *guest, const struct sm_addr *ours)
+static void rule_echo(struct sm_netlink *n, const struct sm_tproxy_source *from, const struct sm_addr *ours)
 {
     uint8_t request = 8;
 
     rule_begin(n);
-    expr_from_guest(n, device, guest, IPPROTO_ICMP);
+    expr_from_guest(n, from, IPPROTO_ICMP);
     expr_payload(n, NFT_PAYLOAD_NETWORK_HEADER, 16, ours->bytes, 4);
     expr_payload(n, NFT_PAYLOAD_TRANSPORT_HEADER, 0, &request, 1);
     rule_accept(n);
@@ -188,7 +188,7 @@ static void batch(struct sm_netlink *n, uint16_t type)
     sm_netlink_begin(n, type, 0, &fixed, sizeof(fixed));
 }
 
-static int make_rules(const char *device, const struct sm_addr *guest, const struct sm_addr *ours, size_t n_ours)
+static int make_rules(const struct sm_tproxy_source *from, const struct sm_addr *ours, size_t n_ours)
 {
     g_autofree struct sm_netlink *n = g_new(struct sm_netlink, 1);
     struct nfgenmsg fixed = {.nfgen_family = NFPROTO_INET};
@@ -199,17 +199,17 @@ static int make_rules(const char *device, const struct sm_addr *guest, const str
     sm_netlink_text(n, NFTA_TABLE_NAME, TABLE);
     chain(n, CHAIN_IN, NF_INET_PRE_ROUTING, PRIORITY);
     chain(n, CHAIN_THROUGH, NF_INET_FORWARD, 0);
-    rule_tproxy(n, device, guest, IPPROTO_TCP);
-    rule_tproxy(n, device, guest, IPPROTO_UDP);
+    rule_tproxy(n, from, IPPROTO_TCP);
+    rule_tproxy(n, from, IPPROTO_UDP);
     for (size_t i = 0; i < n_ours; i++)
-        rule_echo(n, device, guest, &ours[i]);
+        rule_echo(n, from, &ours[i]);
     batch(n, NFNL_MSG_BATCH_END);
     return sm_netlink_send(n, NETLINK_NETFILTER);
 }
 
-int sm_tproxy_rules(const char *device, const struct sm_addr *guest)
+int sm_tproxy_rules(const struct sm_tproxy_source *from)
 {
-    return make_rules(device, guest, NULL, 0);
+    return make_rules(from, NULL, 0);
 }
 
 /* ---- devices and routes ---- */
@@ -222,7 +222,7 @@ static int make_pair(const struct sm_tproxy_spec *spec, int guest_ns)
 
     sm_netlink_init(n);
     sm_netlink_begin(n, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK, &fixed, sizeof(fixed));
-    sm_netlink_text(n, IFLA_IFNAME, DEVICE);
+    sm_netlink_text(n, IFLA_IFNAME, SM_TPROXY_DEVICE);
     sm_netlink_attr(n, IFLA_ADDRESS, spec->our_mac, sizeof(spec->our_mac));
     sm_netlink_u32(n, IFLA_MTU, spec->card->mtu);
     sm_netlink_open(n, IFLA_LINKINFO);
@@ -238,10 +238,42 @@ static int make_pair(const struct sm_tproxy_spec *spec, int guest_ns)
     return sm_netlink_send(n, NETLINK_ROUTE);
 }
 
+/* What was made otherwise: our end's name, card and size. It is down. */
+static int adopt_device(const struct sm_tproxy_spec *spec, const char *name)
+{
+    g_autofree struct sm_netlink *n = g_new(struct sm_netlink, 1);
+    struct ifinfomsg fixed = {.ifi_family = AF_UNSPEC, .ifi_index = (int)if_nametoindex(name)};
+
+    if (fixed.ifi_index == 0)
+        return -1;
+    sm_netlink_init(n);
+    sm_netlink_begin(n, RTM_NEWLINK, NLM_F_ACK, &fixed, sizeof(fixed));
+    if (strcmp(name, SM_TPROXY_DEVICE) != 0)
+        sm_netlink_text(n, IFLA_IFNAME, SM_TPROXY_DEVICE);
+    sm_netlink_attr(n, IFLA_ADDRESS, spec->our_mac, sizeof(spec->our_mac));
+    sm_netlink_u32(n, IFLA_MTU, spec->card->mtu);
+    return sm_netlink_send(n, NETLINK_ROUTE);
+}
+
+/* The guest's card is known, and stays what it is: nobody is asked for it, and who claims its address is not believed. */
+static int add_neighbour(const struct sm_tap_spec *card)
+{
+    g_autofree struct sm_netlink *n = g_new(struct sm_netlink, 1);
+    struct ndmsg fixed = {
+        .ndm_family = AF_INET, .ndm_ifindex = (int)if_nametoindex(SM_TPROXY_DEVICE), .ndm_state = NUD_PERMANENT};
+
+    sm_netlink_init(n);
+    sm_netlink_begin(n, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE | NLM_F_ACK, &fixed, sizeof(fixed));
+    sm_netlink_attr(n, NDA_DST, card->ip.bytes, 4);
+    sm_netlink_attr(n, NDA_LLADDR, card->mac, sizeof(card->mac));
+    return sm_netlink_send(n, NETLINK_ROUTE);
+}
+
 static int add_address(const struct sm_addr *addr)
 {
     g_autofree struct sm_netlink *n = g_new(struct sm_netlink, 1);
-    struct ifaddrmsg fixed = {.ifa_family = AF_INET, .ifa_prefixlen = 32, .ifa_index = if_nametoindex(DEVICE)};
+    struct ifaddrmsg fixed = {
+        .ifa_family = AF_INET, .ifa_prefixlen = 32, .ifa_index = if_nametoindex(SM_TPROXY_DEVICE)};
 
     sm_netlink_init(n);
     sm_netlink_begin(n, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK, &fixed, sizeof(fixed));
@@ -253,8 +285,10 @@ static int add_address(const struct sm_addr *addr)
 static int device_up(void)
 {
     g_autofree struct sm_netlink *n = g_new(struct sm_netlink, 1);
-    struct ifinfomsg fixed = {
-        .ifi_family = AF_UNSPEC, .ifi_index = (int)if_nametoindex(DEVICE), .ifi_flags = IFF_UP, .ifi_change = IFF_UP};
+    struct ifinfomsg fixed = {.ifi_family = AF_UNSPEC,
+                              .ifi_index = (int)if_nametoindex(SM_TPROXY_DEVICE),
+                              .ifi_flags = IFF_UP,
+                              .ifi_change = IFF_UP};
 
     sm_netlink_init(n);
     sm_netlink_begin(n, RTM_NEWLINK, NLM_F_ACK, &fixed, sizeof(fixed));
@@ -283,7 +317,7 @@ static int add_route(const struct sm_addr *dst, uint8_t len, uint8_t type, uint8
  * TPROXY has given to a socket is delivered here, and what anybody here sends goes nowhere. */
 static int add_routes(const struct sm_addr *guest)
 {
-    if (add_route(guest, 32, RTN_UNICAST, RT_SCOPE_LINK, DEVICE) < 0)
+    if (add_route(guest, 32, RTN_UNICAST, RT_SCOPE_LINK, SM_TPROXY_DEVICE) < 0)
         return -1;
     return add_route(NULL, 0, RTN_LOCAL, RT_SCOPE_HOST, "lo");
 }
@@ -337,33 +371,48 @@ static int open_raw(const struct sm_addr *guest)
     return sm_steal_fd(&fd);
 }
 
-/* What comes in by the device, but ARP, and but what the TPROXY rules take. */
-static int open_frames(const struct sm_addr *guest)
+/* What comes in by the device, but what the TPROXY rules take: so TCP and UDP of the guest's own card and address, to us,
+ * without options and without a tag of a VLAN, are left out. */
+static int open_frames(const struct sm_tap_spec *card)
 {
+    const uint8_t *mac = card->mac;
+    const uint32_t mac_head = (uint32_t)mac[0] << 24 | (uint32_t)mac[1] << 16 | (uint32_t)mac[2] << 8 | mac[3];
+    const uint32_t mac_tail = (uint32_t)mac[4] << 8 | mac[5];
+    /* A jump that is not taken goes on; SEEN and LEFT_OUT are the last two. */
     const struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_B | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_PKTTYPE)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_OUTGOING, 12, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_OUTGOING, 20, 0),
+        BPF_STMT(BPF_LD | BPF_W | BPF_LEN, 0),
+        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, ETH_HLEN + 20, 0, 17), /* it would be cut off at the first load behind it */
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 15),
         BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 12),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_ARP, 10, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IP, 0, 8),
-        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, ETH_HLEN + 9),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_TCP, 1, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_UDP, 0, 5),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IP, 0, 13),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, ETH_ALEN),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, mac_head, 0, 11),
+        BPF_STMT(BPF_LD | BPF_H | BPF_ABS, ETH_ALEN + 4),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, mac_tail, 0, 9),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, ETH_HLEN + 12),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, sm_addr_to_u32(guest), 0, 3),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, sm_addr_to_u32(&card->ip), 0, 7),
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, ETH_HLEN),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x45, 0, 5), /* version 4, a header of 20 bytes */
         BPF_STMT(BPF_LD | BPF_B | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_PKTTYPE)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_HOST, 2, 0),
-        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX), /* a broadcast of the guest's */
-        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
-        BPF_STMT(BPF_RET | BPF_K, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_HOST, 0, 3),
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, ETH_HLEN + 9),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_TCP, 2, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_UDP, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX), /* SEEN */
+        BPF_STMT(BPF_RET | BPF_K, 0),          /* LEFT_OUT */
     };
     struct sock_fprog filter = {.len = SM_ARRAY_LEN(code), .filter = (struct sock_filter *)(uintptr_t)code};
-    struct sockaddr_ll device = {
-        .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL), .sll_ifindex = (int)if_nametoindex(DEVICE)};
+    struct sockaddr_ll device = {.sll_family = AF_PACKET,
+                                 .sll_protocol = htons(ETH_P_ALL),
+                                 .sll_ifindex = (int)if_nametoindex(SM_TPROXY_DEVICE)};
     sm_autofd fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); /* deaf until it is bound */
 
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)) < 0 ||
-        on(fd, SOL_SOCKET, SO_LOCK_FILTER) < 0 || bind(fd, (struct sockaddr *)&device, sizeof(device)) < 0)
+        on(fd, SOL_SOCKET, SO_LOCK_FILTER) < 0 || on(fd, SOL_PACKET, PACKET_AUXDATA) < 0 ||
+        bind(fd, (struct sockaddr *)&device, sizeof(device)) < 0)
         return -1;
     return sm_steal_fd(&fd);
 }
@@ -423,7 +472,7 @@ static int dial(uint32_t src, uint16_t src_port, const struct sm_addr *guest, ui
     return sm_steal_fd(&fd);
 }
 
-static _Noreturn void keep(int front, const struct sm_addr *guest)
+void sm_tproxy_keep(int front, const struct sm_addr *guest)
 {
     uint8_t ask[SM_TPROXY_ASK_LEN], answer[SM_TPROXY_ANSWER_LEN];
 
@@ -472,74 +521,136 @@ static int unavailable(const struct sm_tproxy_spec *spec, const char *what, GErr
     return -1;
 }
 
-/* In the mediator's namespace: all that is in it. */
-static int furnish(const struct sm_tproxy_spec *spec, int guest_ns, int fds[SM_TPROXY_FDS], GError **error)
+/* The device is there, and down. The kernel says what it could not. */
+static int make_device(const struct sm_tproxy_spec *spec, int guest_ns, int *ret_tap, GError **error)
+{
+    switch (spec->kind) {
+    case SM_TPROXY_PAIR:
+        if (make_pair(spec, guest_ns) == 0)
+            return 0;
+        sm_error_set_errno(error, errno, "network devices of the kernel path (veth; as root: modprobe veth)");
+        return -1;
+    case SM_TPROXY_TAP: {
+        sm_autofd tap = sm_tap_open(SM_TPROXY_DEVICE, true, error);
+        if (tap < 0)
+            return -1;
+        if (adopt_device(spec, SM_TPROXY_DEVICE) < 0) {
+            sm_error_set_errno(error, errno, "the tap of the kernel path");
+            return -1;
+        }
+        *ret_tap = sm_steal_fd(&tap);
+        return 0;
+    }
+    case SM_TPROXY_GIVEN: {
+        sm_autofd ns = own_namespace();
+        if (ns < 0) {
+            sm_error_set_errno(error, errno, "the mediator's network namespace");
+            return -1;
+        }
+        if (spec->fetch(spec->fetch_data, ns, error) < 0)
+            return -1;
+        if (adopt_device(spec, spec->given) == 0)
+            return 0;
+        sm_error_set_errno(error, errno, "--device=%s: name, MAC address and MTU of it", spec->given);
+        return -1;
+    }
+    case SM_TPROXY_KINDS:
+        break;
+    }
+    sm_error_set(error, SM_ERROR_INVALID, "there is no such kind of device");
+    return -1;
+}
+
+int sm_tproxy_furnish(const struct sm_tproxy_spec *spec, int guest_ns, int fds[SM_TPROXY_FDS], int *ret_tap,
+                      GError **error)
 {
     const struct sm_tap_spec *card = spec->card;
     struct sm_addr ours[] = {card->gateway, spec->resolver};
     size_t n_ours = sm_addr_equal(&ours[0], &ours[1]) ? 1 : 2;
+    const struct sm_tproxy_source from = {.device = SM_TPROXY_DEVICE, .guest = &card->ip, .mac = card->mac};
 
     /* Before there is a device. The rules drop IPv6 and what would be forwarded in any case. */
     if (!set_kernel("ipv6/conf/all/disable_ipv6", "1") || !set_kernel("ipv6/conf/default/disable_ipv6", "1"))
         sm_log_info("IPv6 stays on in the mediator's network namespace, where the rules drop it");
-    if (!set_kernel("ipv4/ip_forward", "0") || !set_kernel("ipv4/ip_unprivileged_port_start", "0"))
+    /* A source route is the guest's word on the way of the answer: the kernel drops it, and the front records it. */
+    if (!set_kernel("ipv4/ip_forward", "0") || !set_kernel("ipv4/ip_unprivileged_port_start", "0") ||
+        !set_kernel("ipv4/conf/all/accept_source_route", "0"))
         sm_log_info("net.ipv4 of the mediator's network namespace: %s", strerror(errno));
     if (sm_tap_loopback_up(error) < 0)
         return -1;
-    if (make_rules(DEVICE, &card->ip, ours, n_ours) < 0)
+    if (make_rules(&from, ours, n_ours) < 0)
         return unavailable(spec, "the kernel refuses a TPROXY rule", error);
     if ((fds[SM_TPROXY_LISTENER] = open_listener()) < 0 || (fds[SM_TPROXY_DATAGRAM] = open_datagram()) < 0)
         return unavailable(spec, "a transparent socket cannot be made", error);
-    if (make_pair(spec, guest_ns) < 0) {
-        sm_error_set_errno(error, errno, "network devices of the kernel path (veth; as root: modprobe veth)");
+    if (make_device(spec, guest_ns, ret_tap, error) < 0)
         return -1;
-    }
     if (add_address(&ours[0]) < 0 || (n_ours > 1 && add_address(&ours[1]) < 0) || device_up() < 0 ||
-        add_routes(&card->ip) < 0) {
+        add_routes(&card->ip) < 0 || add_neighbour(card) < 0) {
         sm_error_set_errno(error, errno, "addresses and routes of the kernel path");
         return -1;
     }
-    if ((fds[SM_TPROXY_RAW] = open_raw(&card->ip)) < 0 || (fds[SM_TPROXY_FRAME] = open_frames(&card->ip)) < 0) {
+    if ((fds[SM_TPROXY_RAW] = open_raw(&card->ip)) < 0 || (fds[SM_TPROXY_FRAME] = open_frames(card)) < 0) {
         sm_error_set_errno(error, errno, "sockets of the kernel path");
         return -1;
     }
     return 0;
 }
 
-static void close_all(int (*fds)[SM_TPROXY_FDS])
+int sm_tproxy_bundle(int fds[SM_TPROXY_FDS], int *ret_keeper_end, GError **error)
+{
+    const char hello = SM_TPROXY_HELLO;
+    int pair[2];
+
+    if (sm_fd_seqpair(pair, false) < 0) {
+        sm_error_set_errno(error, errno, "socket pair between front and keeper");
+        return -1;
+    }
+    sm_autofd front = pair[0], keeper = pair[1];
+    if (sm_fd_send(keeper, &hello, 1, fds, SM_TPROXY_FDS) != 1) {
+        sm_error_set_errno(error, errno, "hand the sockets of the kernel path over");
+        return -1;
+    }
+    *ret_keeper_end = sm_steal_fd(&keeper);
+    return sm_steal_fd(&front);
+}
+
+void sm_tproxy_close_fds(int (*fds)[SM_TPROXY_FDS])
 {
     for (size_t i = 0; i < SM_TPROXY_FDS; i++)
         sm_fd_close(&(*fds)[i]);
 }
 
-int sm_tproxy_make(const struct sm_tproxy_spec *spec, GError **error)
+void sm_tproxy_clear(struct sm_tproxy *t)
 {
-    sm_cleanup(close_all) int fds[SM_TPROXY_FDS] = {-1, -1, -1, -1};
-    const char hello = SM_TPROXY_HELLO;
-    int pair[2];
+    sm_fd_close(&t->bundle);
+    sm_fd_close(&t->tap);
+}
 
-    if (unshare(CLONE_NEWNET) < 0) {
+int sm_tproxy_make(const struct sm_tproxy_spec *spec, struct sm_tproxy *ret, GError **error)
+{
+    sm_cleanup(sm_tproxy_close_fds) int fds[SM_TPROXY_FDS] = {-1, -1, -1, -1};
+    sm_cleanup(sm_tproxy_clear) struct sm_tproxy made = SM_TPROXY_INIT;
+    sm_autofd guest_ns = -1, keeper_end = -1;
+
+    if (spec->kind == SM_TPROXY_PAIR && (unshare(CLONE_NEWNET) < 0 || (guest_ns = own_namespace()) < 0)) {
         sm_error_set_errno(error, errno, "make the guest's network namespace (see `slirp-med doctor`)");
         return -1;
     }
-    sm_autofd guest_ns = own_namespace();
-    if (guest_ns < 0 || unshare(CLONE_NEWNET) < 0 || sm_fd_seqpair(pair, false) < 0) {
+    if (unshare(CLONE_NEWNET) < 0) {
         sm_error_set_errno(error, errno, "make the mediator's network namespace (see `slirp-med doctor`)");
         return -1;
     }
-    sm_autofd front = pair[0], ours = pair[1];
-    if (furnish(spec, guest_ns, fds, error) < 0)
+    if (sm_tproxy_furnish(spec, guest_ns, fds, &made.tap, error) < 0 ||
+        (made.bundle = sm_tproxy_bundle(fds, &keeper_end, error)) < 0)
         return -1;
-    if (sm_fd_send(ours, &hello, 1, fds, SM_TPROXY_FDS) != 1) {
-        sm_error_set_errno(error, errno, "hand the sockets of the kernel path over");
-        return -1;
-    }
-    pid_t keeper = fork();
-    if (keeper == 0)
-        keep(ours, &spec->card->ip);
-    if (keeper < 0 || setns(guest_ns, CLONE_NEWNET) < 0) {
+    made.keeper = fork();
+    if (made.keeper == 0)
+        sm_tproxy_keep(keeper_end, &spec->card->ip);
+    if (made.keeper < 0 || (guest_ns >= 0 ? setns(guest_ns, CLONE_NEWNET) : unshare(CLONE_NEWNET)) < 0) {
         sm_error_set_errno(error, errno, "enter the guest's network namespace");
         return -1;
     }
-    return sm_steal_fd(&front);
+    *ret = made;
+    made = (struct sm_tproxy)SM_TPROXY_INIT;
+    return 0;
 }

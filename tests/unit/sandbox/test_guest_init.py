@@ -105,7 +105,10 @@ class Guest:
             os.close(fd)
         theirs.close()
         self.tap = None
+        self.keeper = None
         self.first, fds, _, _ = socket.recv_fds(self.link, 32768, 4)
+        if self.first.startswith(b"TAP "):
+            self.first, self.keeper = b"TAP", int(self.first[4:])
         if fds:
             self.tap = fds[0]
 
@@ -728,6 +731,36 @@ except OSError as e:
     ours.close()
 
 
+TPROXY = {**NETWORK, "network": "user", "datapath": "tproxy", "gateway_mac": "52:55:0a:00:02:02", "resolver": "10.0.2.3"}
+
+
+def test_bare_on_the_kernel_path():
+    """A VMM has the guest's tap as 8, with a virtio-net header, and nothing but lo in its namespace; the front gets the four sockets."""
+    if not can_tap():
+        pytest.skip("/dev/net/tun cannot be opened")
+    script = """import fcntl, os, struct
+print(sorted(int(n) for n in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + n)), os.listdir("/sys/class/net"))
+name, flags = struct.unpack("16sH22x", fcntl.ioctl(8, 0x800454d2, bytes(40)))
+print(name.strip(b"\\0").decode(), hex(flags & 0x5002))
+question = bytes.fromhex("ffffffffffff52550a00020f08060001080006040001" "52550a00020f0a00020f" "0000000000000a000202")
+os.set_blocking(8, True)
+os.write(8, bytes(12) + question)
+answer = os.read(8, 2000)[12:]
+print(answer[6:12].hex(), answer[28:32].hex())"""
+    guest = Guest([sys.executable, "-I", "-c", script], **{**BARE, **TPROXY})
+    assert guest.first == b"TAP" and guest.tap is not None and guest.keeper, guest.first
+    with open(f"/proc/{guest.keeper}/comm") as f:
+        assert f.read() == "slirp-med-keep\n"
+    hello, fds, _, _ = socket.recv_fds(socket.socket(fileno=os.dup(guest.tap)), 100, 8)
+    assert hello == b"S" and len(fds) == 4
+    output = guest.go().read()
+    for fd in fds:
+        os.close(fd)
+    assert guest.end() == ("EXIT 0", 0), output
+    # IFF_TAP, IFF_NO_PI, IFF_VNET_HDR; and the mediator's kernel says who the gateway is.
+    assert output.splitlines() == ["[0, 1, 2, 8] ['lo']", "slirp0 0x5002", "52550a000202 0a000202"], output
+
+
 def test_bare_binds(user, folder):
     """A disk image is where it was, as writable as it was."""
     with open(f"{folder}/disk", "w") as f:
@@ -780,6 +813,9 @@ def test_rootfs_cannot_be_left(user, folder):
         ({"bare": True, "files": ["/no/such/file"]}, "/no/such/file"),
         ({"bare": True, "more": 1}, "descriptor 8 is missing"),
         ({"network": "bridge"}, "network"),
+        ({**NETWORK, "network": "user", "datapath": "tproxy"}, "gateway_mac"),
+        ({**TPROXY, "datapath": "carrier-pigeon"}, "datapath"),
+        ({**TPROXY, "bare": True, "more": 1}, "more"),
     ],
 )
 def test_refused(user, config, text):

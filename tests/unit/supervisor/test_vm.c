@@ -112,6 +112,7 @@ static void test_errors(void **state)
         {"--kernel K --print-command=x", {"--print-command", "takes no value"}},
         {"--kernel K -m 3", {"-m", "unknown flag", "behind --"}},
         {"--kernel K -- -name \xff", {"UTF-8"}},
+        {"--kernel K --datapath tproxy --port vhost-user", {"--port=vhost-user", "by a tap"}},
     };
 
     for (size_t i = 0; i < SM_ARRAY_LEN(bad); i++) {
@@ -238,6 +239,22 @@ static void test_command_line_vhost_user(void **state)
     assert_null(strstr(text, "memory0"));
 }
 
+/** On the kernel path QEMU has a tap in its hands; the rest is where it was. */
+static void test_command_line_tap(void **state)
+{
+    struct sm_qemu q = plain();
+    q.tap = q.serial = true;
+    g_auto(GStrv) argv = sm_qemu_argv(&q);
+    g_autofree char *text = g_strjoinv(" ", argv);
+
+    assert_true(has(argv, "-netdev", "tap,id=net0,fd=8,vhost=off"));
+    assert_true(
+        has(argv, "-device", "virtio-net-pci,id=nic0,netdev=net0,romfile=,mac=52:55:0a:00:02:0f,host_mtu=1500"));
+    assert_true(has(argv, "-chardev", "socket,id=serial0,path=/proc/self/fd/14"));
+    assert_null(strstr(text, "memory0"));
+    assert_null(strstr(text, "addr.type"));
+}
+
 /** Each socket has the descriptor that guest-init gives it: in the order of `files`, as far as they are there. */
 static void test_command_line_devices(void **state)
 {
@@ -355,6 +372,38 @@ static void test_messages(void **state)
     sm_run_options_clear(&o);
 }
 
+/** guest-init makes the tap, and the front the sockets at its other end its port. */
+static void test_messages_tproxy(void **state)
+{
+    char *none[] = {NULL}, *command[] = {(char *)"/q", NULL};
+    struct sm_launch_ground ground = {
+        .resolv_conf = "", .cwd = "/", .hidden = none, .vmm_argv = command, .vmm_program = "/usr/bin/q"};
+    char base[] = "/state";
+    struct sm_workspace ws = {.base = base, .base_fd = -1, .dirfd = -1, .lock_fd = -1};
+    struct sm_run_options o;
+    g_auto(GStrv) argv = NULL;
+    g_autoptr(GError) error = NULL;
+
+    good("--kernel K --name w --datapath tproxy --mtu 9000", &o, &argv);
+    g_autofree char *guest = sm_message_guest(&o, &ws, &ground, &error);
+    struct sm_guest_config *c = guest ? sm_guest_config_parse(guest, strlen(guest), &error) : NULL;
+    if (!c)
+        fail_msg("%s", error->message);
+    assert_true(c->bare && c->isolated && c->tproxy && c->tap.vnet_hdr);
+    assert_int_equal(c->n_more, 0);
+    assert_int_equal(c->tap.mtu, 9000);
+    sm_guest_config_free(c);
+    g_autofree char *front = sm_message_front(&o, &error);
+    assert_non_null(strstr(front, "\"port\":\"tproxy\""));
+    json_t *facts = sm_message_facts(&o);
+    const char *port, *datapath;
+    assert_int_equal(json_unpack(facts, "{s:{s:s} s:s}", "vm", "port", &port, "datapath", &datapath), 0);
+    assert_string_equal(port, "tap");
+    assert_string_equal(datapath, "tproxy");
+    json_decref(facts);
+    sm_run_options_clear(&o);
+}
+
 /** QEMU is looked for before anything else is done, and its absence has words and a status of its own. */
 static void test_no_qemu(void **state)
 {
@@ -461,10 +510,12 @@ int main(void)
         cmocka_unit_test(test_command_line),
         cmocka_unit_test(test_command_line_without),
         cmocka_unit_test(test_command_line_vhost_user),
+        cmocka_unit_test(test_command_line_tap),
         cmocka_unit_test(test_command_line_devices),
         cmocka_unit_test(test_devices),
         cmocka_unit_test(test_shown),
         cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_messages_tproxy),
         cmocka_unit_test(test_no_qemu),
         cmocka_unit_test(test_sandbox_is_found),
         cmocka_unit_test(test_kvm),
