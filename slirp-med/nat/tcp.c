@@ -16,7 +16,7 @@
 #include "base/buf.h"
 #include "nat/front_priv.h"
 
-/* While a batch of frames is handled, fewer bytes than this wait in libslirp for the batch's end. Half of its receive
+/* While a batch of frames is handled, fewer bytes than this wait in libslirp for the batch's end. Half of its smallest receive
  * buffer. */
 #define WRITE_NOW (32u << 10)
 

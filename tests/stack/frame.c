@@ -188,9 +188,13 @@ static bool parse_tcp(const uint8_t *p, size_t len, struct fr_packet *ret)
     ret->ack = get32(p + 8);
     ret->flags = p[13];
     ret->win = get16(p + 14);
-    for (i = 20; i + 4 <= head && p[i] != 0; i += p[i] == 1 ? 1 : (p[i + 1] ? p[i + 1] : 40)) {
-        if (p[i] == 2) {
+    for (i = 20; i + 3 <= head && p[i] != 0; i += p[i] == 1 ? 1 : (p[i + 1] ? p[i + 1] : 40)) {
+        if (p[i] == 2 && i + 4 <= head) {
             ret->mss = get16(p + i + 2);
+        }
+        if (p[i] == 3) {
+            ret->scaled = true;
+            ret->scale = p[i + 2];
         }
     }
     ret->data = p + head;

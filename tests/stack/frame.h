@@ -70,6 +70,8 @@ struct fr_packet {
     uint8_t flags;
     uint16_t win;
     uint16_t mss; /* 0: no option */
+    bool scaled;  /* window scale option */
+    uint8_t scale;
     uint8_t icmp_type, icmp_code;
     const uint8_t *data; /* TCP or UDP payload; ICMP after its 8 bytes */
     size_t len;

@@ -24,6 +24,8 @@ void gt_clear(struct gt_conn *gt)
 static void emit(struct gt_conn *gt, uint8_t flags, size_t off, const uint8_t *data, size_t len)
 {
     static uint8_t buf[FR_MAX];
+    static const uint8_t scale[] = {1, 3, 3, GT_SCALE};
+    bool offer = gt->scale && (flags & FR_SYN);
     struct fr_tcp tcp = {
         .src = FR_GUEST,
         .dst = gt->dst,
@@ -31,8 +33,10 @@ static void emit(struct gt_conn *gt, uint8_t flags, size_t off, const uint8_t *d
         .dport = gt->dport,
         .seq = gt->iss + (flags & FR_SYN ? 0 : 1 + (uint32_t)off),
         .flags = flags,
-        .win = GT_WINDOW,
+        .win = gt->scaling ? GT_WINDOW >> GT_SCALE : 65535,
         .mss = flags & FR_SYN ? gt->mss : 0,
+        .opts = scale,
+        .nopts = offer ? sizeof(scale) : 0,
         .data = data,
         .len = len,
     };
@@ -118,6 +122,7 @@ static void acked(struct gt_conn *gt, const struct fr_packet *p, int64_t now)
 {
     int32_t move = (int32_t)(p->ack - (gt->iss + 1) - (uint32_t)gt->una);
     size_t bytes = move > 0 ? MIN((size_t)move, gt->out_len - gt->una) : 0;
+    size_t win = (size_t)p->win << gt->peer_scale;
 
     if (move > 0 && gt->fin_sent && gt->una + (size_t)move == gt->out_len + 1) {
         gt->fin_acked = true;
@@ -128,13 +133,13 @@ static void acked(struct gt_conn *gt, const struct fr_packet *p, int64_t now)
         gt->dup_acks = 0;
         gt->backoff = 0;
         gt->deadline = INT64_MAX;
-    } else if (move == 0 && p->len == 0 && gt->top > gt->una && p->win == gt->peer_win && ++gt->dup_acks == 3) {
+    } else if (move == 0 && p->len == 0 && gt->top > gt->una && win == gt->peer_win && ++gt->dup_acks == 3) {
         size_t n = MIN((size_t)gt->mss, gt->out_len - gt->una);
 
         emit(gt, FR_ACK, gt->una, gt->out + gt->una, n);
         arm(gt, now);
     }
-    gt->peer_win = p->win;
+    gt->peer_win = win;
 }
 
 void gt_input(struct gt_conn *gt, const struct fr_packet *p, int64_t now)
@@ -154,6 +159,8 @@ void gt_input(struct gt_conn *gt, const struct fr_packet *p, int64_t now)
         gt->syn_acked = true;
         gt->irs = p->seq;
         gt->peer_win = p->win;
+        gt->scaling = gt->scale && p->scaled;
+        gt->peer_scale = gt->scaling ? p->scale : 0;
         gt->deadline = INT64_MAX;
         gt->backoff = 0;
         emit(gt, FR_ACK, 0, NULL, 0);

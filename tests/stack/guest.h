@@ -17,12 +17,14 @@
 
 #include "frame.h"
 
-#define GT_WINDOW 65535
+#define GT_WINDOW (256u << 10) /* 65535 for a guest that does not scale */
+#define GT_SCALE 3
 
 struct gt_conn {
     uint32_t dst;
     uint16_t sport, dport, mss;
-    bool tso; /* send packets of many segments for the card to cut */
+    bool tso;   /* send packets of many segments for the card to cut */
+    bool scale; /* offer window scaling */
     uint32_t iss, irs;
     const uint8_t *out;
     size_t out_len;
@@ -32,6 +34,8 @@ struct gt_conn {
     /* state; offsets count bytes from the first after SYN */
     bool syn_acked, fin_sent, fin_acked, fin_seen, fin_got, reset;
     size_t una, nxt, top, peer_win, fin_at;
+    bool scaling; /* both sides do */
+    uint8_t peer_scale;
     unsigned dup_acks;
     int64_t deadline; /* of retransmission, INT64_MAX: none */
     unsigned backoff;

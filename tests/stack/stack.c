@@ -380,6 +380,8 @@ void st_peer_at(struct st_peer *peer, uint32_t offset, uint8_t flags, const void
         .win = peer->win,
         .urp = peer->urp,
         .mss = flags & FR_SYN ? peer->mss : 0,
+        .opts = peer->opts,
+        .nopts = flags & FR_SYN ? peer->nopts : 0,
         .data = data,
         .len = len,
     };

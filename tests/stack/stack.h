@@ -119,6 +119,8 @@ struct st_peer {
     uint16_t win;
     uint16_t mss;
     uint16_t urp;
+    const uint8_t *opts; /* of its SYN, after the MSS; a multiple of 4 */
+    size_t nopts;
 };
 
 void st_peer_init(struct st_peer *peer, struct st_stack *st, uint16_t sport, uint32_t isn);

@@ -122,6 +122,9 @@ static uint8_t *pattern(size_t len, unsigned salt)
     return p;
 }
 
+/* Whether guests offer window scaling; every test runs both ways. */
+static bool scaling;
+
 /* n guests at once, each `up` bytes out and `down` bytes in. */
 static uint64_t transfer(uint64_t seed, const struct lk_rates *rates, uint16_t mtu, unsigned n, size_t up, size_t down)
 {
@@ -144,6 +147,7 @@ static uint64_t transfer(uint64_t seed, const struct lk_rates *rates, uint16_t m
     for (i = 0; i < n; i++) {
         gt_init(&w.guests[i], (uint16_t)(5000 + i), (uint32_t)(0xfffff000u + i * 77), (uint16_t)(mtu - 40));
         w.guests[i].tso = w.st->offload & SLIRP_FLOW_OFFLOAD_TSO;
+        w.guests[i].scale = scaling;
         w.guests[i].send = from_guest;
         w.guests[i].arg = &w;
         w.guests[i].out = up_data;
@@ -158,6 +162,7 @@ static uint64_t transfer(uint64_t seed, const struct lk_rates *rates, uint16_t m
         struct gt_conn *gt = &w.guests[conn->addr.guest_port - 5000];
 
         assert_false(gt->reset);
+        assert_int_equal(gt->scaling, scaling);
         assert_int_equal(conn->got->len, up);
         assert_memory_equal(conn->got->data, up_data, up);
         assert_int_equal(gt->in->len, down);
@@ -278,6 +283,7 @@ static void slow_taker(void **state)
     uint8_t *data = pattern(1 << 20, 3);
     struct gt_conn gt;
     struct st_conn *conn;
+    size_t most = 0;
     unsigned i;
 
     (void)state;
@@ -285,11 +291,12 @@ static void slow_taker(void **state)
     lk_init(&w.down, 81, &all);
     w.st->to_guest = from_stack;
     w.st->to_guest_arg = &w;
-    w.st->quota = 0;
+    w.st->quota = scaling ? 100000 : 0; /* a window grows when something is taken */
     w.st->eof_reply = true;
     w.guests = &gt;
     gt_init(&gt, 5000, 1, 1460);
     gt.tso = w.st->offload & SLIRP_FLOW_OFFLOAD_TSO;
+    gt.scale = scaling;
     gt.send = from_guest;
     gt.arg = &w;
     gt.out = data;
@@ -297,7 +304,8 @@ static void slow_taker(void **state)
     gt_open(&gt, w.st->now_ns);
     for (i = 0; i < 2000 && !run(&w, 1); i++) {
         if (w.st->conns->len && (conn = st_conn_at(w.st, 0))->flow) {
-            assert_true(slirp_flow_held(conn->flow, NULL) <= 65536);
+            assert_true(slirp_flow_held(conn->flow, NULL) <= (scaling ? 512u << 10 : 65536));
+            most = MAX(most, slirp_flow_held(conn->flow, NULL));
             conn->quota = 1000 + 7001 * (i % 10);
             slirp_flow_pull(conn->flow);
             conn->quota = 0;
@@ -305,6 +313,7 @@ static void slow_taker(void **state)
     }
     conn = st_conn_at(w.st, 0);
     assert_true(gt_done(&gt));
+    assert_true(!scaling || most > 65536);
     assert_int_equal(conn->got->len, 1 << 20);
     assert_memory_equal(conn->got->data, data, 1 << 20);
     gt_clear(&gt);
@@ -323,6 +332,10 @@ int main(int argc, char **argv)
         cmocka_unit_test(same_seed_same_run), cmocka_unit_test(slow_taker),
     };
 
+    int failed;
+
     st_args(argc, argv);
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    failed = cmocka_run_group_tests_name("windows to 64 KiB", tests, NULL, NULL);
+    scaling = true;
+    return failed + cmocka_run_group_tests_name("scaled windows", tests, NULL, NULL);
 }

@@ -131,8 +131,9 @@ typedef struct SlirpFlowOps {
      * been taken yet, oldest first, in cnt (1 or 2) pieces. Called when new
      * bytes have arrived and from slirp_flow_pull. Returns how many bytes
      * were taken from the front, 0 to all. The rest stays in the receive
-     * buffer (64 KiB), comes again in the next call, and closes the guest's
-     * window by as much: this is the back-pressure. */
+     * buffer (64 KiB; up to 512 KiB of a guest that scales its windows, as
+     * long as flows are few), comes again in the next call, and closes the
+     * guest's window by as much: this is the back-pressure. */
     size_t (*tcp_data)(void *cookie, const struct iovec *iov, int cnt,
                        void *opaque);
 

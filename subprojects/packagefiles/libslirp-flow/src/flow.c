@@ -438,10 +438,38 @@ uint32_t flow_isn_after(const struct socket *so, uint32_t last)
     return last + 65536 + (isn & 0xffff);
 }
 
+/*
+ * How much more the guest may send. Without scaling 64 KiB is all that can be
+ * said; with it, and once the guest has sent some, a flow's limit is its share
+ * of what all may have on the way, and never less than that. It grows while
+ * nothing is held: sb_datalen is then a promise, and sbappend allocates as
+ * much.
+ */
+long flow_window(struct socket *so)
+{
+    struct tcpcb *tp = sototcpcb(so);
+    struct sbuf *sb = &so->so_rcv;
+    size_t limit = FLOW_RCVSPACE;
+
+    if ((tp->t_flags & TF_RCVD_SCALE) &&
+        (so->fl.rcv_limit > FLOW_RCVSPACE ||
+         tp->rcv_nxt - tp->irs > FLOW_RCVSPACE / 2))
+        limit = CLAMP(FLOW_RCVSPACE_SHARED / so->slirp->fl.nflows,
+                      FLOW_RCVSPACE, FLOW_RCVSPACE_MAX);
+    if (!sb->sb_cc && sb->sb_datalen < limit) {
+        sbfree(sb);
+        sb->sb_data = NULL;
+        sb->sb_datalen = limit;
+    }
+    so->fl.rcv_limit = MIN(limit, sb->sb_datalen);
+    return MAX((long)so->fl.rcv_limit - (long)sb->sb_cc, 0);
+}
+
 static struct socket *flow_new(Slirp *slirp, const SlirpFlowAddr *addr,
                                void *cookie)
 {
     struct socket *so = socreate(slirp, IPPROTO_TCP);
+    struct tcpcb *tp;
 
     so->so_ffamily = so->so_lfamily = AF_INET;
     so->so_laddr = addr->guest;
@@ -452,9 +480,13 @@ static struct socket *flow_new(Slirp *slirp, const SlirpFlowAddr *addr,
     so->fl.taken = true;
     so->fl.end = SLIRP_FLOW_END_PROTOCOL;
     tcp_attach(so);
+    tp = sototcpcb(so);
     so->so_snd.sb_datalen = TCP_SNDSPACE;
     so->so_rcv.sb_datalen = FLOW_RCVSPACE;
-    tcp_template(sototcpcb(so));
+    so->fl.rcv_limit = FLOW_RCVSPACE;
+    while (TCP_MAXWIN << tp->request_r_scale < FLOW_RCVSPACE_MAX)
+        tp->request_r_scale++;
+    tcp_template(tp);
     return so;
 }
 
@@ -472,8 +504,7 @@ static void flow_syn_options(struct socket *so, struct tcpiphdr *ti,
 {
     struct tcpcb *tp = sototcpcb(so);
 
-    if (optp)
-        tcp_dooptions(tp, optp, optlen, ti);
+    tcp_dooptions(tp, optp, optlen, ti);
     tp->irs = ti->ti_seq;
     tcp_rcvseqinit(tp);
     tp->rcv_up = tp->rcv_nxt;

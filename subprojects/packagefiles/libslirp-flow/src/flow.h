@@ -30,8 +30,12 @@ struct tcpiphdr;
  * one mbuf is 64 KiB, so this is 256 of them. */
 #define FLOW_HELD_MAX (16 * 1024 * 1024)
 
-/* Receive buffer: without window scaling no more can be offered. */
+/* Receive buffer, which a window of 65535 can offer without scaling; with it,
+ * at most as much as pays (docs/PERFORMANCE.md), and a share of what all flows
+ * together may have on the way beyond that. */
 #define FLOW_RCVSPACE 65536
+#define FLOW_RCVSPACE_MAX (512 * 1024)
+#define FLOW_RCVSPACE_SHARED (32 * 1024 * 1024)
 
 /* Work on a flow that waits for the outermost call to return. */
 #define FLOW_TODO_ACCEPT 0x01
@@ -50,6 +54,7 @@ struct flow_sock {
     bool eof_in; /* tcp_eof was called */
     bool eof_out; /* slirp_flow_eof was called */
     bool time_wait; /* counted in ntime_wait */
+    uint32_t rcv_limit; /* flow_window: bytes on the way and held */
     SlirpFlowVerdict refuse;
     SlirpFlowEnd end; /* what tcp_closed will say */
 };
@@ -83,6 +88,7 @@ void flow_closed(struct socket *so);
 void flow_time_wait(struct socket *so);
 void flow_other(struct mbuf *m, uint8_t proto);
 bool flow_hold(struct mbuf *m);
+long flow_window(struct socket *so);
 int flow_send_max(const struct tcpcb *tp);
 bool flow_gather(struct socket *so, struct mbuf *m, size_t off, size_t len);
 
