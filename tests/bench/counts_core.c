@@ -315,7 +315,7 @@ static void tls_begin(const char *alpn, bool resumes)
     int fd = memfd_create("roots", MFD_CLOEXEC);
 
     begin(9);
-    assert_true(sm_pki_init(&f->core, -1, -1, &error));
+    assert_true(sm_pki_make(&f->core, -1, -1, &error) && sm_pki_open(&f->core, &error));
     tls.alpn = alpn;
     tls.root = certificate(NULL, "root", NULL);
     tls.leaf = certificate(&tls.root, "leaf", "DNS:" NAME);
