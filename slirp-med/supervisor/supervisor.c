@@ -388,6 +388,10 @@ static void on_vmm(void *data, const char *tag, int connection)
 
     if (g_str_has_prefix(tag, SM_LISTEN_TAG_HYBRID)) {
         give_core(s, SM_LINK_VSOCK, tag + strlen(SM_LISTEN_TAG_HYBRID), fd);
+    } else if (strcmp(tag, SM_LISTEN_TAG_TAP) == 0) {
+        size_t len = strlen(s->spec.tap_word);
+        if (sm_fd_send(fd, s->spec.tap_word, len, &s->spec.tap_fd, 1) != (ssize_t)len)
+            sm_log_warning("who came for the tap does not take it: %s", strerror(errno));
     } else if (strcmp(tag, SM_LISTEN_TAG_SERIAL) == 0) {
         give_core(s, SM_LINK_SERIAL, NULL, fd);
     } else if (sm_supervisor_connect(s, tag, fd) < 0) {

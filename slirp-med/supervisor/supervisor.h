@@ -82,6 +82,8 @@ struct sm_policy_source {
 #define SM_LISTEN_TAG_VSOCK "vsock"
 /** Behind it stands a decimal vsock port: each connection is one of the guest's to that port, and the core's. */
 #define SM_LISTEN_TAG_HYBRID "vsock:"
+/** Whoever comes is sent the guest's card (tap_fd), and the connection ends: a VMM, or who starts one. */
+#define SM_LISTEN_TAG_TAP "tap"
 /** The host's side of the guest's virtio-serial port: the core's. */
 #define SM_LISTEN_TAG_SERIAL "serial"
 
@@ -100,6 +102,8 @@ struct sm_supervisor_spec {
     enum sm_port_source port_source;
     pid_t keeper; /* of the kernel path, when the launcher has started it; 0: there is none, or TAP says which */
     int port_fd;  /* the front's 6 when it is given; stays the caller's */
+    int tap_fd;   /* what comes of a row `tap` is sent this; stays the caller's */
+    const char *tap_word;              /* with this text; borrowed */
     int guest_more[SM_GUEST_MORE_MAX]; /* the guest's 8 and up, as far as n_guest_more; stay the caller's */
     size_t n_guest_more;
     const struct sm_listen_spec *listens; /* sockets that VMMs come to; borrowed */

@@ -33,3 +33,23 @@ def test_isolated(vms):
     """No card: the guest's kernel knows lo and nothing else."""
     guest = vms.boot("--network", "isolated")
     assert guest.ok("ls /sys/class/net").split() == ["lo"]
+
+
+def test_a_qemu_of_somebodys_over_the_kernel_path(vms, world, mark):
+    """attach --datapath tproxy: QEMU fetches the tap by itself, with the command line that is printed; DHCP, DNS, interception and denials as ever."""
+    served = vms.attach("tapped", "tap", "--datapath", "tproxy", "--egress-deny", "evil.test")
+    guest = vms.qemu(served)
+    lease = dict(re.findall(r"^(\w+)='(.*)'$", guest.ok("cat /tmp/lease"), re.M))
+    assert (lease["ip"], lease["router"], lease["dns"], lease["mtu"]) == ("10.0.2.15", "10.0.2.2", "10.0.2.3", "1500"), lease
+    assert guest.ok("curl -sS https://ok.test/hello") == "hello\n"
+    assert guest.sh("nslookup evil.test")[0] != 0 and guest.sh("curl -sS --max-time 20 http://10.0.0.5/")[0] != 0
+    assert guest.recorded("egress_allow", host="ok.test", port=443)["mitm"] is True
+    guest.recorded("egress_dns_deny", host="evil.test")
+    guest.recorded("egress_internal_deny", dst="10.0.0.5")
+    assert not world.wire(mark, dst="10.0.0.5")
+    assert guest.power_off() == 0
+    # The workspace stays, and the next machine has the same card.
+    again = vms.qemu(served)
+    assert again.ok("curl -sS https://ok.test/hello") == "hello\n"
+    assert vms.cli("stop", "tapped").returncode == 0
+    assert again.sh("curl -sS --max-time 3 https://ok.test/hello")[0] != 0

@@ -52,6 +52,9 @@ int sm_cli_check(int argc, char **argv);
 /** `slirp-med suggest NAME [--json] [--output FILE] [--color WHEN] [--state-dir DIR]` */
 int sm_cli_suggest(int argc, char **argv);
 
+/** `slirp-med tap PATH [--] CMD...` and `slirp-med tap PATH --fd N` */
+int sm_cli_tap(int argc, char **argv);
+
 /** What a subcommand about one workspace was given. */
 struct sm_cli_named {
     const char *name;

@@ -7,6 +7,7 @@
 #include "base/defs.h"
 #include "nat/front.h"
 #include "paths/guest_init.h"
+#include "paths/keeper.h"
 #include "paths/proxy_front.h"
 #include "ports/ports.h"
 
@@ -23,6 +24,7 @@ static const struct role {
     {"nat", nat_main, "slirp-med-front"},
     {"proxy-front", sm_proxy_front_main, "slirp-med-front"},
     {"guest-init", sm_guest_init_main, "slirp-med-guest"},
+    {"keeper", sm_keeper_main, "slirp-med-keep"},
 };
 
 int main(int argc, char **argv)

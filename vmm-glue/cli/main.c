@@ -45,6 +45,7 @@ static const struct command commands[] = {
     {"suggest", sm_cli_suggest, "make a policy file of what a workspace used", NULL},
     {"stop", sm_cli_stop, "end a running workspace", NULL},
     {"delete", sm_cli_delete, "remove a workspace and all that is kept of it", NULL},
+    {"tap", sm_cli_tap, "start a virtual machine monitor with the tap of 'attach --tap'", NULL},
     {"doctor", sm_cli_doctor, "check what this machine has of what slirp-med needs", NULL},
     {"help", help_main, "print this, or the help of a command", NULL},
     {SM_DETACH_COMMAND, sm_cli_detached, NULL, NULL},

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,14 +27,15 @@
 #define PEER_SUFFIX ".vmm"
 
 static const char *const way_names[] = {
-    [SM_ATTACH_NONE] = "none",   [SM_ATTACH_STREAM] = "stream", [SM_ATTACH_VHOST_USER] = "vhost-user",
-    [SM_ATTACH_DGRAM] = "dgram", [SM_ATTACH_FD] = "fd",
+    [SM_ATTACH_NONE] = "none",     [SM_ATTACH_STREAM] = "stream", [SM_ATTACH_VHOST_USER] = "vhost-user",
+    [SM_ATTACH_DGRAM] = "dgram",   [SM_ATTACH_FD] = "fd",         [SM_ATTACH_TAP] = "tap",
+    [SM_ATTACH_DEVICE] = "device",
 };
 SM_NAME_TABLE_COVERS(way_names, SM_ATTACH_WAYS);
 
 static const char *const kind_names[] = {
     [SM_KIND_STREAM] = "stream",         [SM_KIND_DGRAM] = "dgram",       [SM_KIND_TAP] = "tap",
-    [SM_KIND_VHOST_USER] = "vhost-user", [SM_KIND_TAP_VNET] = "tap-vnet",
+    [SM_KIND_VHOST_USER] = "vhost-user", [SM_KIND_TAP_VNET] = "tap-vnet", [SM_KIND_DEVICE] = "device",
 };
 SM_NAME_TABLE_COVERS(kind_names, SM_ATTACH_KINDS);
 
@@ -124,6 +126,29 @@ bool sm_attach_take_fd(struct sm_attach_options *a, const char *value, GError **
     return set_way(a, SM_ATTACH_FD, error) && take_descriptor(value, &a->fd, error);
 }
 
+bool sm_attach_take_tap(struct sm_attach_options *a, const char *value, GError **error)
+{
+    a->kind = SM_KIND_TAP;
+    return set_way(a, SM_ATTACH_TAP, error) && take_path(value, &a->path, error);
+}
+
+bool sm_attach_take_device(struct sm_attach_options *a, const char *value, GError **error)
+{
+    size_t len = strlen(value);
+
+    a->kind = SM_KIND_DEVICE;
+    if (!set_way(a, SM_ATTACH_DEVICE, error))
+        return false;
+    /* As the kernel has it (dev_valid_name()), and printable. */
+    if (len == 0 || len >= IFNAMSIZ || strcmp(value, ".") == 0 || strcmp(value, "..") == 0 ||
+        strspn(value, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-@+=") != len) {
+        sm_error_set(error, SM_ERROR_INVALID, "not the name of a network device");
+        return false;
+    }
+    a->device = g_strdup(value);
+    return true;
+}
+
 bool sm_attach_take_kind(struct sm_attach_options *a, const char *value, GError **error)
 {
     for (unsigned i = 0; i < SM_KIND_TAP_VNET; i++) {
@@ -186,15 +211,34 @@ static bool look_at_fd(struct sm_attach_options *a, GError **error)
     return true;
 }
 
-bool sm_attach_check(struct sm_attach_options *a, GError **error)
+/** Its frames go through the kernel, or none do. */
+static bool check_datapath(const struct sm_attach_options *a, bool tproxy, GError **error)
+{
+    bool device = a->way == SM_ATTACH_TAP || a->way == SM_ATTACH_DEVICE;
+
+    if (a->way == SM_ATTACH_NONE)
+        sm_error_set(error, SM_ERROR_INVALID, "no port: say where the VMM comes in: %s",
+                     tproxy ? "--tap PATH or --device NAME"
+                            : "--stream PATH, --vhost-user PATH, --dgram PATH or --fd N");
+    else if (device && !tproxy)
+        sm_error_set(error, SM_ERROR_INVALID,
+                     "--%s: only with --datapath tproxy: add that, or write --stream PATH or another port in its place",
+                     way_names[a->way]);
+    else if (!device && tproxy)
+        sm_error_set(
+            error, SM_ERROR_INVALID,
+            "--%s: with --datapath tproxy frames come by a network device of the kernel's: write --tap PATH or "
+            "--device NAME in its place",
+            way_names[a->way]);
+    return a->way != SM_ATTACH_NONE && device == tproxy;
+}
+
+bool sm_attach_check(struct sm_attach_options *a, bool tproxy, GError **error)
 {
     struct sm_listen_spec row;
 
-    if (a->way == SM_ATTACH_NONE) {
-        sm_error_set(error, SM_ERROR_INVALID,
-                     "no port: say where the VMM comes in: --stream PATH, --vhost-user PATH, --dgram PATH or --fd N");
+    if (!check_datapath(a, tproxy, error))
         return false;
-    }
     if (a->way != SM_ATTACH_FD && a->kind_given) {
         sm_error_set(error, SM_ERROR_INVALID, "--fd-kind: says what --fd is: leave it out");
         return false;
@@ -224,19 +268,20 @@ void sm_attach_clear(struct sm_attach_options *a)
 {
     g_clear_pointer(&a->path, g_free);
     g_clear_pointer(&a->peer, g_free);
+    g_clear_pointer(&a->device, g_free);
 }
 
 bool sm_attach_listens(const struct sm_attach_options *a, struct sm_listen_spec *ret)
 {
-    if (a->way == SM_ATTACH_NONE || a->way == SM_ATTACH_FD)
+    if (a->way == SM_ATTACH_NONE || a->way == SM_ATTACH_FD || a->way == SM_ATTACH_DEVICE)
         return false;
     *ret = (struct sm_listen_spec){
         .kind = a->way == SM_ATTACH_DGRAM ? SM_LISTEN_DGRAM
                 : a->path                 ? SM_LISTEN_UNIX
                                           : SM_LISTEN_TCP,
         .client = a->client,
-        .single = true,
-        .tag = SM_LISTEN_TAG_NET,
+        .single = a->way != SM_ATTACH_TAP,
+        .tag = a->way == SM_ATTACH_TAP ? SM_LISTEN_TAG_TAP : SM_LISTEN_TAG_NET,
         .path = a->path,
         .peer = a->peer,
         .endpoint = a->endpoint,
@@ -256,9 +301,10 @@ json_t *sm_attach_facts(const struct sm_attach_options *a)
     char text[SM_ENDPOINT_STRLEN];
     bool tcp = a->way == SM_ATTACH_STREAM && !a->path;
 
-    return json_pack("{s:s, s:o, s:o, s:o, s:b}", "kind", kind_names[a->kind], "path", text_or_null(a->path), "peer",
-                     text_or_null(a->peer), "address",
-                     tcp ? json_string(sm_endpoint_format(&a->endpoint, text)) : json_null(), "client", (int)a->client);
+    return json_pack("{s:s, s:o, s:o, s:o, s:b, s:o}", "kind", kind_names[a->kind], "path", text_or_null(a->path),
+                     "peer", text_or_null(a->peer), "address",
+                     tcp ? json_string(sm_endpoint_format(&a->endpoint, text)) : json_null(), "client", (int)a->client,
+                     "device", text_or_null(a->device));
 }
 
 static void add(json_t *list, const char *fmt, ...) SM_PRINTF(2, 3);
@@ -300,6 +346,16 @@ static void add_devices(const struct sm_vsock_options *v, json_t *args)
     }
 }
 
+/** QEMU's helper of its taps: a command for a shell, to which it adds --fd and --br (cli/tap.c). */
+static char *tap_helper(const char *path)
+{
+    g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
+    g_autofree char *program = g_shell_quote(self ? self : "slirp-med");
+    g_autofree char *quoted = g_shell_quote(path);
+    g_autofree char *command = g_strdup_printf("%s tap %s", program, quoted);
+    return qemu_value(command);
+}
+
 static json_t *qemu_args(const struct sm_run_options *o, const char *ca)
 {
     const struct sm_attach_options *a = &o->attach;
@@ -309,7 +365,8 @@ static json_t *qemu_args(const struct sm_run_options *o, const char *ca)
     char ip[SM_ADDR_STRLEN];
     json_t *args = json_array();
 
-    if (a->kind == SM_KIND_TAP || a->kind == SM_KIND_TAP_VNET) {
+    bool our_tap = a->way == SM_ATTACH_TAP;
+    if (!our_tap && (a->kind == SM_KIND_TAP || a->kind == SM_KIND_TAP_VNET || a->kind == SM_KIND_DEVICE)) {
         json_decref(args);
         return json_null();
     }
@@ -329,7 +386,10 @@ static json_t *qemu_args(const struct sm_run_options *o, const char *ca)
             add(args, "socket,id=chr0,path=%s%s", path, a->client ? ",server=on" : "");
     }
     add(args, "-netdev");
-    if (a->kind == SM_KIND_VHOST_USER)
+    if (our_tap) {
+        g_autofree char *helper = tap_helper(a->path);
+        add(args, "tap,id=net0,helper=%s", helper);
+    } else if (a->kind == SM_KIND_VHOST_USER)
         add(args, "vhost-user,id=net0,chardev=chr0");
     else if (a->way == SM_ATTACH_FD)
         add(args, a->kind == SM_KIND_STREAM ? "stream,id=net0,server=off,addr.type=fd,addr.str=FD"
@@ -383,7 +443,15 @@ static json_t *hints(const struct sm_run_options *o)
         add(list,
             "QEMU 7.2 without KVM (TCG) crashes with vhost-user and MSI-X: add vectors=0 to each vhost-user device");
     }
-    if (a->kind == SM_KIND_TAP || a->kind == SM_KIND_TAP_VNET)
+    if (a->way == SM_ATTACH_TAP) {
+        g_autofree char *path = g_shell_quote(a->path);
+        add(list, "any other VMM: slirp-med tap %s -- VMM ... starts it with the tap as descriptor 3", path);
+    } else if (a->way == SM_ATTACH_DEVICE)
+        add(list,
+            "the guest is whoever has the other end of %s; its MAC address has to be the one above, its address the "
+            "one that DHCP offers",
+            a->device);
+    else if (a->kind == SM_KIND_TAP || a->kind == SM_KIND_TAP_VNET)
         add(list, "the guest is whoever uses the tap's interface; its MAC address has to be the one above");
     else if (a->way == SM_ATTACH_FD)
         add(list, "FD is the number that the other end of the connection has in the VMM");
@@ -498,7 +566,10 @@ void sm_attach_running(void *data)
     char address[SM_ENDPOINT_STRLEN];
     json_t *args = sm_attach_args(tell->o, tell->ca);
     g_autofree char *number = g_strdup_printf("descriptor %d", a->fd);
-    const char *where = a->way == SM_ATTACH_FD ? number : a->path ? a->path : sm_endpoint_format(&a->endpoint, address);
+    const char *where = a->way == SM_ATTACH_FD ? number
+                        : a->device            ? a->device
+                        : a->path              ? a->path
+                                               : sm_endpoint_format(&a->endpoint, address);
 
     if (tell->o->json) {
         char *text = json_dumps(args, JSON_COMPACT);

@@ -7,6 +7,8 @@
  *   --stream      stream         a unix socket, or TCP on loopback: QEMU's -netdev stream
  *   --vhost-user  vhost-user     a unix socket: QEMU's -netdev vhost-user, cloud-hypervisor's --net vhost_user=true
  *   --dgram       dgram          a pair of unix datagram sockets: QEMU's -netdev dgram
+ *   --tap         tproxy         a unix socket, over which it is sent a tap (kernelpath.h); with --datapath tproxy alone,
+ *   --device      tproxy         a device of ours that is moved (kernelpath.h);           as is this
  *   --fd          any of them,   a descriptor that we inherit, whose other end is the VMM's; when a stream ends, so does
  *                 or a tap       the workspace, since nothing else can come
  *
@@ -34,28 +36,32 @@ enum sm_attach_way {
     SM_ATTACH_VHOST_USER,
     SM_ATTACH_DGRAM,
     SM_ATTACH_FD,
+    SM_ATTACH_TAP,
+    SM_ATTACH_DEVICE,
     SM_ATTACH_WAYS
 };
 /** sm_attach_way_name() - the flag, without the dashes. */
 const char *sm_attach_way_name(enum sm_attach_way way);
 
-/** What carries frames over the descriptor of --fd. */
+/** What carries frames. */
 enum sm_attach_kind {
     SM_KIND_STREAM,
     SM_KIND_DGRAM,
     SM_KIND_TAP,
     SM_KIND_VHOST_USER,
     SM_KIND_TAP_VNET,
+    SM_KIND_DEVICE,
     SM_ATTACH_KINDS
 };
-/** sm_attach_kind_name() - as the front calls its port (ports/ports.h). */
+/** sm_attach_kind_name() - as the front calls its port (ports/ports.h), but on the kernel path, where it has none. */
 const char *sm_attach_kind_name(enum sm_attach_kind kind);
 
 struct sm_attach_options {
     enum sm_attach_way way;
     enum sm_attach_kind kind;    /* of whichever way */
     bool kind_given;             /* --fd-kind */
-    char *path, *peer;           /* absolute; NULL: a TCP address, or --fd */
+    char *path, *peer;           /* absolute; NULL: a TCP address, --fd, or --device */
+    char *device;                /* of --device, or NULL */
     struct sm_endpoint endpoint; /* TCP, when path is NULL */
     bool client;                 /* the VMM listens */
     int fd, ready_fd, owner_fd;  /* -1: none; the caller's of the whole program */
@@ -67,14 +73,16 @@ bool sm_attach_take_stream(struct sm_attach_options *a, const char *value, GErro
 bool sm_attach_take_vhost_user(struct sm_attach_options *a, const char *value, GError **error) SM_WARN_UNUSED;
 bool sm_attach_take_dgram(struct sm_attach_options *a, const char *value, GError **error) SM_WARN_UNUSED;
 bool sm_attach_take_fd(struct sm_attach_options *a, const char *value, GError **error) SM_WARN_UNUSED;
+bool sm_attach_take_tap(struct sm_attach_options *a, const char *value, GError **error) SM_WARN_UNUSED;
+bool sm_attach_take_device(struct sm_attach_options *a, const char *value, GError **error) SM_WARN_UNUSED;
 bool sm_attach_take_kind(struct sm_attach_options *a, const char *value, GError **error) SM_WARN_UNUSED;
 bool sm_attach_take_ready_fd(struct sm_attach_options *a, const char *value, GError **error) SM_WARN_UNUSED;
 bool sm_attach_take_owner_fd(struct sm_attach_options *a, const char *value, GError **error) SM_WARN_UNUSED;
-/** sm_attach_check() - what can only be said when all flags are known; looks what --fd is. */
-bool sm_attach_check(struct sm_attach_options *a, GError **error) SM_WARN_UNUSED;
+/** sm_attach_check() - what can only be said when all flags are known; looks what --fd is. @tproxy: --datapath tproxy. */
+bool sm_attach_check(struct sm_attach_options *a, bool tproxy, GError **error) SM_WARN_UNUSED;
 void sm_attach_clear(struct sm_attach_options *a);
 
-/** sm_attach_listens() - the row for the supervisor; false: none is needed (--fd). */
+/** sm_attach_listens() - the row for the supervisor; false: none is needed (--fd, --device). */
 bool sm_attach_listens(const struct sm_attach_options *a, struct sm_listen_spec *ret) SM_WARN_UNUSED;
 /** sm_attach_facts() - for `status` and workspace.json; a new reference. */
 json_t *sm_attach_facts(const struct sm_attach_options *a);

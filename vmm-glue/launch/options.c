@@ -76,10 +76,10 @@ static bool belongs(const struct flag *flag, enum sm_command command)
     static const char *const of_run[] = {"ro", "rootfs", NULL};
     static const char *const of_vm[] = {"kernel", "initrd", "append",        "memory", "cpus",
                                         "port",   "qemu",   "print-command", NULL};
-    static const char *const of_attach[] = {"stream",           "vhost-user", "dgram",    "fd",       "fd-kind",
-                                            "client",           "mac",        "ready-fd", "owner-fd", "print-args",
-                                            "vhost-user-vsock", "guest-cid",  "serial",   NULL};
-    static const char *const of_run_and_vm[] = {"bind", "network", "datapath", NULL};
+    static const char *const of_attach[] = {
+        "stream",     "vhost-user",       "dgram",     "fd",     "fd-kind", "client", "mac", "ready-fd", "owner-fd",
+        "print-args", "vhost-user-vsock", "guest-cid", "serial", "tap",     "device", NULL};
+    static const char *const of_run_and_vm[] = {"bind", "network", NULL};
 
     static const char *const of_proxy[] = {"listen", "client-net", "proxy-auth", "route", NULL};
     static const char *const of_guests[] = {"publish",       "mtu",   "mediation", "mediation-optional",
@@ -520,6 +520,16 @@ static bool take_fd(struct parse *p, const struct flag *f, const char *v, GError
     return sm_attach_take_fd(&p->o.attach, v, error) || prefix(f, v, error);
 }
 
+static bool take_tap(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return sm_attach_take_tap(&p->o.attach, v, error) || prefix(f, v, error);
+}
+
+static bool take_device(struct parse *p, const struct flag *f, const char *v, GError **error)
+{
+    return sm_attach_take_device(&p->o.attach, v, error) || prefix(f, v, error);
+}
+
 static bool take_fd_kind(struct parse *p, const struct flag *f, const char *v, GError **error)
 {
     return sm_attach_take_kind(&p->o.attach, v, error) || prefix(f, v, error);
@@ -634,6 +644,14 @@ static const struct flag flags[] = {
     {"fd", "N", false, take_fd, "frames come over descriptor N: one end of a connection, or a tap"},
     {"fd-kind", "KIND", false, take_fd_kind,
      "what N is: stream, dgram, tap or vhost-user (default: looked at; a stream socket is a stream)"},
+    {"tap", "PATH", false, take_tap,
+     "with --datapath tproxy: whoever comes to the unix socket PATH is sent the descriptor of a tap (QEMU comes by its "
+     "helper=, "
+     "others by 'slirp-med tap')"},
+    {"device", "NAME", false, take_device,
+     "with --datapath tproxy: frames come by the network device NAME, one end of a veth pair or a tap that a VMM has, "
+     "which is taken "
+     "away from here; needs root, or a network namespace of your own"},
     {"client", NULL, false, take_client, "the VMM listens, and we connect, as often as it takes"},
     {"mac", "MAC", false, take_mac, "the MAC address of the guest's card (default " SM_NET_GUEST_MAC ")"},
     {"ready-fd", "N", false, take_ready_fd, "write a line to descriptor N, and close it, when all is ready"},
@@ -926,7 +944,7 @@ static bool check_whole(struct parse *p, GError **error)
             sm_error_set(error, SM_ERROR_INVALID, "%.80s: attach starts no command: leave it out", o->argv[0]);
             return false;
         }
-        if (!sm_attach_check(&o->attach, error))
+        if (!sm_attach_check(&o->attach, o->datapath == SM_DATAPATH_TPROXY, error))
             return false;
         if (o->attach.way == SM_ATTACH_STREAM && !o->attach.path && !o->attach.client)
             g_ptr_array_add(o->warnings,

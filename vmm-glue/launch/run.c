@@ -17,6 +17,7 @@
 #include "launch/exit.h"
 #include "launch/hidden.h"
 #include "launch/keepca.h"
+#include "launch/kernelpath.h"
 #include "launch/messages.h"
 #include "launch/reload.h"
 #include "launch/restore.h"
@@ -108,7 +109,9 @@ static void json_freep(json_t **j)
 /** A setting of the user's that cannot work is a usage error here too; all else is ours. */
 static int say(const GError *error)
 {
-    fprintf(stderr, "slirp-med: %s\n", error->message);
+    bool whole = g_str_has_prefix(error->message, SM_LINK_FAIL_AS_IT_IS);
+
+    fprintf(stderr, "%s%s\n", whole ? "" : "slirp-med: ", error->message);
     return g_error_matches(error, SM_ERROR, SM_ERROR_INVALID) ? SM_LAUNCH_USAGE : SM_SUPERVISOR_FAILED;
 }
 
@@ -136,7 +139,7 @@ static void unpin(struct sm_ref_source *refs, size_t n)
         sm_ref_unpin(&refs[i]);
 }
 
-/** The sockets that VMMs come to, as rows whose texts may lie in @texts. Returns whether the network card's is one of them. */
+/** The sockets that VMMs come to, as rows whose texts may lie in @texts. Returns whether the network card's frames come by one of them. */
 static bool gather_doors(const struct sm_run_options *o, const struct sm_vm *vm, GArray *rows, GPtrArray *texts)
 {
     struct sm_listen_spec card = {.kind = SM_LISTEN_UNIX, .single = true, .tag = SM_LISTEN_TAG_NET, .path = vm->socket};
@@ -145,7 +148,7 @@ static bool gather_doors(const struct sm_run_options *o, const struct sm_vm *vm,
     if (has)
         g_array_append_val(rows, card);
     sm_vsock_listens(&o->vsock, rows, texts);
-    return has;
+    return has && strcmp(card.tag, SM_LISTEN_TAG_NET) == 0;
 }
 
 /** The flags for a snapshot, in the form in which a created workspace has them. Not CMD: people put secrets into arguments. NULL: it is of this start alone. */
@@ -179,7 +182,8 @@ struct launch {
     struct sm_launch_ground ground;
     bool networked;
     int audit_fd, counters_fd;
-    int listener; /* of a proxy */
+    int listener;                      /* of a proxy */
+    struct sm_kernel_path kernel_path; /* of `attach` */
     struct sm_workspace_ca ca;
     char kept_ca[SM_TLS_FINGERPRINT_STRLEN]; /* "": the CA is a new one */
     json_t *pins;                            /* of a snapshot */
@@ -211,6 +215,7 @@ static void launch_clear(struct launch *l)
     sm_fd_close(&l->counters_fd);
     sm_fd_close(&l->listener);
     sm_ahead_end(&l->ahead);
+    sm_kernel_path_clear(&l->kernel_path);
     sm_vm_clear(&l->vm);
     g_clear_pointer(&l->doors, g_array_unref);
     g_clear_pointer(&l->door_texts, g_ptr_array_unref);
@@ -373,6 +378,9 @@ static bool compose(struct launch *l, GError **error)
     g->vmm_program = l->vm.program;
     g->vmm_socket = l->vm.socket;
     g->n_more = (int)l->vm.n_guest_fds;
+    if (o->command == SM_COMMAND_ATTACH && o->datapath == SM_DATAPATH_TPROXY &&
+        sm_kernel_path_start(o, l->edge, l->service_env, &l->kernel_path, error) < 0)
+        return false;
     l->guest_env = guest_environment(o);
     l->core_config = sm_message_core(o, g, error);
     l->front_config = l->core_config ? sm_message_front(o, error) : NULL;
@@ -483,7 +491,10 @@ static bool supervise(struct launch *l, struct sm_supervisor_result *ret, GError
     sm_cleanup(json_freep) json_t *flags = settings_of(o);
     const struct sm_policy_source policy = {.load = load_policy, .settled = policy_settled, .data = l};
     bool card_has_door = gather_doors(o, &l->vm, l->doors, l->door_texts);
-    int given_port = o->command == SM_COMMAND_ATTACH ? o->attach.fd : proxies ? l->listener : l->vm.front_fd;
+    int given_port = proxies                           ? l->listener
+                     : l->kernel_path.bundle >= 0      ? l->kernel_path.bundle
+                     : o->command == SM_COMMAND_ATTACH ? o->attach.fd
+                                                       : l->vm.front_fd;
 
     l->reload = sm_reload_new(o);
     l->tell = (struct sm_attach_tell){.o = o, .ca = l->ca_path, .folder = l->folder};
@@ -513,6 +524,9 @@ static bool supervise(struct launch *l, struct sm_supervisor_result *ret, GError
                        : given_port >= 0 ? SM_PORT_GIVEN
                                          : SM_PORT_OF_GUEST,
         .port_fd = given_port,
+        .keeper = l->kernel_path.keeper,
+        .tap_fd = l->kernel_path.tap,
+        .tap_word = SM_KERNEL_PATH_WORD,
         .listens = (const struct sm_listen_spec *)(const void *)l->doors->data,
         .n_listens = l->doors->len,
         .on_ready = on_ready,
@@ -542,6 +556,7 @@ static bool supervise(struct launch *l, struct sm_supervisor_result *ret, GError
     sm_workspace_ca_close(&l->ca); /* they are the children's */
     sm_fd_close(&l->counters_fd);
     sm_vm_let_go(&l->vm);
+    sm_fd_close(&l->kernel_path.bundle);
     sm_fd_close(&l->listener); /* the front's: when that ends, nobody is let in */
     if (o->command == SM_COMMAND_ATTACH && o->attach.fd >= 0)
         (void)close(o->attach.fd); /* the VMM is to see the front's end, and not ours */
@@ -580,6 +595,7 @@ int sm_launch_run(const struct sm_run_options *o, const struct sm_launch_how *gi
         .audit_fd = -1,
         .counters_fd = -1,
         .listener = -1,
+        .kernel_path = SM_KERNEL_PATH_INIT,
         .doors = g_array_new(FALSE, FALSE, sizeof(struct sm_listen_spec)),
         .door_texts = g_ptr_array_new_with_free_func(g_free),
     };

@@ -18,6 +18,7 @@
 #include "launch/messages.h"
 #include "launch/notify.h"
 #include "launch/options.h"
+#include "supervisor/supervisor.h"
 
 static int parse(const char *args, struct sm_run_options *o, GError **error)
 {
@@ -131,7 +132,19 @@ static void test_wrong_flags(void **state)
         {"--stream /x --ro", "not for attach"},
         {"--stream /x --bind /a", "not for attach"},
         {"--stream /x --network isolated", "not for attach"},
-        {"--stream /x --datapath tproxy", "not for attach"},
+        {"--stream /x --datapath tproxy", "--tap PATH or --device NAME"},
+        {"--datapath tproxy", "--tap PATH or --device NAME"},
+        {"--tap /x", "only with --datapath tproxy"},
+        {"--device veth0 --datapath slirp", "only with --datapath tproxy"},
+        {"--tap /x --device veth0 --datapath tproxy", "one port"},
+        {"--tap /x/ --datapath tproxy", "--tap"},
+        {"--tap /x --client --datapath tproxy", "--client"},
+        {"--tap /x --fd-kind tap --datapath tproxy", "--fd-kind"},
+        {"--device  --datapath tproxy", "--device=: not the name"},
+        {"--device a/b --datapath tproxy", "--device=a/b: not the name"},
+        {"--device .. --datapath tproxy", "--device=..: not the name"},
+        {"--device sixteen-letters! --datapath tproxy", "not the name"},
+        {"--device sixteen-letters_ --datapath tproxy", "not the name"},
         {"--stream /x --kernel /k", "not for attach"},
         {"--stream /x --steam", "did you mean --stream"},
         {"--stream /x --egress off --egress-max-conns 3", "--egress-max-conns"},
@@ -145,6 +158,49 @@ static void test_wrong_flags(void **state)
     struct sm_run_options o;
     assert_int_equal(sm_run_options_parse(4, argv, &o, &error), -1);
     assert_non_null(strstr(error->message, "unknown flag"));
+}
+
+/** What comes by a device of the kernel's: a socket that gives a tap away, or nothing to listen at. */
+static void test_kernel_path(void **state)
+{
+    g_autoptr(GError) error = NULL;
+    struct sm_listen_spec row;
+    struct sm_run_options o = good("w1 --datapath tproxy --tap /run/it's,here.sock --mtu 9000");
+
+    assert_int_equal(o.attach.way, SM_ATTACH_TAP);
+    assert_true(sm_attach_listens(&o.attach, &row));
+    assert_string_equal(row.tag, SM_LISTEN_TAG_TAP);
+    assert_string_equal(row.path, "/run/it's,here.sock");
+    assert_false(row.single || row.client);
+    g_autofree char *front = sm_message_front(&o, &error);
+    assert_non_null(strstr(front, "\"port\":\"tproxy\""));
+    json_t *args = sm_attach_args(&o, NULL);
+    json_t *qemu = json_object_get(args, "qemu");
+    assert_string_equal(json_string_value(json_array_get(qemu, 0)), "-netdev");
+    const char *netdev = json_string_value(json_array_get(qemu, 1));
+    assert_true(g_str_has_prefix(netdev, "tap,id=net0,helper="));
+    assert_non_null(strstr(netdev, " tap '/run/it'\\''s,,here.sock'")); /* for a shell, and its comma for QEMU */
+    assert_true(json_is_null(json_object_get(args, "cloud_hypervisor")));
+    json_decref(args);
+    sm_run_options_clear(&o);
+
+    o = good("w1 --device veth0 --datapath=tproxy");
+    assert_int_equal(o.attach.way, SM_ATTACH_DEVICE);
+    assert_string_equal(o.attach.device, "veth0");
+    assert_false(sm_attach_listens(&o.attach, &row));
+    json_t *facts = sm_attach_facts(&o.attach);
+    const char *kind, *device;
+    assert_int_equal(json_unpack(facts, "{s:s, s:s, s:n, s:n}", "kind", &kind, "device", &device, "path", "address"),
+                     0);
+    assert_string_equal(kind, "device");
+    assert_string_equal(device, "veth0");
+    json_decref(facts);
+    args = sm_attach_args(&o, NULL);
+    assert_true(json_is_null(json_object_get(args, "qemu")));
+    g_autofree char *text = sm_attach_args_text(args);
+    assert_non_null(strstr(text, "other end of veth0"));
+    json_decref(args);
+    sm_run_options_clear(&o);
 }
 
 static void expect_kind(int fd, const char *more, enum sm_attach_kind kind)
@@ -321,11 +377,9 @@ static void test_notify(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_flags),
-        cmocka_unit_test(test_wrong_flags),
-        cmocka_unit_test(test_descriptors),
-        cmocka_unit_test(test_arguments),
-        cmocka_unit_test(test_what_the_front_is_told),
+        cmocka_unit_test(test_flags),       cmocka_unit_test(test_kernel_path),
+        cmocka_unit_test(test_wrong_flags), cmocka_unit_test(test_descriptors),
+        cmocka_unit_test(test_arguments),   cmocka_unit_test(test_what_the_front_is_told),
         cmocka_unit_test(test_notify),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
