@@ -47,23 +47,29 @@ struct given {
     bool help;
 };
 
-/** The value of "--name=value", or of "--name" "value"; NULL: it is another one. */
-static const char *value_of(const char *name, char **argv, int argc, int *i)
+/** Is it "--name=value", or "--name" with its value behind it? */
+static bool takes(const char *name, char **argv, int argc, int *i, const char **ret)
 {
     size_t len = strlen(name);
+    const char *arg = argv[*i];
 
-    if (strncmp(argv[*i], name, len) != 0)
-        return NULL;
-    if (argv[*i][len] == '=')
-        return argv[*i] + len + 1;
-    return argv[*i][len] == '\0' && *i + 1 < argc ? argv[++*i] : NULL;
+    if (strncmp(arg, name, len) != 0)
+        return false;
+    if (arg[len] == '=') {
+        *ret = arg + len + 1;
+        return true;
+    }
+    if (arg[len] != '\0' || *i + 1 >= argc)
+        return false;
+    *ret = argv[++*i];
+    return true;
 }
 
 static bool parse(int argc, char **argv, struct given *ret, GError **error)
 {
     *ret = (struct given){.fd = -1};
     for (int i = 1; i < argc; i++) {
-        const char *value;
+        const char *value = "";
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
             ret->help = true;
             return true;
@@ -72,14 +78,14 @@ static bool parse(int argc, char **argv, struct given *ret, GError **error)
             ret->cmd = argv + i + 1;
             break;
         }
-        if ((value = value_of("--fd", argv, argc, &i))) {
+        if (takes("--fd", argv, argc, &i, &value)) {
             size_t n = strspn(value, "0123456789");
             ret->fd = n > 0 && n <= 7 && value[n] == '\0' ? (int)g_ascii_strtoll(value, NULL, 10) : -1;
             if (ret->fd < 3) {
                 sm_error_set(error, SM_ERROR_INVALID, "--fd=%.80s: not the number of a socket, 3 or more", value);
                 return false;
             }
-        } else if (strcmp(argv[i], "--use-vnet") == 0 || value_of("--br", argv, argc, &i)) {
+        } else if (strcmp(argv[i], "--use-vnet") == 0 || takes("--br", argv, argc, &i, &value)) {
             continue; /* it has the header in any case, and there is no bridge */
         } else if (argv[i][0] == '-') {
             sm_error_set(error, SM_ERROR_INVALID, "%.80s: unknown flag ('slirp-med tap --help' lists all)", argv[i]);
