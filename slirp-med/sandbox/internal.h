@@ -16,6 +16,24 @@
 #define SM_SANDBOX_SANITIZED 0
 #endif
 
+/** The programs for the kernel (filter.c). */
+enum sm_filter {
+    SM_FILTER_FRONT,
+    SM_FILTER_FRONT_MEMORY,  /* maps memory that a VMM shares */
+    SM_FILTER_FRONT_ACCEPTS, /* takes clients of listening sockets */
+    SM_FILTER_FRONT_MEMORY_ACCEPTS,
+    SM_FILTER_CORE,
+    SM_FILTER_FETCH,
+    SM_FILTER_GUEST,
+    SM_FILTERS
+};
+/** Stands in the programs where the process id belongs, once in each but the guest's. Larger than any process id, and no other number in them. */
+#define SM_FILTER_PID 0x7fedcba9u
+
+struct sock_fprog;
+/** The program as it was made, with SM_FILTER_PID in it: for the test. */
+const struct sock_fprog *sm_sandbox_program(enum sm_filter filter);
+
 /** The early stage has been passed in this process. */
 extern bool sm_sandbox_early_done;
 

@@ -19,7 +19,7 @@
  *   capabilities    none, ever          none, ever                       as started; no more by exec
  *   descriptors     read, write, close  + make and connect TCP and UDP   any
  *   new processes   none                none                             our own subcommands
- *   system calls    filter.c, both      filter.c, both + core            not filtered: CMD would inherit the filter
+ *   system calls    rules.c, both       rules.c, both + core             not filtered: CMD would inherit the filter
  *
  * A front that serves vhost-user maps guest memory as well: files that the VMM sends, shared, readable and writable, never executable
  * (`guest_memory`). It may then also look at such a file's size and seals. No other front may.
@@ -27,7 +27,7 @@
  * A front of accepted sockets (nat/sock.h) takes clients from listening sockets that it was given, non-blocking, looks at their addresses,
  * and resets them: accept4, getsockname, and of setsockopt SO_LINGER alone (`accepts`). No other front may.
  *
- * The fetch helper (core/fetcher.h) is like the front: own and empty network, no file. Its list (filter.c) holds no call that makes or
+ * The fetch helper (core/fetcher.h) is like the front: own and empty network, no file. Its list (rules.c) holds no call that makes or
  * connects a socket; what is not on it fails with EPERM instead of killing, since libcurl's needs change with its version. Its memory is limited.
  *
  * The user namespace maps one id only (no subuid ranges): ours to 65534. Where user namespaces are refused (a chroot, a
@@ -35,7 +35,7 @@
  * there is no silent lesser sandbox. Where pivot_root(2) is refused (a chroot), an empty chroot and Landlock take its
  * place, and both are then required.
  *
- * Sanitizer builds: AddressSanitizer's run time needs more system calls; filter.c adds them under SM_SANDBOX_SANITIZED
+ * Sanitizer builds: AddressSanitizer's run time needs more system calls; rules.c adds them under SM_SANDBOX_SANITIZED
  * and lets open* and readlink* fail with EACCES there instead of killing, so that a report gets out. Leak detection is
  * switched off in a process that entered (it would clone and ptrace).
  *

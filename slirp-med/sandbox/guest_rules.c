@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The deny-list that CMD runs under. CMD is any program, so all is allowed but what reaches past its namespaces. It is
+ * The deny-list that CMD runs under, as rules; see rules.h. CMD is any program, so all is allowed but what reaches past its namespaces. It is
  * not what holds CMD in (namespaces and the lack of capabilities are); it shuts the few doors that those leave open.
  */
-#include "sandbox/internal.h"
+#include "sandbox/rules.h"
 
 #include <errno.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-
-#include "base/error.h"
 
 #define INT_MASK UINT64_C(0xffffffff)
 
@@ -85,7 +83,7 @@ static void refuse_families(scmp_filter_ctx ctx, int *rc, int nr)
     rule(ctx, rc, EAFNOSUPPORT, nr, 1, rest);
 }
 
-int sm_sandbox_guest_filter(GError **error)
+int sm_sandbox_guest_rules(scmp_filter_ctx *ret)
 {
     static const unsigned long ioctls[] = {TIOCSTI, TIOCLINUX};
     scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ALLOW);
@@ -123,13 +121,6 @@ int sm_sandbox_guest_filter(GError **error)
     /* 32-bit x86 multiplexes socket calls through one call whose arguments lie in memory, where no filter sees them. */
     rule(ctx, &rc, ENOSYS, SCMP_SYS(socketcall), 0, NULL);
 
-    if (rc == 0)
-        rc = seccomp_load(ctx);
-    if (ctx)
-        seccomp_release(ctx);
-    if (rc < 0) {
-        sm_error_set_errno(error, -rc, "sandbox: CMD's seccomp filter (CONFIG_SECCOMP_FILTER is needed)");
-        return -1;
-    }
-    return 0;
+    *ret = ctx;
+    return rc;
 }
