@@ -3,8 +3,6 @@
 #include "cred/text.h"
 
 #include <glib.h>
-#include <limits.h>
-#include <openssl/evp.h>
 #include <string.h>
 
 /** What a text begins with: most credentials are shorter, so that it need not move. */
@@ -91,18 +89,24 @@ void sm_cred_text_percent(struct sm_cred_text *t, const void *bytes, size_t len)
 
 void sm_cred_text_base64(struct sm_cred_text *t, const void *bytes, size_t len)
 {
+    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const uint8_t *p = bytes;
+
     if (len == 0)
         return;
-    if (len > INT_MAX / 2) {
+    if (len > SIZE_MAX / 2) {
         t->bad = true;
         return;
     }
-    /* EVP_EncodeBlock() keeps no state of its own, and ends what it writes with a NUL, which is taken back. */
-    uint8_t *at = room(t, (len + 2) / 3 * 4 + 1);
-    if (!at)
-        return;
-    (void)EVP_EncodeBlock(at, bytes, (int)len);
-    t->len--;
+    /* Straight into its place: GLib's keeps what is left over in variables of its caller's, which would have to be wiped. */
+    uint8_t *at = room(t, (len + 2) / 3 * 4);
+    for (size_t i = 0; at && i < len; i += 3, at += 4) {
+        size_t left = len - i;
+        at[0] = (uint8_t)letters[p[i] >> 2];
+        at[1] = (uint8_t)letters[(p[i] & 3) << 4 | (left > 1 ? p[i + 1] >> 4 : 0)];
+        at[2] = left > 1 ? (uint8_t)letters[(p[i + 1] & 15) << 2 | (left > 2 ? p[i + 2] >> 6 : 0)] : '=';
+        at[3] = left > 2 ? (uint8_t)letters[p[i + 2] & 63] : '=';
+    }
 }
 
 void sm_cred_text_base64url(struct sm_cred_text *t, const void *bytes, size_t len)

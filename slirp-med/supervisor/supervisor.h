@@ -88,7 +88,7 @@ struct sm_policy_source {
 #define SM_LISTEN_TAG_SERIAL "serial"
 
 struct sm_supervisor_spec {
-    const char *exe; /* SM_SPAWN_SELF */
+    const char *exe; /* of children whose own is NULL, and of fetch helpers; NULL: there are none */
     const char *name;
     int dirfd;                /* the workspace's folder; stays the caller's, must outlive the supervisor */
     int audit_fd;             /* the core's descriptor 6; stays the caller's; -1 without a core */

@@ -66,9 +66,10 @@ def world():
 
 
 def processes(binary):
-    """(pid, role, argv) of every process of the program, and of its part for the roles that face the guest, in this pid namespace."""
+    """(pid, role, argv) of every process of the program, and of its parts (launch/program.h), in this pid namespace."""
     here = os.path.dirname(binary)
-    programs = {binary, f"{here}/slirp-med-edge", os.path.normpath(f"{here}/../libexec/slirp-med/slirp-med-edge")}
+    folders = [here, os.path.normpath(f"{here}/../libexec/slirp-med")]
+    programs = {binary, *(f"{folder}/slirp-med-{part}" for folder in folders for part in ("core", "edge"))}
     found = []
     for p in filter(str.isdigit, os.listdir("/proc")):
         try:

@@ -338,12 +338,34 @@ while time.monotonic() < end:
 
 
 def test_without_its_other_half_nothing_starts(sm, tmp_path):
-    """A program that was copied alone: it says what is missing, and makes nothing."""
+    """A program that was copied alone, or with one of the two: it says what is missing, and makes nothing."""
     alone = tmp_path / "slirp-med"
     shutil.copy(sm.bin, alone)
-    r = subprocess.run([alone, "run", "--name", "half", "--", "true"], env=sm.env(), capture_output=True, text=True, timeout=60)
-    if r.returncode == 0:  # an installed one of this prefix
-        pytest.skip("slirp-med-edge is installed on this machine")
-    assert r.returncode == 125
-    assert "slirp-med-edge is neither at" in r.stderr and "the installation is not whole" in r.stderr
-    assert not os.path.exists(f"{sm.state}/slirp-med/half")
+    for missing in "slirp-med-core", "slirp-med-edge":
+        r = subprocess.run([alone, "run", "--name", "half", "--", "true"], env=sm.env(), capture_output=True, text=True, timeout=60)
+        if r.returncode == 0:  # an installed one of this prefix
+            pytest.skip("slirp-med's parts are installed on this machine")
+        assert r.returncode == 125
+        assert f"{missing} is neither at" in r.stderr and "the installation is not whole" in r.stderr
+        assert not os.path.exists(f"{sm.state}/slirp-med/half")
+        if missing == "slirp-med-core":
+            r = subprocess.run([alone, "doctor"], env=sm.env(), capture_output=True, text=True, timeout=60)
+            assert r.returncode == 125 and "slirp-med-core is neither at" in r.stderr
+        shutil.copy(os.path.join(os.path.dirname(sm.bin), missing), tmp_path)
+
+
+def test_maps_no_openssl(sm):
+    """The launcher has no TLS library, and becomes the program that has where a flag needs one."""
+    libraries = {}
+    for name, flags in ("thin", []), ("full", ["--egress-ca-file", "/etc/ssl/certs/ca-certificates.crt"]):
+        p = subprocess.Popen([sm.bin, "run", "--name", f"maps-{name}", *flags, "--", "sh", "-c", "echo up; cat"], env=sm.env(), stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE)
+        try:
+            assert p.stdout.readline() == b"up\n"
+            with open(f"/proc/{p.pid}/maps") as f:
+                libraries[name] = {os.path.basename(x.split()[-1]) for x in f if "/" in x}
+        finally:
+            p.stdin.close()
+            assert p.wait(20) == 0
+    assert not [x for x in libraries["thin"] if x.startswith(("libssl", "libcrypto", "libnghttp2"))], libraries["thin"]
+    assert [x for x in libraries["full"] if x.startswith("libcrypto")], libraries["full"]

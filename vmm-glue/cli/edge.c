@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* slirp-med-edge: the roles that face the guest (launch/edge.h). Started by the supervisor, not by users. */
+/* slirp-med-edge: the roles that face the guest (launch/program.h). Started by the supervisor, not by users. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>

@@ -341,6 +341,7 @@ static int start_here(const struct start *s, struct sm_detached *detached)
     if (status >= 0)
         return status;
     if (detached) {
+        sm_detached_keep(detached);
         how.on_ready = sm_detached_ready;
         how.data = detached;
         how.guest_err_fd = STDOUT_FILENO; /* the log; our own stderr is still the caller's */

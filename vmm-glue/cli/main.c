@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The program: picks the subcommand out of one table. Roles (core, fetch; those that face the guest are in
+ * slirp-med and slirp-med-core (launch/program.h): picks the subcommand out of one table. Roles (core, fetch; those that face the guest are in
  * slirp-med-edge) are started by the supervisor, not by users.
  */
 #include <stdio.h>
@@ -15,6 +15,7 @@
 #include "core/fetcher.h"
 #include "launch/detach.h"
 #include "launch/options.h"
+#include "launch/program.h"
 
 struct command {
     const char *name;
@@ -116,6 +117,7 @@ static int help_main(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    sm_program_begin(argv);
     if (argc < 2) {
         fputs("slirp-med: no command ('slirp-med help' lists all)\n", stderr);
         return SM_CLI_USAGE;

@@ -96,12 +96,17 @@ bool sm_detached_enter(struct sm_detached *ret, const char *log, GError **error)
         sm_error_set(error, SM_ERROR_INVALID, "--log=%s: %s", log, strerror(errno));
         return false;
     }
-    if (sm_fd_set_cloexec(TELL_FD, true) < 0) {
+    if (fcntl(TELL_FD, F_GETFD) < 0) {
         sm_error_set(error, SM_ERROR_INVALID, "'" SM_DETACH_COMMAND "' is started by 'slirp-med start --detach' alone");
         return false;
     }
     ret->tell_fd = TELL_FD;
     return become(null, STDIN_FILENO, error) && become(out >= 0 ? out : null, STDOUT_FILENO, error);
+}
+
+void sm_detached_keep(const struct sm_detached *d)
+{
+    (void)sm_fd_set_cloexec(d->tell_fd, true);
 }
 
 void sm_detached_ready(void *data)

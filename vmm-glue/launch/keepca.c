@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "core/carry.h"
+#include "paths/certs.h"
 
 #define FINGERPRINT_LEN (SM_TLS_FINGERPRINT_STRLEN - 1)
 
@@ -71,6 +72,22 @@ int sm_kept_ca_open(const struct sm_workspace *ws, struct sm_workspace_ca *ret, 
     return 0;
 }
 
+/* Of the one that the core has just made, without OpenSSL: the launcher has none. */
+static bool fingerprint(const char *cert, char out[SM_TLS_FINGERPRINT_STRLEN])
+{
+    struct sm_certs *certs = sm_certs_new();
+    bool one = sm_certs_add_pem(certs, cert, strlen(cert)) == 1 && sm_certs_count(certs) == 1;
+
+    if (one) {
+        size_t len;
+        const uint8_t *der = sm_certs_get(certs, 0, &len);
+        g_autofree char *hex = g_compute_checksum_for_data(G_CHECKSUM_SHA256, der, len);
+        g_strlcpy(out, hex, SM_TLS_FINGERPRINT_STRLEN);
+    }
+    sm_certs_free(certs);
+    return one;
+}
+
 bool sm_kept_ca_mark(const struct sm_workspace *ws, GError **error)
 {
     char line[SM_TLS_FINGERPRINT_STRLEN + 1];
@@ -79,7 +96,7 @@ bool sm_kept_ca_mark(const struct sm_workspace *ws, GError **error)
 
     if (!cert)
         return false;
-    if (!sm_tls_cert_fingerprint(cert, line)) {
+    if (!fingerprint(cert, line)) {
         sm_error_set(error, SM_ERROR_INVALID, "%s/%s/" SM_STATE_CA_CERT ": not a certificate", ws->base, ws->name);
         return false;
     }
@@ -93,36 +110,4 @@ bool sm_kept_ca_exists(const struct sm_workspace *ws)
     struct stat st;
 
     return fstatat(ws->dirfd, SM_STATE_CA_KEPT, &st, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
-}
-
-bool sm_kept_ca_load(const struct sm_workspace *ws, const char *fingerprint, char **ret_cert,
-                     struct sm_secret **ret_key, GError **error)
-{
-    sm_autofd cert_fd = sm_workspace_open_own(ws, SM_STATE_CA_CERT, error);
-    sm_autofd key_fd = cert_fd < 0 ? -1 : sm_workspace_open_own(ws, SM_STATE_CA_KEY, error);
-    g_autofree char *cert = key_fd < 0 ? NULL : sm_fd_read_all(cert_fd, SM_TLS_CA_CERT_PEM_MAX, NULL, error);
-    char found[SM_TLS_FINGERPRINT_STRLEN];
-
-    if (!cert)
-        return false;
-    sm_cleanup(sm_secret_freep) struct sm_secret *key = sm_secret_read(key_fd, SM_TLS_CA_KEY_PEM_MAX);
-    if (!key) {
-        sm_error_set_errno(error, errno, "read %s/%s/" SM_STATE_CA_KEY, ws->base, ws->name);
-        return false;
-    }
-    struct sm_tls_ca *ca = sm_tls_ca_load(cert, key, error);
-    if (!ca) {
-        g_prefix_error(error, "%s/%s: ", ws->base, ws->name);
-        return false;
-    }
-    sm_tls_ca_fingerprint(ca, found);
-    sm_tls_ca_free(ca);
-    if (strcmp(found, fingerprint) != 0) {
-        sm_error_set(error, SM_ERROR_INVALID, "%s/%s/" SM_STATE_CA_CERT " has the fingerprint %s, and not %s", ws->base,
-                     ws->name, found, fingerprint);
-        return false;
-    }
-    *ret_cert = g_steal_pointer(&cert);
-    *ret_key = sm_steal_ptr(&key);
-    return true;
 }

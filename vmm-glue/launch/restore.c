@@ -21,8 +21,6 @@
 #include "launch/snapkey.h"
 #include "launch/snapshot.h"
 
-/** pins.json: as large as a table's pins get. */
-#define PINS_FILE_MAX (8u << 20)
 #define RESTORED_FILE_MAX 4096
 
 void sm_restore_result_clear(struct sm_restore_result *r)
@@ -30,35 +28,6 @@ void sm_restore_result_clear(struct sm_restore_result *r)
     g_clear_pointer(&r->name, g_free);
     sm_snapshot_clear(&r->snapshot);
     g_clear_pointer(&r->shares, g_ptr_array_unref);
-}
-
-bool sm_restored_pins(const struct sm_workspace *ws, json_t **ret, GError **error)
-{
-    GError *local = NULL;
-    sm_autofd fd = sm_workspace_open_own(ws, SM_STATE_PINS, &local);
-    json_error_t at;
-    size_t len;
-
-    if (fd < 0 && errno == ENOENT) {
-        g_error_free(local);
-        *ret = json_array();
-        return true;
-    }
-    if (fd < 0) {
-        g_propagate_error(error, local);
-        return false;
-    }
-    g_autofree char *text = sm_fd_read_all(fd, PINS_FILE_MAX, &len, error);
-    json_t *pins = text ? json_loadb(text, len, JSON_REJECT_DUPLICATES, &at) : NULL;
-    if (text && !pins)
-        sm_error_set(error, SM_ERROR_INVALID, "line %d: %s", at.line, at.text);
-    if (pins && sm_carry_pins_check(pins, error)) {
-        *ret = pins;
-        return true;
-    }
-    json_decref(pins);
-    g_prefix_error(error, "%s/%s/" SM_STATE_PINS ": ", ws->base, ws->name);
-    return false;
 }
 
 /* "AB:CD:..." as openssl prints it, or as we do. */

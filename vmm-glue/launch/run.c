@@ -13,12 +13,12 @@
 #include "audit/file.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "launch/edge.h"
 #include "launch/exit.h"
 #include "launch/hidden.h"
 #include "launch/keepca.h"
 #include "launch/kernelpath.h"
 #include "launch/messages.h"
+#include "launch/program.h"
 #include "launch/reload.h"
 #include "launch/restore.h"
 #include "launch/settings.h"
@@ -177,6 +177,7 @@ struct launch {
     struct sm_run_options proxied; /* of a proxy, o: the caller's with what is known when it listens; owns nothing */
     const struct sm_launch_how *how;
     struct sm_workspace ws;
+    char *core;            /* the program */
     struct sm_ahead ahead; /* the core, until it is the supervisor's */
     struct sm_vm vm;
     struct sm_launch_ground ground;
@@ -225,6 +226,7 @@ static void launch_clear(struct launch *l)
     g_strfreev(l->guest_env);
     g_strfreev(l->roots_paths);
     g_free(l->edge);
+    g_free(l->core);
     g_free(l->cwd);
     g_free(l->default_base);
     g_free(l->resolv_conf);
@@ -246,7 +248,8 @@ static bool start_core(struct launch *l, GError **error)
     char *argv[] = {self, core, ahead, sm_run_options_intercepts(l->o) ? tls : NULL, NULL};
 
     l->service_env = service_environment();
-    return !l->networked || sm_ahead_start(&l->ahead, SM_SPAWN_SELF, argv, l->service_env, error) == 0;
+    l->core = l->networked ? sm_program_path(SM_CORE_NAME, error) : NULL;
+    return !l->networked || (l->core && sm_ahead_start(&l->ahead, l->core, argv, l->service_env, error) == 0);
 }
 
 /** 1: what the caller's process gives to CMD. */
@@ -255,7 +258,7 @@ static bool note_caller(struct launch *l, GError **error)
     mode_t mask = umask(077);
 
     (void)umask(mask);
-    l->edge = sm_edge_path(error);
+    l->edge = sm_program_path(SM_EDGE_NAME, error);
     if (!l->edge)
         return false;
     l->ground.umask = mask;
@@ -499,7 +502,7 @@ static bool supervise(struct launch *l, struct sm_supervisor_result *ret, GError
     l->reload = sm_reload_new(o);
     l->tell = (struct sm_attach_tell){.o = o, .ca = l->ca_path, .folder = l->folder};
     struct sm_supervisor_spec spec = {
-        .exe = SM_SPAWN_SELF,
+        .exe = l->core,
         .name = o->name,
         .dirfd = l->ws.dirfd,
         .audit_fd = l->audit_fd,
@@ -601,6 +604,7 @@ int sm_launch_run(const struct sm_run_options *o, const struct sm_launch_how *gi
     };
     struct sm_supervisor_result result = {.status = SM_SUPERVISOR_FAILED};
 
+    sm_program_settle();
     if (!start_core(&l, &error))
         return say(error);
     int missing = o->command == SM_COMMAND_VM ? sm_vm_prepare(o, &l.vm, &error) : 0;
