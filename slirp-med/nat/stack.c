@@ -12,6 +12,8 @@
 
 /* Batches of frames that are read at once when the end is asked for: a device's queue is 500 frames long. */
 #define FINISH_READS 64
+/* Of the memory of a frame that is read: a line of the cache, and more than libslirp asks for. */
+#define FRAME_ALIGN 64
 
 void sm_front_emit(struct sm_front *front, const void *data, size_t len)
 {
@@ -31,7 +33,7 @@ void sm_front_defer(struct sm_front_flow *flow)
 
 /* ---- frames ---- */
 
-static void one_frame(struct sm_front *front, const struct sm_frame *frame)
+static void one_frame(struct sm_front *front, const struct sm_frame *frame, bool ours)
 {
     int64_t now_us = sm_front_now(front);
     struct sm_guard_verdict v = sm_guard_judge(&front->stack->guard, frame, now_us);
@@ -44,7 +46,9 @@ static void one_frame(struct sm_front *front, const struct sm_frame *frame)
         sm_front_other(front, v.other, v.proto, &v.dst);
         break;
     case SM_GUARD_PASS_IP:
-        if (v.csum_ok)
+        if (ours)
+            slirp_flow_input_lent(front->stack->slirp, frame->data, v.frame_len, v.csum_ok);
+        else if (v.csum_ok)
             slirp_flow_input_trusted(front->stack->slirp, frame->data, v.frame_len);
         else
             slirp_flow_input(front->stack->slirp, frame->data, v.frame_len);
@@ -79,12 +83,14 @@ static void heed_offloads(struct sm_front *front)
                                                     (tx & SM_OFFLOAD_GSO(SM_GSO_TCPV4) ? SLIRP_FLOW_OFFLOAD_TSO : 0));
 }
 
-void sm_front_input(struct sm_front *front, const struct sm_frame *frames, unsigned n)
+/* ours: they are those of the stack, with the room in front that libslirp works in. */
+static void input(struct sm_front *front, const struct sm_frame *frames, unsigned n, bool ours)
 {
     front->stack->in_batch = n > 1;
     heed_offloads(front);
+    slirp_flow_begin(front->stack->slirp);
     for (unsigned i = 0; i < n && !front->dead; i++)
-        one_frame(front, &frames[i]);
+        one_frame(front, &frames[i], ours);
     front->stack->in_batch = false;
     while (front->stack->deferred.head) {
         struct sm_front_flow *flow = front->stack->deferred.head->data;
@@ -92,7 +98,13 @@ void sm_front_input(struct sm_front *front, const struct sm_frame *frames, unsig
         g_queue_unlink(&front->stack->deferred, &flow->defer);
         sm_front_tcp_flush(flow);
     }
+    slirp_flow_end(front->stack->slirp);
     sm_front_udp_flush(front);
+}
+
+void sm_front_input(struct sm_front *front, const struct sm_frame *frames, unsigned n)
+{
+    input(front, frames, n, false);
 }
 
 static void watch_port(struct sm_front *front)
@@ -118,7 +130,7 @@ static void on_port(void *data, unsigned ready)
         sm_front_fail(front, "the guest's network device is gone");
         return;
     }
-    sm_front_input(front, front->stack->frames, (unsigned)n);
+    input(front, front->stack->frames, (unsigned)n, true);
 }
 
 /* ---- the stack's callbacks ---- */
@@ -268,7 +280,7 @@ static void side_finish(struct sm_front *front)
     for (int i = 0; i < FINISH_READS && front->reading && !front->dead; i++) {
         int n = sm_port_read(stack->port, stack->frames, SM_PORT_BATCH);
         if (n > 0)
-            sm_front_input(front, stack->frames, (unsigned)n);
+            input(front, stack->frames, (unsigned)n, true);
         if (n <= 0) /* a stream brings what one read(2) brought, a batch or not */
             break;
     }
@@ -321,9 +333,10 @@ struct sm_front *sm_front_new(struct sm_loop *loop, const struct sm_front_config
     g_strlcpy(stack->dhcp.hostname, cfg->net.hostname, sizeof(stack->dhcp.hostname));
 
     size_t cap = port->max_frame + 1;
-    stack->frame_buf = g_malloc(cap * SM_PORT_BATCH);
+    size_t each = (SLIRP_FLOW_HEADROOM + cap + FRAME_ALIGN - 1) / FRAME_ALIGN * FRAME_ALIGN;
+    stack->frame_buf = g_malloc(each * SM_PORT_BATCH);
     for (size_t i = 0; i < SM_PORT_BATCH; i++)
-        stack->frames[i] = (struct sm_frame){.data = stack->frame_buf + i * cap, .cap = cap};
+        stack->frames[i] = (struct sm_frame){.data = stack->frame_buf + i * each + SLIRP_FLOW_HEADROOM, .cap = cap};
 
     SlirpFlowConfig sc = {.gateway = sm_front_in(link->gateway),
                           .resolver = sm_front_in(link->resolver),

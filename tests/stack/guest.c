@@ -147,8 +147,8 @@ void gt_input(struct gt_conn *gt, const struct fr_packet *p, int64_t now)
     if (p->proto != FR_TCP || p->dport != gt->sport || p->sport != gt->dport || gt->reset) {
         return;
     }
-    if (p->flags & FR_RST) {
-        gt->reset = true;
+    if (p->flags & FR_RST) { /* a late copy of our last ACK is answered so: nothing to a guest that is done */
+        gt->reset = !gt_done(gt);
         gt->deadline = INT64_MAX;
         return;
     }

@@ -280,21 +280,36 @@ void st_free(struct st_stack *st)
     g_free(st);
 }
 
+/* A copy of exact size, so that a sanitizer sees a read beyond it. Every other
+ * frame is lent, and its memory is something else afterwards. */
+static void input(struct st_stack *st, const uint8_t *frame, size_t len, bool trusted)
+{
+    size_t room = st->inputs++ & 1 ? SLIRP_FLOW_HEADROOM : 0;
+    uint8_t *copy = g_malloc(MAX(room + len, 1));
+
+    memset(copy, 0xa5, room);
+    if (len) {
+        memcpy(copy + room, frame, len);
+    }
+    if (room) {
+        slirp_flow_input_lent(st->slirp, copy + room, len, trusted);
+    } else if (trusted) {
+        slirp_flow_input_trusted(st->slirp, copy, len);
+    } else {
+        slirp_flow_input(st->slirp, copy, len);
+    }
+    memset(copy, 0x5a, room + len);
+    g_free(copy);
+}
+
 void st_input(struct st_stack *st, const uint8_t *frame, size_t len)
 {
-    /* A copy of exact size, so that a sanitizer sees a read beyond it. */
-    uint8_t *copy = g_memdup2(frame, len);
-
-    slirp_flow_input(st->slirp, copy, len);
-    g_free(copy);
+    input(st, frame, len, false);
 }
 
 void st_input_trusted(struct st_stack *st, const uint8_t *frame, size_t len)
 {
-    uint8_t *copy = g_memdup2(frame, len);
-
-    slirp_flow_input_trusted(st->slirp, copy, len);
-    g_free(copy);
+    input(st, frame, len, true);
 }
 
 bool st_next(struct st_stack *st, struct fr_packet *ret)

@@ -55,6 +55,7 @@ struct st_stack {
     Slirp *slirp;
     int64_t now_ns;
     uint16_t mtu;
+    unsigned inputs; /* frames so far; every other one is lent (slirp_flow_input_lent) */
 
     SlirpFlowVerdict verdict; /* the answer to each SYN */
     unsigned asked;           /* tcp_open calls */

@@ -903,7 +903,7 @@ static void zero_window(void **state)
 static void writable(void **state)
 {
     struct st_stack *st = st_new(1500);
-    uint8_t *data = g_malloc0(300000);
+    uint8_t *data = g_malloc0(600000);
     struct iovec iov[2];
     struct st_peer peer;
     struct st_conn *conn;
@@ -911,16 +911,16 @@ static void writable(void **state)
     size_t sum = 0, i;
 
     (void)state;
-    for (i = 0; i < 300000; i++) {
+    for (i = 0; i < 600000; i++) {
         data[i] = (uint8_t)(i * 7 >> 5);
     }
     st->out = data;
-    st->out_len = 300000;
+    st->out_len = 600000;
     conn = connected(&peer, st);
-    assert_int_equal(conn->out_sent, 128 * 1024);
+    assert_int_equal(conn->out_sent, 256 * 1024);
     assert_int_equal(slirp_flow_room(conn->flow, iov), 0);
     assert_int_equal(iov[0].iov_len + iov[1].iov_len, 0);
-    while (sum < 300000) {
+    while (sum < 600000) {
         while (st_next(st, &p)) {
             if (p.seq == peer.ack && p.len) {
                 assert_memory_equal(p.data, data + sum, p.len);
@@ -931,8 +931,8 @@ static void writable(void **state)
         st_peer_at(&peer, 0, FR_ACK, NULL, 0);
     }
     assert_true(conn->writable >= 2 && conn->writable < 20);
-    assert_int_equal(slirp_flow_room(conn->flow, iov), 128 * 1024);
-    assert_int_equal(iov[0].iov_len + iov[1].iov_len, 128 * 1024);
+    assert_int_equal(slirp_flow_room(conn->flow, iov), 256 * 1024);
+    assert_int_equal(iov[0].iov_len + iov[1].iov_len, 256 * 1024);
     memset(iov[0].iov_base, 'z', 9);
     slirp_flow_commit(conn->flow, 9);
     st_peer_recv(&peer, &p);
@@ -1159,6 +1159,92 @@ static void config_refused(void **state)
     assert_null(slirp_flow_new(&cfg, &none, NULL));
 }
 
+/* Frames that were read in one go: one ACK for all that was in order, and what
+ * the guest's ACKs make room for goes together; what is out of order, and an
+ * end, are answered at once. */
+static void batch(void **state)
+{
+    static const uint8_t data[1000];
+    struct st_stack *st = st_new(1500);
+    struct st_peer peer;
+    struct st_conn *conn = connected(&peer, st);
+    struct fr_packet p;
+    unsigned i;
+
+    (void)state;
+    slirp_flow_begin(st->slirp);
+    slirp_flow_begin(st->slirp);
+    for (i = 0; i < 5; i++) {
+        st_peer_send(&peer, FR_ACK, data, 100);
+    }
+    slirp_flow_end(st->slirp);
+    assert_int_equal(conn->got->len, 500); /* taken as it came */
+    assert_false(st_next(st, &p));
+    slirp_flow_end(st->slirp);
+    st_peer_recv(&peer, &p);
+    assert_int_equal(p.ack, peer.seq);
+    assert_false(st_next(st, &p));
+
+    slirp_flow_begin(st->slirp);
+    st_peer_send(&peer, FR_ACK, data, 100);
+    for (i = 0; i < 3; i++) {
+        st_peer_at(&peer, 100 + 100 * i, FR_ACK, data, 100);
+        st_peer_recv(&peer, &p);
+        assert_int_equal(p.ack, peer.seq);
+        assert_false(st_next(st, &p));
+    }
+    st_peer_send(&peer, FR_ACK, data, 100);
+    peer.seq += 300;
+    assert_false(st_next(st, &p));
+    slirp_flow_end(st->slirp);
+    st_peer_recv(&peer, &p);
+    assert_int_equal(p.ack, peer.seq);
+    assert_false(st_next(st, &p));
+
+    /* what the embedder says in between waits as well, and is said once */
+    slirp_flow_begin(st->slirp);
+    slirp_flow_push(conn->flow, data, 10);
+    st_peer_send(&peer, FR_ACK, data, 100);
+    slirp_flow_push(conn->flow, data, 10);
+    slirp_flow_end(st->slirp);
+    st_peer_recv(&peer, &p);
+    assert_int_equal(p.len, 20);
+    assert_int_equal(p.ack, peer.seq);
+    assert_false(st_next(st, &p));
+
+    /* data, FIN, and the end of it all, within one batch */
+    slirp_flow_begin(st->slirp);
+    st_peer_send(&peer, FR_ACK, data, 100);
+    st_peer_send(&peer, FR_ACK | FR_FIN, data, 100);
+    assert_int_equal(conn->eof, 1);
+    st_peer_recv(&peer, &p);
+    assert_int_equal(p.ack, peer.seq);
+    slirp_flow_eof(conn->flow);
+    slirp_flow_end(st->slirp);
+    st_peer_recv(&peer, &p);
+    assert_int_equal(p.flags & (FR_FIN | FR_ACK), FR_FIN | FR_ACK);
+    assert_int_equal(p.ack, peer.seq);
+    slirp_flow_begin(st->slirp);
+    st_peer_send(&peer, FR_ACK, NULL, 0);
+    slirp_flow_end(st->slirp);
+    assert_int_equal(conn->closed, 1);
+    assert_int_equal(conn->end, SLIRP_FLOW_END_CLEAN);
+    assert_int_equal(conn->got->len, 500 + 500 + 100 + 200);
+
+    /* a reset behind data that nobody has been told of yet */
+    st_peer_init(&peer, st, 1001, ISN);
+    st_peer_connect(&peer);
+    conn = st_conn_at(st, 1);
+    slirp_flow_begin(st->slirp);
+    st_peer_send(&peer, FR_ACK, data, 100);
+    st_peer_send(&peer, FR_ACK | FR_RST, NULL, 0);
+    slirp_flow_end(st->slirp);
+    assert_false(st_next(st, &p));
+    assert_int_equal(conn->closed, 1);
+    assert_int_equal(conn->end, SLIRP_FLOW_END_GUEST_RST);
+    st_free(st);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -1189,6 +1275,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(push_in_callback),
         cmocka_unit_test(eof_before_handshake),
         cmocka_unit_test(zero_window),
+        cmocka_unit_test(batch),
         cmocka_unit_test(writable),
         cmocka_unit_test(overlap),
         cmocka_unit_test(inbound),

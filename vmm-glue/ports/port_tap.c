@@ -14,6 +14,10 @@
 #include "nat/wire.h"
 #include "ports/vnet_hdr.h"
 
+/* One read() ends behind so many bytes: what was read is written upstream from the processor's cache, and upstream is
+ * served in between. */
+#define READ_BYTES (256u << 10)
+
 struct tap {
     struct sm_port port;
     size_t head; /* SM_VNET_HLEN, or 0 */
@@ -26,10 +30,10 @@ static struct tap *of(struct sm_port *port)
 
 static int tap_read(struct sm_port *port, struct sm_frame *frames, unsigned n)
 {
-    size_t head = of(port)->head;
+    size_t head = of(port)->head, bytes = 0;
     unsigned got = 0;
 
-    while (got < n) {
+    while (got < n && bytes < READ_BYTES) {
         struct sm_frame *f = &frames[got];
         uint8_t raw[SM_VNET_HLEN] = {0};
         struct iovec iov[2] = {{.iov_base = raw, .iov_len = head}, {.iov_base = f->data, .iov_len = f->cap}};
@@ -47,6 +51,7 @@ static int tap_read(struct sm_port *port, struct sm_frame *frames, unsigned n)
         /* No kernel gives less than the header; a frame of no bytes is refused as any other short one. */
         f->len = (size_t)len > head ? (size_t)len - head : 0;
         sm_vnet_hdr_get(raw, &f->offload);
+        bytes += f->len;
         got++;
     }
     return (int)got;

@@ -679,7 +679,7 @@ static void test_port_full(void **state)
     assert_true(h->port->queued_bytes <= SM_PORT_QUEUE_BYTES);
     assert_true(h->port->queued_frames <= SM_PORT_QUEUE_FRAMES);
     sm_front_stats(h->front, &s);
-    assert_in_range(s.queued_now, 1, 64 * (128u << 10));
+    assert_in_range(s.queued_now, 1, 64 * (256u << 10));
     for (unsigned i = 0; i < 64; i++)
         (void)close(up[i]);
 }

@@ -212,6 +212,20 @@ void slirp_flow_input(Slirp *slirp, const uint8_t *frame, size_t len);
  * fragment's word for its datagram counts for nothing. */
 void slirp_flow_input_trusted(Slirp *slirp, const uint8_t *frame, size_t len);
 
+/* Both, for a frame in memory that may be written to: SLIRP_FLOW_HEADROOM bytes
+ * in front of it, which begin at an address that is a multiple of 8, and the
+ * frame itself. What is taken at once is taken from there, without a copy. When
+ * the call returns all of it is the caller's again, and its bytes are anything. */
+#define SLIRP_FLOW_HEADROOM 62
+void slirp_flow_input_lent(Slirp *slirp, uint8_t *frame, size_t len,
+                           bool trusted);
+
+/* Around calls that belong together, frames that were read in one go above all:
+ * what is to be sent for a flow in consequence (an ACK, more data) is sent once,
+ * when the outermost slirp_flow_end returns. What cannot wait does not. */
+void slirp_flow_begin(Slirp *slirp);
+void slirp_flow_end(Slirp *slirp);
+
 /* What packets to the guest may leave to its card from now on:
  * SLIRP_FLOW_OFFLOAD_*. Unknown flags, TSO without CSUM and, without
  * send_packetv, all of them are ignored. May be called at any time: what was
@@ -232,7 +246,7 @@ void slirp_flow_accept(SlirpFlow *flow);
  * DROP. */
 void slirp_flow_refuse(SlirpFlow *flow, SlirpFlowVerdict how);
 
-/* Bytes to the guest; returns how many fit in the send buffer (128 KiB).
+/* Bytes to the guest; returns how many fit in the send buffer (256 KiB).
  * Allowed from tcp_opened on; they leave when the handshake is complete. */
 size_t slirp_flow_push(SlirpFlow *flow, const void *data, size_t len);
 

@@ -64,6 +64,18 @@ static void flow_todo_remove(struct socket *so)
     so->fl.queued = false;
 }
 
+/* What the engine has to send, when the embedder hands over many frames: after
+ * the last of them. */
+void flow_output(struct tcpcb *tp)
+{
+    struct socket *so = tp->t_socket;
+
+    if (so->slirp->fl.depth > 1 && so->fl.taken)
+        flow_todo(so, FLOW_TODO_OUTPUT);
+    else
+        tcp_output(tp);
+}
+
 static bool flow_is_pending(const struct socket *so)
 {
     return so->so_state & SS_ISFCONNECTING;
@@ -285,14 +297,6 @@ void sodrop(struct socket *so, int num)
                                  slirp->opaque);
 }
 
-static void flow_take(struct sbuf *sb, size_t n)
-{
-    sb->sb_cc -= n;
-    sb->sb_rptr += n;
-    if (sb->sb_rptr >= sb->sb_data + sb->sb_datalen)
-        sb->sb_rptr -= sb->sb_datalen;
-}
-
 /* The engine has bytes from the guest and nothing is held: offer them where
  * they are. Returns how many were taken. */
 ssize_t slirp_send(struct socket *so, const void *buf, size_t len, int flags)
@@ -346,7 +350,7 @@ void flow_deliver(struct socket *so)
     so->fl.in_data = false;
     n = MIN(n, held);
     if (n) {
-        flow_take(&so->so_rcv, n);
+        sbtake(&so->so_rcv, n);
         flow_consumed(so);
     }
 }
@@ -735,11 +739,19 @@ static void flow_arp(Slirp *slirp, const uint8_t *frame, size_t len)
     flow_send(slirp, &iov, 1, &meta);
 }
 
-static void flow_ip(Slirp *slirp, const uint8_t *frame, size_t len, bool csum_ok)
+/* To align the IP header, room for the tcpiphdr in front of it, and with the
+ * Ethernet header for two pointers in front of that, which are aligned too. */
+#define FLOW_ROOM (TCPIPHDR_DELTA + 2)
+G_STATIC_ASSERT(SLIRP_FLOW_HEADROOM >= FLOW_ROOM &&
+                (SLIRP_FLOW_HEADROOM - FLOW_ROOM) % 8 == 0);
+
+static void flow_ip(Slirp *slirp, const uint8_t *frame, size_t len,
+                    bool csum_ok, bool lent)
 {
     struct flow_state *fs = &slirp->fl;
     struct mbuf *m;
     uint16_t frag;
+    uint8_t proto;
 
     if (memcmp(frame, fs->gateway_mac, ETH_ALEN) != 0 ||
         len < ETH_HLEN + sizeof(struct ip) || len > ETH_HLEN + 65535) {
@@ -751,22 +763,29 @@ static void flow_ip(Slirp *slirp, const uint8_t *frame, size_t len, bool csum_ok
         fs->stats.drop_source++;
         return;
     }
+    memcpy(&frag, frame + ETH_HLEN + offsetof(struct ip, ip_off), 2);
+    frag = ntohs(frag) & (IP_MF | IP_OFFMASK);
+    proto = frame[ETH_HLEN + offsetof(struct ip, ip_p)];
     m = m_get(slirp);
-    /* 2 to align the IP header, and room for the tcpiphdr in front of it */
-    if (M_FREEROOM(m) < (int)len + TCPIPHDR_DELTA + 2)
-        m_inc(m, len + TCPIPHDR_DELTA + 2);
-    m->m_data += TCPIPHDR_DELTA + 2;
-    memcpy(m->m_data, frame, len);
-    m->m_data += ETH_HLEN;
+    if (lent && !frag && (proto == IPPROTO_TCP || proto == IPPROTO_UDP)) {
+        m->m_ext = (char *)frame - FLOW_ROOM;
+        m->m_size = FLOW_ROOM + len;
+        m->m_data = m->m_ext;
+        m->m_flags |= M_EXT | M_LENT;
+    } else {
+        if (M_FREEROOM(m) < (int)len + FLOW_ROOM)
+            m_inc(m, len + FLOW_ROOM);
+        memcpy(m->m_data + FLOW_ROOM, frame, len);
+    }
+    m->m_data += FLOW_ROOM + ETH_HLEN;
     m->m_len = len - ETH_HLEN;
     /* The datagram that a fragment ends up in is not what was vouched for. */
-    frag = ntohs(mtod(m, struct ip *)->ip_off);
-    m->m_off.csum_ok = csum_ok && !(frag & (IP_MF | IP_OFFMASK));
+    m->m_off.csum_ok = csum_ok && !frag;
     ip_input(m);
 }
 
 static void flow_input(Slirp *slirp, const uint8_t *frame, size_t len,
-                       bool csum_ok)
+                       bool csum_ok, bool lent)
 {
     struct flow_state *fs = &slirp->fl;
     uint16_t type;
@@ -783,7 +802,7 @@ static void flow_input(Slirp *slirp, const uint8_t *frame, size_t len,
     flow_enter(slirp);
     type = (uint16_t)(frame[12] << 8 | frame[13]);
     if (type == ETH_P_IP)
-        flow_ip(slirp, frame, len, csum_ok);
+        flow_ip(slirp, frame, len, csum_ok, lent);
     else if (type == ETH_P_ARP)
         flow_arp(slirp, frame, len);
     else
@@ -793,12 +812,28 @@ static void flow_input(Slirp *slirp, const uint8_t *frame, size_t len,
 
 void slirp_flow_input(Slirp *slirp, const uint8_t *frame, size_t len)
 {
-    flow_input(slirp, frame, len, false);
+    flow_input(slirp, frame, len, false, false);
 }
 
 void slirp_flow_input_trusted(Slirp *slirp, const uint8_t *frame, size_t len)
 {
-    flow_input(slirp, frame, len, true);
+    flow_input(slirp, frame, len, true, false);
+}
+
+void slirp_flow_input_lent(Slirp *slirp, uint8_t *frame, size_t len,
+                           bool trusted)
+{
+    flow_input(slirp, frame, len, trusted, true);
+}
+
+void slirp_flow_begin(Slirp *slirp)
+{
+    flow_enter(slirp);
+}
+
+void slirp_flow_end(Slirp *slirp)
+{
+    flow_leave(slirp);
 }
 
 void slirp_flow_set_offload(Slirp *slirp, unsigned flags)
@@ -1073,7 +1108,7 @@ void slirp_flow_drop(SlirpFlow *so, size_t n)
     if (!n || !so->fl.taken || so->fl.in_data)
         return;
     flow_enter(slirp);
-    flow_take(&so->so_rcv, n);
+    sbtake(&so->so_rcv, n);
     flow_consumed(so);
     flow_leave(slirp);
 }

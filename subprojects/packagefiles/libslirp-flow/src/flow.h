@@ -88,6 +88,7 @@ void flow_closed(struct socket *so);
 void flow_time_wait(struct socket *so);
 void flow_other(struct mbuf *m, uint8_t proto);
 bool flow_hold(struct mbuf *m);
+void flow_output(struct tcpcb *tp);
 long flow_window(struct socket *so);
 int flow_send_max(const struct tcpcb *tp);
 bool flow_gather(struct socket *so, struct mbuf *m, size_t off, size_t len);
