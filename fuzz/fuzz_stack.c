@@ -4,7 +4,7 @@
  *
  * The input is a program: each step is a TCP segment near the numbers of one
  * of a few connections, a UDP datagram or fragment, a raw frame, a call of the
- * flow API, or time. Checksums are made right, or left to the guest's card, so
+ * flow API, or time, alone or in a batch, and frames are lent or not. Checksums are made right, or left to the guest's card, so
  * that the input gets past them; what goes to the guest passes the card of the
  * tests. After each step what must always hold is checked.
  */
@@ -135,11 +135,11 @@ static void call(SlirpFlow *flow)
         break;
     case 9:
         n = slirp_flow_held(flow, iov);
-        must(n <= 65536 && iov[0].iov_len + iov[1].iov_len == n);
+        must(n <= 512 * 1024 && iov[0].iov_len + iov[1].iov_len == n);
         break;
     case 10:
         n = slirp_flow_room(flow, iov);
-        must(n <= 128 * 1024 && iov[0].iov_len + iov[1].iov_len == n);
+        must(n <= 256 * 1024 && iov[0].iov_len + iov[1].iov_len == n);
         memset(iov[0].iov_base, 1, iov[0].iov_len);
         memset(iov[1].iov_base, 1, iov[1].iov_len);
         slirp_flow_commit(flow, word());
@@ -210,7 +210,7 @@ static size_t op_data(void *cookie, const struct iovec *iov, int cnt, void *opaq
             sum += ((const volatile uint8_t *)iov[i].iov_base)[n] * 0u + 1u;
         }
     }
-    must(sum > 0 && sum <= 65536);
+    must(sum > 0 && sum <= 512 * 1024);
     any(cookie);
     switch (byte() & 3) {
     case 0:
@@ -285,13 +285,19 @@ static const SlirpFlowOps ops = {
     .other = op_other,
 };
 
+static bool lent;
+
 static void input(const uint8_t *frame, size_t len, bool trusted)
 {
-    uint8_t *copy = malloc(len ? len : 1);
+    size_t room = lent ? SLIRP_FLOW_HEADROOM : 0;
+    uint8_t *copy = malloc(room + len ? room + len : 1);
 
     must(copy != NULL);
-    memcpy(copy, frame, len);
-    if (trusted) {
+    memcpy(copy + room, frame, len);
+    if (lent) {
+        slirp_flow_input_lent(slirp, copy + room, len, trusted);
+        memset(copy, 0x5a, room + len);
+    } else if (trusted) {
         slirp_flow_input_trusted(slirp, copy, len);
     } else {
         slirp_flow_input(slirp, copy, len);
@@ -318,6 +324,12 @@ static void segment(bool trusted)
 
     tcp.seq = last_seq[i] + (uint32_t)(int32_t)(int16_t)(shape & 16 ? word() : 0);
     tcp.ack = last_ack[i] + (uint32_t)(int32_t)(int16_t)(shape & 32 ? word() : 0);
+    /* A window scale, as long as its byte says. */
+    uint8_t opts[4] = {1, 3, (uint8_t)(i & 1 ? 3 : shape & 7), (uint8_t)shape};
+    if (shape & 64) {
+        tcp.opts = opts;
+        tcp.nopts = sizeof(opts);
+    }
     size_t n = fr_tcp(buf, &tcp);
     if (trusted) {
         fr_partial(buf);
@@ -349,8 +361,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     must(slirp != NULL);
     card = (struct cd_card){.mtu = cfg.mtu};
     set_offload((unsigned)n / 4);
+    bool batch = false;
     while (in < end) {
         unsigned op = byte();
+        if (!batch && op & 0x20) {
+            slirp_flow_begin(slirp);
+        }
+        if (batch && !(op & 0x20)) {
+            slirp_flow_end(slirp);
+        }
+        batch = op & 0x20;
+        lent = op & 0x40;
         bool trusted = op & 0x80; /* the guest's card has the checksum, or will have */
 
         switch (op % 8) {
@@ -405,6 +426,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         }
         slirp_flow_stats(slirp, &stats);
         must(stats.flows <= 40 && stats.held_bytes <= 16 * 1024 * 1024);
+    }
+    if (batch) {
+        slirp_flow_end(slirp);
     }
     slirp_flow_free(slirp);
     for (unsigned i = 0; i < nconns; i++) {
