@@ -165,6 +165,7 @@ struct sm_session {
     int64_t opened_us;
     int64_t last_us; /* UDP: last datagram */
     bool replied;
+    uint16_t segment_max; /* UDP: see base/dgrams.h */
     uint64_t bytes_up, bytes_down;
     const char *end_reason; /* the core ends it: ABORT was sent, and the front's GONE is waited for */
 
@@ -230,6 +231,8 @@ struct sm_core {
     GQueue attach_wait; /* of struct sm_session: ATTACH is ready but too many are un-acknowledged */
     bool stopping;
     uint64_t n_opened, n_allowed, n_denied;
+    struct sm_dgrams *dgrams;        /* from the first UDP flow on */
+    uint64_t udp_lost[SM_CAPS_DIRS]; /* datagrams for which there was no room, or that were too large for the path */
     GHashTable *ingress; /* set of session->tuple; NULL: no client of a published port is here */
     uint64_t last_inbound, n_ingress;
     unsigned ingress_port;   /* what is given out next */
@@ -324,6 +327,7 @@ void sm_tcp_count(struct sm_session *s);
 enum sm_flow_how sm_tcp_how(int err);
 
 /* udp.c */
+void sm_udp_free(struct sm_core *core);
 void sm_udp_start(struct sm_session *s, bool ok);
 /** sm_udp_end() - tell the front, the close line, and forget it. */
 void sm_udp_end(struct sm_session *s, const char *reason);

@@ -351,6 +351,7 @@ int sm_core_main(int argc, char **argv)
     sm_creds_free(core.creds);
     sm_fetch_free_all(&core);
     sm_limits_free(&core);
+    sm_udp_free(&core);
     sm_pki_free(&core);
     sm_dnsserve_free(core.dns);
     sm_resolver_free(core.resolver);

@@ -94,6 +94,10 @@ char *sm_core_report(struct sm_core *core)
     (void)json_object_set_new(
         j, "ingress",
         json_pack("{s:I, s:I}", "now", (json_int_t)sm_ingress_count(core), "accepted", (json_int_t)core->n_ingress));
+    (void)json_object_set_new(j, "udp_lost",
+                              json_pack("{s:I, s:I}", sm_caps_dir_name(SM_CAPS_UP),
+                                        (json_int_t)core->udp_lost[SM_CAPS_UP], sm_caps_dir_name(SM_CAPS_DOWN),
+                                        (json_int_t)core->udp_lost[SM_CAPS_DOWN]));
     json_t *caps = sm_limits_report(core);
     if (caps)
         (void)json_object_set_new(j, "caps", caps);

@@ -51,6 +51,8 @@
 #define SM_FLOW_ATTACH_MAX 64
 /** Largest packet on a UDP pair: datagrams, each behind its 16-bit length, as many as fit. */
 #define SM_FLOW_UDP_BATCH_MAX 65600
+/** ... and never more datagrams than this, so that many empty ones are no more work than many full ones. */
+#define SM_FLOW_UDP_BATCH_DATAGRAMS 256
 
 enum sm_flow_type {
     SM_FLOW_OPEN = 1,

@@ -463,7 +463,8 @@ struct sm_front *sm_front_new_hub(struct sm_loop *loop, const struct sm_front_co
         secrets[i] = sm_mix64(secrets[i] + i + 1);
     sm_holds_init(&front->holds, secrets);
     front->tuple_secret = secrets[2];
-    front->batch_buf = g_malloc(SM_FLOW_UDP_BATCH_MAX);
+    for (size_t i = 0; i < SM_FRONT_UDP_BATCHES; i++)
+        front->batches[i].buf = g_malloc(SM_FLOW_UDP_BATCH_MAX);
     front->read_buf = g_malloc(SM_FLOW_UDP_BATCH_MAX);
     front->channel = sm_channel_new(loop, channel_fd, false, &channel_ops, front);
     front->reading = true;
@@ -497,7 +498,8 @@ void sm_front_free(struct sm_front *front)
     front->side->free(front);
     g_hash_table_destroy(front->ids);
     g_hash_table_destroy(front->tuples);
-    g_free(front->batch_buf);
+    for (size_t i = 0; i < SM_FRONT_UDP_BATCHES; i++)
+        g_free(front->batches[i].buf);
     g_free(front->read_buf);
     g_free(front);
 }

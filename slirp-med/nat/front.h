@@ -60,6 +60,8 @@
 /** Datagrams held for one UDP flow before its verdict: a QUIC client's first flight and its retransmissions. */
 #define SM_FRONT_UDP_HELD_DATAGRAMS 16
 #define SM_FRONT_UDP_HELD_BYTES (32u << 10)
+/** UDP flows whose datagrams are gathered at the same time, so that a few that take turns still fill their packets. */
+#define SM_FRONT_UDP_BATCHES 4
 /** All held datagrams together. */
 #define SM_FRONT_UDP_HELD_TOTAL (8u << 20)
 /** Guest TCP bytes that wait for the core or for upstream, in libslirp or here, all flows: past it the flow that grew

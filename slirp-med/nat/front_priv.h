@@ -56,6 +56,8 @@ struct sm_front_side {
     void (*inbound)(struct sm_front *front, const struct sm_flow_msg *msg, int *fd);
     /** A datagram to the guest, from the flow's destination: false when it was dropped. */
     bool (*udp_push)(struct sm_front *front, const struct sm_hold_key *key, const uint8_t *data, size_t len);
+    /** The same for all datagrams of a run at once: false when that cannot be, and nothing was done. NULL: never. */
+    bool (*udp_push_run)(struct sm_front *front, const struct sm_hold_key *key, const struct sm_dgrams_run *run);
     /** Tell the guest that its datagram was refused. */
     void (*udp_refuse)(struct sm_front *front, const struct sm_hold_key *key, enum sm_flow_how how);
     /** Let go of the flows, before the hub frees them. */
@@ -118,10 +120,13 @@ struct sm_front {
     uint64_t tuple_secret;
     size_t udp_held;
 
-    struct sm_front_flow *batch_flow; /* whose datagrams are in batch */
-    struct sm_wr batch;
-    uint8_t *batch_buf; /* SM_FLOW_UDP_BATCH_MAX */
-    uint8_t *read_buf;  /* SM_FLOW_UDP_BATCH_MAX: a packet from a UDP pair; also frames that we build */
+    struct sm_front_batch {
+        struct sm_front_flow *flow; /* NULL: empty */
+        struct sm_udpbatch packet;
+        uint8_t *buf; /* SM_FLOW_UDP_BATCH_MAX */
+    } batches[SM_FRONT_UDP_BATCHES];
+    unsigned next_batch; /* the one that goes when a further flow needs one */
+    uint8_t *read_buf;   /* SM_FLOW_UDP_BATCH_MAX: a packet from a UDP pair; also frames that we build */
 
     struct sm_front_stats stats;
 };

@@ -52,7 +52,7 @@ enum sm_offload_flag {
 /** A kind of segmentation in a port's rx_offloads and tx_offloads. */
 #define SM_OFFLOAD_GSO(type) (1u << (16 + (type)))
 
-enum sm_gso { SM_GSO_NONE, SM_GSO_TCPV4, SM_GSO_COUNT };
+enum sm_gso { SM_GSO_NONE, SM_GSO_TCPV4, SM_GSO_UDPV4, SM_GSO_COUNT };
 
 /** What goes with a frame beside its bytes; all zero means a plain frame. Offsets count from the start of the Ethernet
  * header. */

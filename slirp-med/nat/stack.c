@@ -80,7 +80,8 @@ static void heed_offloads(struct sm_front *front)
         return;
     front->stack->tx_offloads = tx;
     slirp_flow_set_offload(front->stack->slirp, (tx & SM_OFFLOAD_NEEDS_CSUM ? SLIRP_FLOW_OFFLOAD_CSUM : 0) |
-                                                    (tx & SM_OFFLOAD_GSO(SM_GSO_TCPV4) ? SLIRP_FLOW_OFFLOAD_TSO : 0));
+                                                    (tx & SM_OFFLOAD_GSO(SM_GSO_TCPV4) ? SLIRP_FLOW_OFFLOAD_TSO : 0) |
+                                                    (tx & SM_OFFLOAD_GSO(SM_GSO_UDPV4) ? SLIRP_FLOW_OFFLOAD_USO : 0));
 }
 
 /* ours: they are those of the stack, with the room in front that libslirp works in. */
@@ -147,7 +148,9 @@ static void stack_send(const struct iovec *iov, int cnt, const SlirpFlowMeta *me
 
     if (meta->needs_csum)
         out.offload = (struct sm_offload){.flags = SM_OFFLOAD_NEEDS_CSUM,
-                                          .gso_type = meta->gso_size ? SM_GSO_TCPV4 : SM_GSO_NONE,
+                                          .gso_type = meta->gso_size == 0                ? SM_GSO_NONE
+                                                      : meta->csum_offset == SM_UDP_CSUM ? SM_GSO_UDPV4
+                                                                                         : SM_GSO_TCPV4,
                                           .gso_size = meta->gso_size,
                                           .hdr_len = meta->hdr_len,
                                           .csum_start = meta->csum_start,
@@ -237,6 +240,12 @@ static bool side_udp_push(struct sm_front *front, const struct sm_hold_key *key,
     return slirp_flow_udp_push(front->stack->slirp, &addr, data, len);
 }
 
+static bool side_udp_push_run(struct sm_front *front, const struct sm_hold_key *key, const struct sm_dgrams_run *run)
+{
+    SlirpFlowAddr addr = addr_of(front, key);
+    return slirp_flow_udp_push_run(front->stack->slirp, &addr, run->data, run->len, run->size);
+}
+
 static void side_udp_refuse(struct sm_front *front, const struct sm_hold_key *key, enum sm_flow_how how)
 {
     SlirpFlowAddr addr = addr_of(front, key);
@@ -310,6 +319,7 @@ static const struct sm_front_side side = {
     .finish = side_finish,
     .inbound = sm_front_tcp_inbound,
     .udp_push = side_udp_push,
+    .udp_push_run = side_udp_push_run,
     .udp_refuse = side_udp_refuse,
     .stop = side_stop,
     .free = side_free,

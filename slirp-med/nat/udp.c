@@ -21,7 +21,8 @@ struct sm_udp_flow {
     uint64_t hash; /* of the 4-tuple, keyed: a bijection, so equal hashes are equal tuples */
     int64_t last_us;
     GList lru;
-    uint8_t *held; /* packet format; NULL when empty */
+    struct sm_front_batch *batch; /* with datagrams of this flow; NULL: none waits */
+    uint8_t *held;                /* packet format; NULL when empty */
     uint32_t held_len;
     uint32_t held_count;
 };
@@ -44,6 +45,8 @@ static void drop_held(struct sm_udp_flow *u)
     u->held_len = u->held_count = 0;
 }
 
+static void flush_batch(struct sm_front_batch *batch);
+
 /* The flow is over: nothing of it is left but its memory, which goes at the end of the turn. */
 static void end_flow(struct sm_udp_flow *u)
 {
@@ -51,8 +54,8 @@ static void end_flow(struct sm_udp_flow *u)
 
     if (u->base.state == SM_FRONT_CLOSING)
         return;
-    if (front->batch_flow == &u->base)
-        sm_front_udp_flush(front);
+    if (u->batch)
+        flush_batch(u->batch);
     if (u->base.state == SM_FRONT_CLOSING)
         return; /* the flush met a closed pair */
     drop_held(u);
@@ -92,7 +95,7 @@ static void touch(struct sm_udp_flow *u)
 static void hold_datagram(struct sm_udp_flow *u, const uint8_t *data, size_t len)
 {
     struct sm_front *front = u->base.front;
-    size_t need = len + 2;
+    size_t need = SM_UDPBATCH_HEAD + len;
 
     if (u->held_count >= SM_FRONT_UDP_HELD_DATAGRAMS || need > SM_FRONT_UDP_HELD_BYTES - u->held_len ||
         need > SM_FRONT_UDP_HELD_TOTAL - front->udp_held) {
@@ -100,8 +103,8 @@ static void hold_datagram(struct sm_udp_flow *u, const uint8_t *data, size_t len
         return;
     }
     u->held = g_realloc(u->held, u->held_len + need);
-    struct sm_wr w = sm_wr_init(u->held + u->held_len, need);
-    if (!sm_udpbatch_add(&w, data, len))
+    struct sm_udpbatch one = sm_udpbatch_init(u->held + u->held_len, need);
+    if (!sm_udpbatch_add(&one, data, len))
         return;
     u->held_len += (uint32_t)need;
     u->held_count++;
@@ -124,29 +127,46 @@ static bool write_packet(struct sm_udp_flow *u, const void *packet, size_t len, 
     return false;
 }
 
+static void flush_batch(struct sm_front_batch *batch)
+{
+    struct sm_udp_flow *u = as_udp(batch->flow);
+
+    batch->flow = NULL;
+    u->batch = NULL;
+    (void)write_packet(u, batch->packet.w.p, batch->packet.w.len, batch->packet.count);
+}
+
 void sm_front_udp_flush(struct sm_front *front)
 {
-    struct sm_front_flow *flow = front->batch_flow;
-    if (!flow)
-        return;
-    front->batch_flow = NULL;
-    (void)write_packet(as_udp(flow), front->batch.p, front->batch.len, 1);
+    for (size_t i = 0; i < SM_FRONT_UDP_BATCHES; i++)
+        if (front->batches[i].flow)
+            flush_batch(&front->batches[i]);
+}
+
+static struct sm_front_batch *new_batch(struct sm_udp_flow *u)
+{
+    struct sm_front *front = u->base.front;
+    struct sm_front_batch *batch = &front->batches[front->next_batch];
+
+    front->next_batch = (front->next_batch + 1) % SM_FRONT_UDP_BATCHES;
+    if (batch->flow)
+        flush_batch(batch);
+    batch->flow = &u->base;
+    batch->packet = sm_udpbatch_init(batch->buf, SM_FLOW_UDP_BATCH_MAX);
+    u->batch = batch;
+    return batch;
 }
 
 static void send_datagram(struct sm_udp_flow *u, const uint8_t *data, size_t len)
 {
-    struct sm_front *front = u->base.front;
-
-    if (front->batch_flow != &u->base || len + 2 > front->batch.cap - front->batch.len)
-        sm_front_udp_flush(front);
+    if (u->batch && sm_udpbatch_add(&u->batch->packet, data, len))
+        return;
+    if (u->batch)
+        flush_batch(u->batch);
     if (u->base.state != SM_FRONT_ATTACHED)
         return; /* the flush found this very flow's pair closed */
-    if (!front->batch_flow) {
-        front->batch_flow = &u->base;
-        front->batch = sm_wr_init(front->batch_buf, SM_FLOW_UDP_BATCH_MAX);
-    }
-    if (!sm_udpbatch_add(&front->batch, data, len))
-        front->stats.udp_dropped++;
+    if (!sm_udpbatch_add(&new_batch(u)->packet, data, len))
+        u->base.front->stats.udp_dropped++;
 }
 
 static void send_dns(struct sm_front *front, const struct sm_hold_key *key, const uint8_t *data, size_t len)
@@ -228,6 +248,20 @@ void sm_front_udp_input(struct sm_front *front, const struct sm_hold_key *key, c
 
 /* ---- from the core ---- */
 
+static void push_run(struct sm_front *front, const struct sm_hold_key *key, struct sm_dgrams_run run)
+{
+    struct iovec data;
+    bool more;
+
+    if (run.len > run.size && front->side->udp_push_run && front->side->udp_push_run(front, key, &run))
+        return;
+    do {
+        more = sm_dgrams_run_take(&run, &data);
+        if (!front->side->udp_push(front, key, data.iov_base, data.iov_len))
+            front->stats.udp_dropped++;
+    } while (more);
+}
+
 static void udp_run(struct sm_front_flow *flow)
 {
     struct sm_udp_flow *u = as_udp(flow);
@@ -251,11 +285,10 @@ static void udp_run(struct sm_front_flow *flow)
             return;
         }
         struct sm_rd r = sm_rd_init(front->read_buf, (size_t)n);
-        const uint8_t *data;
-        size_t len;
-        while (sm_udpbatch_next(&r, &data, &len))
-            if (!front->side->udp_push(front, &flow->key, data, len))
-                front->stats.udp_dropped++;
+        struct sm_dgrams_run run;
+        unsigned count = 0;
+        while (sm_udpbatch_next(&r, &count, &run))
+            push_run(front, &flow->key, run);
         if (r.bad) {
             end_and_tell(u, SM_WHY_LIMIT);
             return;

@@ -12,6 +12,7 @@
 
 #include "base/fd.h"
 #include "nat/wire.h"
+#include "ports/tap.h"
 #include "ports/vnet_hdr.h"
 
 /* One read() ends behind so many bytes: what was read is written upstream from the processor's cache, and upstream is
@@ -111,5 +112,7 @@ struct sm_port *sm_port_tap_vnet_new(int fd, unsigned mtu, GError **error)
     /* What sm_tap_open() has asked for; CSUM_OK is what a kernel says of packets that it forwards. */
     port->rx_offloads = SM_OFFLOAD_NEEDS_CSUM | SM_OFFLOAD_CSUM_OK | SM_OFFLOAD_ECN | SM_OFFLOAD_GSO(SM_GSO_TCPV4);
     port->tx_offloads = SM_OFFLOAD_NEEDS_CSUM | SM_OFFLOAD_GSO(SM_GSO_TCPV4);
+    if (sm_tap_cuts_udp(fd))
+        port->tx_offloads |= SM_OFFLOAD_GSO(SM_GSO_UDPV4);
     return port;
 }

@@ -19,12 +19,25 @@
 
 static const char *const tun_path = "/dev/net/tun";
 
+/* What a guest's kernel may leave to us. */
+#define GUEST_OFFLOADS (TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO_ECN)
+/* TUN_F_USO4 | TUN_F_USO6: Linux 6.2, and only both together. */
+#define TUN_USO 0x60
+
+bool sm_tap_cuts_udp(int fd)
+{
+    bool known = ioctl(fd, TUNSETOFFLOAD, GUEST_OFFLOADS | TUN_USO) == 0;
+
+    /* It was only asked for to see whether this kernel knows it: from the guest nothing like that is wanted. */
+    return known && ioctl(fd, TUNSETOFFLOAD, GUEST_OFFLOADS) == 0;
+}
+
 static int set_vnet_hdr(int fd, const char *name, GError **error)
 {
     int hdr_len = sizeof(struct virtio_net_hdr_v1), little_endian = 1;
 
     if (ioctl(fd, TUNSETVNETHDRSZ, &hdr_len) < 0 || ioctl(fd, TUNSETVNETLE, &little_endian) < 0 ||
-        ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO_ECN) < 0) {
+        ioctl(fd, TUNSETOFFLOAD, GUEST_OFFLOADS) < 0) {
         sm_error_set_errno(error, errno, "tap: virtio-net header on %s", name);
         return -1;
     }

@@ -41,6 +41,10 @@ int sm_tap_open(const char *name, bool vnet_hdr, GError **error);
  * of the kernel's own. Only for a namespace that ends soon after. 0 or -1 with error. */
 int sm_tap_keep(int fd, GError **error);
 
+/** sm_tap_cuts_udp() - does the kernel behind this tap (with a virtio-net header) cut UDP datagrams that are given to it in one
+ * piece? Also sets what the guest may leave to us, as sm_tap_open() does. */
+bool sm_tap_cuts_udp(int fd);
+
 /** sm_tap_adopt() - one that somebody else made: an IFF_TAP | IFF_NO_PI device; *ret_vnet_hdr says whether it has the header
  * as above, which is set up as there. Returns 0, or -1 with error set (SM_ERROR_INVALID: another kind of descriptor). */
 int sm_tap_adopt(int fd, bool *ret_vnet_hdr, GError **error);

@@ -5,6 +5,10 @@
 #include <linux/virtio_net.h>
 #include <string.h>
 
+/* VIRTIO_NET_HDR_GSO_UDP_L4 (virtio 1.3), which the headers of Linux before 6.2 do not have. Only sent: no port lets a guest
+ * leave the cutting of datagrams to us. */
+#define GSO_UDP_L4 5
+
 static uint16_t get_le16(const uint8_t *p)
 {
     return (uint16_t)(p[0] | p[1] << 8);
@@ -48,6 +52,8 @@ void sm_vnet_hdr_put(const struct sm_offload *offload, uint8_t raw[SM_VNET_HLEN]
         raw[0] |= VIRTIO_NET_HDR_F_DATA_VALID;
     if (offload->gso_type == SM_GSO_TCPV4)
         raw[1] = VIRTIO_NET_HDR_GSO_TCPV4 | (offload->flags & SM_OFFLOAD_ECN ? VIRTIO_NET_HDR_GSO_ECN : 0);
+    else if (offload->gso_type == SM_GSO_UDPV4)
+        raw[1] = GSO_UDP_L4;
     put_le16(raw + 2, offload->hdr_len);
     put_le16(raw + 4, offload->gso_size);
     put_le16(raw + 6, offload->csum_start);

@@ -62,6 +62,7 @@ void harness_end(struct sm_core *core)
     assert_int_equal(g_hash_table_size(core->sessions), 0);
     sm_core_vsock_free(core);
     sm_limits_free(core);
+    sm_udp_free(core);
     sm_channel_free(core->channel);
     sm_pki_free(core);
     sm_dnsserve_free(core->dns);

@@ -619,6 +619,7 @@ static void test_unwritable_counters_stop_admission(void **state)
     size_t len;
 
     sm_limits_free(&f->core);
+    sm_udp_free(&f->core);
     int good = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600), used = dup(good);
     assert_true(sm_limits_init(&f->core, used, &error));
     int peer = server_first(f, 1);

@@ -148,37 +148,124 @@ static void test_refuse_says_why(void **state)
     assert_int_equal(back.reason, 200);
 }
 
+static void next_is(struct sm_rd *r, unsigned *count, const char *data, size_t size)
+{
+    struct sm_dgrams_run run;
+
+    assert_true(sm_udpbatch_next(r, count, &run));
+    assert_int_equal(run.len, strlen(data));
+    assert_int_equal(run.size, size);
+    assert_memory_equal(run.data, data, run.len);
+}
+
 static void test_udp_batch(void **state)
 {
     uint8_t buf[64];
-    struct sm_wr w = sm_wr_init(buf, sizeof(buf));
-    assert_true(sm_udpbatch_add(&w, "abc", 3));
-    assert_true(sm_udpbatch_add(&w, "", 0));
-    assert_false(sm_udpbatch_add(&w, buf, 60));
-    assert_false(w.bad);
-    struct sm_rd r = sm_rd_init(buf, w.len);
-    const uint8_t *d;
-    size_t n;
-    assert_true(sm_udpbatch_next(&r, &d, &n));
-    assert_int_equal(n, 3);
-    assert_true(sm_udpbatch_next(&r, &d, &n));
-    assert_int_equal(n, 0);
-    assert_false(sm_udpbatch_next(&r, &d, &n));
+    struct sm_udpbatch b = sm_udpbatch_init(buf, sizeof(buf));
+    struct sm_dgrams_run run;
+    unsigned count = 0;
+
+    /* A shorter one ends a run, an empty one and a longer one are none of it. */
+    assert_true(sm_udpbatch_add(&b, "abc", 3));
+    assert_true(sm_udpbatch_add(&b, "def", 3));
+    assert_true(sm_udpbatch_add(&b, "g", 1));
+    assert_true(sm_udpbatch_add(&b, "h", 1));
+    assert_true(sm_udpbatch_add(&b, "", 0));
+    assert_true(sm_udpbatch_add(&b, "", 0));
+    assert_true(sm_udpbatch_add(&b, "ij", 2));
+    assert_true(sm_udpbatch_add(&b, "klm", 3));
+    assert_int_equal(b.count, 8);
+    struct sm_udpbatch before = b;
+    assert_false(sm_udpbatch_add(&b, buf, 60));
+    assert_memory_equal(&b, &before, sizeof(b));
+    struct sm_rd r = sm_rd_init(buf, b.w.len);
+    next_is(&r, &count, "abcdefg", 3);
+    next_is(&r, &count, "h", 1);
+    next_is(&r, &count, "", 0);
+    next_is(&r, &count, "", 0);
+    next_is(&r, &count, "ij", 2);
+    next_is(&r, &count, "klm", 3);
+    assert_false(sm_udpbatch_next(&r, &count, &run));
     assert_true(sm_rd_done(&r));
-    r = sm_rd_init(buf, 4);
-    assert_false(sm_udpbatch_next(&r, &d, &n));
-    assert_true(r.bad);
-    memset(buf, 0xff, sizeof(buf));
+    assert_int_equal(count, 8);
+}
+
+/* The largest packets: by bytes, by datagrams in a run, by datagrams. */
+static void test_udp_batch_full(void **state)
+{
+    static uint8_t buf[SM_FLOW_UDP_BATCH_MAX], data[SM_DGRAM_MAX + 1];
+    struct sm_udpbatch b = sm_udpbatch_init(buf, sizeof(buf));
+    struct sm_dgrams_run run;
+    unsigned count = 0;
+
+    assert_false(sm_udpbatch_add(&b, data, SM_DGRAM_MAX + 1));
+    assert_true(sm_udpbatch_add(&b, data, SM_DGRAM_MAX));
+    assert_true(sm_udpbatch_add(&b, data, 1)); /* a run is no longer than the largest datagram: it begins a new one */
+    struct sm_rd r = sm_rd_init(buf, b.w.len);
+    assert_true(sm_udpbatch_next(&r, &count, &run));
+    assert_int_equal(run.len, SM_DGRAM_MAX);
+    assert_true(sm_udpbatch_next(&r, &count, &run));
+    assert_int_equal(run.len, 1);
+
+    b = sm_udpbatch_init(buf, sizeof(buf));
+    for (unsigned i = 0; i < SM_FLOW_UDP_BATCH_DATAGRAMS; i++)
+        assert_true(sm_udpbatch_add(&b, data, 2));
+    assert_false(sm_udpbatch_add(&b, data, 2));
+    assert_false(sm_udpbatch_add(&b, data, 0));
+    r = sm_rd_init(buf, b.w.len);
+    for (count = 0; sm_udpbatch_next(&r, &count, &run);)
+        assert_int_equal(sm_dgrams_run_count(&run), SM_DGRAMS_RUN_MAX);
+    assert_true(sm_rd_done(&r));
+    assert_int_equal(count, SM_FLOW_UDP_BATCH_DATAGRAMS);
+
+    /* One more than a packet may have, and more of them than it may have: empty ones cost work and no bytes. */
+    memset(buf, 0, sizeof(buf));
     r = sm_rd_init(buf, sizeof(buf));
-    assert_false(sm_udpbatch_next(&r, &d, &n));
+    for (count = 0; sm_udpbatch_next(&r, &count, &run);)
+        continue;
     assert_true(r.bad);
+    assert_int_equal(count, SM_FLOW_UDP_BATCH_DATAGRAMS);
+}
+
+static void test_udp_batch_malformed(void **state)
+{
+    static const struct {
+        const char *what;
+        uint8_t raw[12];
+        size_t len;
+    } cases[] = {
+        {"a cut head", {0, 1, 0}, 3},
+        {"fewer bytes than the head says", {0, 3, 0, 3, 'a', 'b'}, 6},
+        {"datagrams of no size", {0, 1, 0, 0, 'a'}, 5},
+        {"larger than all", {0, 1, 0, 2, 'a'}, 5},
+        {"an empty one of some size", {0, 0, 0, 1}, 4},
+        {"more than UDP carries", {0xff, 0xff, 0xff, 0xff}, 4},
+    };
+    uint8_t many[4 + SM_DGRAMS_RUN_MAX + 1] = {0, SM_DGRAMS_RUN_MAX + 1, 0, 1};
+    struct sm_dgrams_run run;
+
+    for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
+        struct sm_rd r = sm_rd_init(cases[i].raw, cases[i].len);
+        unsigned count = 0;
+        if (sm_udpbatch_next(&r, &count, &run) || !r.bad || count != 0)
+            fail_msg("%s: taken", cases[i].what);
+    }
+    for (size_t cut = 0; cut < 2; cut++) { /* a run of one too many, and of just so many */
+        struct sm_rd r = sm_rd_init(many, sizeof(many) - cut);
+        unsigned count = 0;
+        many[1] = (uint8_t)(SM_DGRAMS_RUN_MAX + 1 - cut);
+        assert_int_equal(sm_udpbatch_next(&r, &count, &run), cut == 1);
+        assert_int_equal(count, cut ? SM_DGRAMS_RUN_MAX : 0);
+    }
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),      cmocka_unit_test(test_bad_values), cmocka_unit_test(test_open_by_name),
-        cmocka_unit_test(test_refuse_says_why), cmocka_unit_test(test_udp_batch),
+        cmocka_unit_test(test_round_trip),          cmocka_unit_test(test_bad_values),
+        cmocka_unit_test(test_open_by_name),        cmocka_unit_test(test_refuse_says_why),
+        cmocka_unit_test(test_udp_batch),           cmocka_unit_test(test_udp_batch_full),
+        cmocka_unit_test(test_udp_batch_malformed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "flow/udpbatch.h"
 #include "harness.h"
 
 #define WORLD IP4(203, 0, 113, 7)
@@ -19,7 +20,7 @@
 /* flags, type, hdr_len, gso_size, csum_start, csum_offset, num_buffers */
 #define HEAD(flags, type, hdr, gso, start, offset)                                                                     \
     {                                                                                                                  \
-        (flags), (type), (hdr)&255, (hdr) >> 8, (gso)&255, (gso) >> 8, (start), 0, (offset), 0, 0, 0                   \
+        (flags), (type), (uint8_t)(hdr), (hdr) >> 8, (uint8_t)(gso), (uint8_t)((gso) >> 8), (start), 0, (offset), 0, 0, 0                   \
     }
 
 static const uint8_t nothing[SM_VNET_HLEN];
@@ -224,6 +225,92 @@ static void test_down(void **state)
     g_free(data);
 }
 
+static void reply_run(int fd, const uint8_t *data, size_t len, size_t size)
+{
+    static uint8_t raw[SM_FLOW_UDP_BATCH_MAX];
+    struct sm_udpbatch b = sm_udpbatch_init(raw, sizeof(raw));
+
+    for (size_t at = 0; at < len; at += size)
+        assert_true(sm_udpbatch_add(&b, data + at, SM_MIN(size, len - at)));
+    assert_int_equal(b.run, 0); /* one run, or it would not be what is tried here */
+    assert_int_equal(write(fd, raw, b.w.len), b.w.len);
+}
+
+/* The run as it must arrive: one frame that the guest's kernel cuts and sums, or each datagram by itself. */
+static void expect_run(struct h *h, const uint8_t *data, size_t len, size_t size, bool whole)
+{
+    static struct rx rx;
+
+    for (size_t at = 0; at < len; at += rx.data_len) {
+        size_t n = whole ? len : SM_MIN(size, len - at);
+        guest_recv(h, &rx);
+        assert_int_equal(rx.proto, SM_IPPROTO_UDP);
+        assert_int_equal(rx.src, WORLD);
+        assert_int_equal(rx.sport, 443);
+        assert_int_equal(rx.dport, 5000);
+        assert_int_equal(rx.data_len, n);
+        assert_memory_equal(rx.data, data + at, n);
+        assert_int_equal(sm_udpbatch_u16(rx.raw + 16), rx.data_len + SM_IP_HLEN + SM_UDP_HLEN);
+        const uint8_t cut[] = HEAD(1, 5, 42, (uint16_t)size, 34, 6), sum[] = HEAD(1, 0, 42, 0, 34, 6);
+        if (whole)
+            assert_memory_equal(rx.head, cut, sizeof(cut));
+        else
+            assert_memory_equal(rx.head, h->port->tx_offloads ? sum : nothing, sizeof(sum));
+    }
+    assert_false(guest_poll(h, &rx));
+}
+
+/* Runs of datagrams to a guest whose kernel cuts them, for as long as its driver says so, and never into more than its MTU. */
+static void test_datagrams_down(void **state)
+{
+    static struct buf b;
+    static struct mx mx;
+    struct h *h = *state;
+    uint8_t *data = pattern(SM_DGRAM_MAX);
+
+    udp_frame(&b, test_link.guest, WORLD, 5000, 443, "hello", 5);
+    guest_send(h, &b);
+    core_expect(h, SM_FLOW_OPEN, &mx);
+    int up = core_attach(h, mx.m.id, 0, SOCK_SEQPACKET);
+    assert_false(h->port->tx_offloads & SM_OFFLOAD_GSO(SM_GSO_UDPV4)); /* a socket is no tap: nobody there cuts */
+    uint32_t without = h->port->tx_offloads, with = without | SM_OFFLOAD_GSO(SM_GSO_UDPV4);
+    const struct {
+        uint32_t tx;
+        size_t len, size;
+        bool whole;
+    } tries[] = {
+        {without, 5000, 1000, false},
+        {with, 5000, 1000, true},
+        {with, 45 * 1400 + 3, 1400, true},
+        {with, 64, 1, true},
+        {with, 2 * 1472, 1472, true},
+        {with, 1000, 1000, false},
+        {0, 5000, 1000, false},
+        {SM_OFFLOAD_NEEDS_CSUM, 900, 300, false},
+    };
+
+    for (size_t i = 0; i < SM_ARRAY_LEN(tries); i++) {
+        h->port->tx_offloads = tries[i].tx;
+        h_settle(h);
+        reply_run(up, data, tries[i].len, tries[i].size);
+        expect_run(h, data, tries[i].len, tries[i].size, tries[i].whole);
+    }
+    /* Larger than the MTU: each in fragments, none of which asks for anything. */
+    static struct rx rx;
+    h->port->tx_offloads = with;
+    h_settle(h);
+    reply_run(up, data, 2 * 2000, 2000);
+    for (int i = 0; i < 4; i++) {
+        guest_recv(h, &rx);
+        assert_true(rx.len <= 1514);
+        assert_memory_equal(rx.head, nothing, sizeof(nothing));
+    }
+    assert_false(guest_poll(h, &rx));
+    assert_int_equal(h->port->tx_dropped, 0);
+    (void)close(up);
+    g_free(data);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -232,6 +319,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_up_refused, setup, h_teardown),
         cmocka_unit_test_setup_teardown(test_datagram_and_answers, setup, h_teardown),
         cmocka_unit_test_setup_teardown(test_down, setup, h_teardown),
+        cmocka_unit_test_setup_teardown(test_datagrams_down, setup, h_teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

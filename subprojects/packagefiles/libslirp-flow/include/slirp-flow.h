@@ -80,6 +80,7 @@ typedef enum SlirpFlowEnd {
 #define SLIRP_FLOW_OFFLOAD_CSUM 0x1u /* completes a TCP or UDP checksum */
 #define SLIRP_FLOW_OFFLOAD_TSO 0x2u /* takes TCP over IPv4 in one piece of up
                                      * to 64 KiB; only together with CSUM */
+#define SLIRP_FLOW_OFFLOAD_USO 0x4u /* the same for a run of UDP datagrams */
 
 /* What goes with a packet to the guest beside its bytes; all zero: nothing.
  * Offsets count from the start of the Ethernet header. */
@@ -89,7 +90,8 @@ typedef struct SlirpFlowMeta {
     uint16_t csum_start;
     uint16_t csum_offset;
     uint16_t gso_size; /* bytes of TCP payload in each segment that it is to be
-                        * cut into: the guest's MSS; 0: it is one already */
+                        * cut into: the guest's MSS; 0: it is one already.
+                        * UDP: bytes of each datagram (USO) */
     uint16_t hdr_len; /* Ethernet, IP and TCP or UDP header; 0 without
                        * needs_csum */
 } SlirpFlowMeta;
@@ -227,7 +229,7 @@ void slirp_flow_begin(Slirp *slirp);
 void slirp_flow_end(Slirp *slirp);
 
 /* What packets to the guest may leave to its card from now on:
- * SLIRP_FLOW_OFFLOAD_*. Unknown flags, TSO without CSUM and, without
+ * SLIRP_FLOW_OFFLOAD_*. Unknown flags, TSO or USO without CSUM and, without
  * send_packetv, all of them are ignored. May be called at any time: what was
  * sent one way is sent again the other way. */
 void slirp_flow_set_offload(Slirp *slirp, unsigned flags);
@@ -287,6 +289,13 @@ SlirpFlow *slirp_flow_connect(Slirp *slirp, const SlirpFlowAddr *addr,
  * than fits in one (65507). */
 bool slirp_flow_udp_push(Slirp *slirp, const SlirpFlowAddr *addr,
                          const void *data, size_t len);
+
+/* A run of UDP datagrams: len bytes, each datagram of size, the last one may be
+ * shorter. All of it leaves as one frame, for the guest's card to cut; false,
+ * and nothing is done, where that may not be: without USO, or when a datagram
+ * does not fit the MTU. */
+bool slirp_flow_udp_push_run(Slirp *slirp, const SlirpFlowAddr *addr,
+                             const void *data, size_t len, size_t size);
 
 /* ICMP destination unreachable from the gateway about a UDP datagram that
  * the guest sent to addr->peer; code as in RFC 792 and RFC 1812. */

@@ -838,7 +838,8 @@ void slirp_flow_end(Slirp *slirp)
 
 void slirp_flow_set_offload(Slirp *slirp, unsigned flags)
 {
-    flags &= SLIRP_FLOW_OFFLOAD_CSUM | SLIRP_FLOW_OFFLOAD_TSO;
+    flags &= SLIRP_FLOW_OFFLOAD_CSUM | SLIRP_FLOW_OFFLOAD_TSO |
+             SLIRP_FLOW_OFFLOAD_USO;
     if (!(flags & SLIRP_FLOW_OFFLOAD_CSUM) || !ops(slirp)->send_packetv)
         flags = 0;
     slirp->fl.offload = flags;
@@ -898,24 +899,21 @@ static struct mbuf *flow_packet(Slirp *slirp, size_t len)
     return m;
 }
 
-bool slirp_flow_udp_push(Slirp *slirp, const SlirpFlowAddr *addr,
-                         const void *data, size_t len)
+/* gather: the bytes stay where they are, and the card sums them; size: it cuts
+ * them into datagrams of so many, if not 0. */
+static void udp_push(Slirp *slirp, const SlirpFlowAddr *addr, const void *data,
+                     size_t len, bool gather, size_t size)
 {
     struct udpiphdr *ui;
     struct mbuf *m;
-    bool gather;
 
-    if (len > 65535 - sizeof(struct udpiphdr))
-        return false;
     flow_enter(slirp);
-    /* A fragmented datagram has its checksum: no card completes that. */
-    gather = len && (slirp->fl.offload & SLIRP_FLOW_OFFLOAD_CSUM) &&
-             sizeof(*ui) + len <= slirp->if_mtu;
     m = flow_packet(slirp, sizeof(*ui) + (gather ? 0 : len));
     ui = mtod(m, struct udpiphdr *);
     memset(ui, 0, sizeof(*ui));
     if (gather) {
         m->m_off.csum_partial = true;
+        m->m_off.gso_size = (uint16_t)size;
         m->m_off.tail[0].iov_base = (void *)data;
         m->m_off.tail[0].iov_len = len;
     } else if (len) {
@@ -937,6 +935,29 @@ bool slirp_flow_udp_push(Slirp *slirp, const SlirpFlowAddr *addr,
     ((struct ip *)ui)->ip_p = IPPROTO_UDP;
     ip_output(NULL, m);
     flow_leave(slirp);
+}
+
+bool slirp_flow_udp_push(Slirp *slirp, const SlirpFlowAddr *addr,
+                         const void *data, size_t len)
+{
+    if (len > 65535 - sizeof(struct udpiphdr))
+        return false;
+    /* A fragmented datagram has its checksum: no card completes that. */
+    udp_push(slirp, addr, data, len,
+             len && (slirp->fl.offload & SLIRP_FLOW_OFFLOAD_CSUM) &&
+                 sizeof(struct udpiphdr) + len <= slirp->if_mtu,
+             0);
+    return true;
+}
+
+bool slirp_flow_udp_push_run(Slirp *slirp, const SlirpFlowAddr *addr,
+                             const void *data, size_t len, size_t size)
+{
+    if (!(slirp->fl.offload & SLIRP_FLOW_OFFLOAD_USO) || size == 0 ||
+        len <= size || len > 65535 - sizeof(struct udpiphdr) ||
+        sizeof(struct udpiphdr) + size > slirp->if_mtu)
+        return false;
+    udp_push(slirp, addr, data, len, true, size);
     return true;
 }
 

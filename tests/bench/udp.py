@@ -1,0 +1,136 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""UDP: datagrams a second from a guest to an origin and back, every peer in the same run.
+
+bench.py udp [--bin FILE] [--rounds N] [--ms N] [--size BYTES] [--only PEER,...] [--json FILE] [--markdown FILE]
+
+A sender that is faster than the path spends the processors' time on datagrams that are dropped, and a slow path looks slower than it is. So each
+round offers several rates, and what counts is the rate that arrived; of each round the best is kept, with what was lost of it. The sender and the
+receiver are udp.c, the same for all.
+"""
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+
+import bench
+import report
+
+BEGIN, END = "<!-- bench udp: begin -->", "<!-- bench udp: end -->"
+HERE = os.path.dirname(os.path.realpath(__file__))
+REPO = os.path.dirname(os.path.dirname(HERE))
+PORT, GOAL = 5203, 200_000
+RATES = (100_000, 200_000, 300_000, 450_000, 0)  # offered; 0: as fast as may be
+WAYS = ("up", "down")
+
+
+def best(run, tool, way, size, ms, rates):
+    """(datagrams a second, lost of 1) of the offered rate at which most arrived."""
+    got = []
+    for rate in rates:
+        sent, received, seconds = run([tool, way, bench.ORIGIN, str(PORT), str(size), str(ms), str(rate)]).split()
+        got.append((int(received) / float(seconds) if float(seconds) > 0 else 0, 1 - int(received) / max(1, int(sent)), rate))
+        if received == "0":
+            raise RuntimeError("nothing arrived")
+    return max(got)
+
+
+def measure(peers, tool, a):
+    got, bad = {p.name: {} for p in peers}, {}
+    for r in range(a.rounds):
+        for peer in peers if r % 2 == 0 else peers[::-1]:
+            for way in WAYS:
+                try:
+                    with peer.guest(1500) as run:
+                        v = best(run, tool, way, a.size, a.ms, a.rates)
+                except (RuntimeError, OSError, ValueError, subprocess.TimeoutExpired, subprocess.CalledProcessError) as e:
+                    bad.setdefault(peer.name, f"{way}: {getattr(e, 'stderr', None) or e}")
+                    continue
+                got[peer.name].setdefault(way, []).append(v)
+                print(f"  round {r + 1} of {a.rounds}: {peer.name}: {way}: {v[0]:.0f}/s of {v[2] or 'all that is possible'} offered, {v[1]:.1%} lost",
+                      file=sys.stderr)
+    return got, bad
+
+
+def table(doc):
+    got = doc["results"]
+    out = [f"{doc['date']}, {doc['machine']}, load {doc['load']:.1f} at the start; {doc['rounds']} alternating rounds; datagrams of {doc['size']} bytes a "
+           "second that arrived, median (least to most), then how many of those offered were lost.", "",
+           "| path | guest to origin | origin to guest |", "|---|---|---|"]
+    for p in doc["peers"]:
+        if p["missing"]:
+            out.append(f"| {p['name']} | not measured: {p['missing']} | |")
+            continue
+        cells = []
+        for way in WAYS:
+            v = got[p["name"]].get(way)
+            cells.append(f"{statistics.median(x[0] for x in v):,.0f} ({min(x[0] for x in v):,.0f} to {max(x[0] for x in v):,.0f}), "
+                         f"{statistics.median(x[1] for x in v):.0%} lost" if v else f"failed: {doc['failed'].get(p['name'])}")
+        out.append(f"| {p['name']} | {cells[0]} | {cells[1]} |")
+    out += ["", "| goal | measured | |", "|---|---|---|"]
+    ours, pasta = got.get("slirp-med", {}), got.get("pasta", {})
+    for way, words in zip(WAYS, ("guest to origin", "origin to guest")):
+        if not ours.get(way):
+            continue
+        rate = statistics.median(x[0] for x in ours[way])
+        if doc["size"] == 1400:
+            out.append(f"| {words}: at least {GOAL:,} datagrams/s | {rate:,.0f} | {'met' if rate >= GOAL else 'missed'} |")
+        if pasta.get(way):
+            other = statistics.median(x[0] for x in pasta[way])
+            out.append(f"| {words}: above pasta | {rate:,.0f} to {other:,.0f} | {'met' if rate > other else 'missed'} |")
+    return "\n".join(out) + "\n"
+
+
+def inner(a):
+    d = os.environ["SM_WORLD_DIR"]
+    tool = os.path.join(d, "udp")
+    subprocess.run([os.environ.get("CC") or "cc", "-O2", "-Wall", "-o", tool, f"{HERE}/udp.c"], check=True)
+    os.mkdir(d + "/benchstate")
+    os.chmod(d + "/benchstate", 0o700)
+    os.environ["XDG_STATE_HOME"] = d + "/benchstate"
+    flags = ["--egress", "guarded", "--egress-opaque"]
+    peers = [bench.Veth(), bench.Slirp4netns(), bench.Pasta(), bench.SlirpMed(a.bin, "slirp-med", flags),
+             bench.SlirpMed(a.bin, "slirp-med, kernel path", ["--datapath", "tproxy", *flags])]
+    if a.only:
+        peers = [p for p in peers if p.name in a.only.split(",")]
+    missing = {p.name: p.missing() for p in peers}
+    with open("/proc/cpuinfo") as f:
+        model = next((x.split(":", 1)[1].strip() for x in f if x.startswith("model name")), platform.machine())
+    doc = {"date": datetime.date.today().isoformat(), "machine": f"{os.cpu_count()} x {model}, Linux {platform.release()}",
+           "load": os.getloadavg()[0], "rounds": a.rounds, "size": a.size, "peers": [{"name": p.name, "note": p.note, "missing": missing[p.name]} for p in peers]}
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(subprocess.Popen(bench.INTERNET + [tool, "serve", bench.ORIGIN, str(PORT)], stdout=subprocess.PIPE))
+        stack.callback(server.kill)
+        server.stdout.readline()
+        doc["results"], doc["failed"] = measure([p for p in peers if not missing[p.name]], tool, a)
+    print(json.dumps(doc))
+    return 0
+
+
+def main(argv=None):
+    ap = argparse.ArgumentParser(prog="bench.py udp", description=__doc__.splitlines()[0])
+    ap.add_argument("--bin", default=os.environ.get("SLIRP_MED_BIN"), required=not os.environ.get("SLIRP_MED_BIN"))
+    ap.add_argument("--rounds", type=int, default=5)
+    ap.add_argument("--ms", type=int, default=1000, help="how long each rate is offered")
+    ap.add_argument("--size", type=int, default=1400)
+    ap.add_argument("--rates", type=lambda t: [int(x) for x in t.split(",")], default=list(RATES))
+    ap.add_argument("--only", help="these peers, comma separated")
+    ap.add_argument("--json", help="write the raw figures here")
+    ap.add_argument("--markdown", help="write the table here; in a file with the two marker lines, between them")
+    a = ap.parse_args(argv)
+    a.bin = os.path.realpath(a.bin)
+    if os.environ.get("SM_WORLD"):
+        return inner(a)
+    p = subprocess.run([f"{REPO}/tests/world/world", "run", "--root", "--", sys.executable, "-B", f"{HERE}/bench.py", "udp", "--bin", a.bin,
+                        "--rounds", str(a.rounds), "--ms", str(a.ms), "--size", str(a.size), "--rates", ",".join(map(str, a.rates))]
+                       + (["--only", a.only] if a.only else []), stdout=subprocess.PIPE, text=True)
+    if p.returncode:
+        return p.returncode
+    doc = json.loads(p.stdout.splitlines()[-1])
+    report.write(doc, table(doc), a.json, a.markdown, BEGIN, END)
+    return 0
