@@ -249,7 +249,7 @@ void sm_core_stop(struct sm_core *core, const char *reason, int status);
 void sm_core_effect(struct sm_session *s, sm_effect_fn fn);
 void sm_core_effect_cancel(struct sm_session *s);
 bool sm_core_turn_end(void *core);
-/** sm_core_commit_now() - for the one effect that cannot wait for the end of the turn (a DNS query going upstream). */
+/** sm_core_commit_now() - for an effect that cannot wait for the end of the turn. */
 bool sm_core_commit_now(struct sm_core *core) SM_WARN_UNUSED;
 /** sm_core_reply() - queue a DATAGRAM to the guest until the turn's lines are written. */
 void sm_core_reply(struct sm_core *core, const struct sm_endpoint *guest, const struct sm_endpoint *peer,

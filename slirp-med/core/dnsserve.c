@@ -19,7 +19,7 @@
 struct pending {
     struct pending *prev, *next;
     struct sm_dnsserve *serve;
-    struct sm_resolver_req *req;
+    struct sm_resolver_req *req; /* NULL: its record is not written yet; in serve->unsent */
     struct sm_dnsserve_client client;
     struct sm_dns_query q;
     char *rule;
@@ -33,6 +33,7 @@ struct sm_dnsserve {
     void *data;
     struct pending *pending;
     unsigned inflight;
+    GPtrArray *unsent; /* of struct pending, in the order in which they came */
 
     uint32_t qps;
     int64_t credit; /* QUERY_COST each */
@@ -159,6 +160,8 @@ static void pending_free(struct pending *p)
 {
     struct sm_dnsserve *serve = p->serve;
 
+    if (!p->req)
+        (void)g_ptr_array_remove(serve->unsent, p);
     if (p->next)
         p->next->prev = p->prev;
     if (p->prev)
@@ -231,34 +234,72 @@ static void on_resolved(void *data, enum sm_resolver_status status, const struct
 static void forward(struct sm_dnsserve *serve, const struct sm_dns_query *q, bool no_h3, struct sm_dnsserve_event *ev)
 {
     /* Room is looked for before the event, so that FORWARD is said only of what is then sent. */
-    bool room =
-        serve->inflight < SM_DNSSERVE_INFLIGHT_MAX && sm_resolver_inflight(serve->res) < SM_RESOLVER_INFLIGHT_MAX;
-    struct pending *p = NULL;
-
-    if (room) {
-        ev->kind = SM_DNSSERVE_EVENT_FORWARD;
-        if (!emit(serve, ev))
-            return;
-        p = g_new0(struct pending, 1);
-        p->serve = serve;
-        p->client = ev->client;
-        p->q = *q;
-        p->rule = g_strdup(ev->rule);
-        p->no_h3 = no_h3;
-        p->next = serve->pending;
-        if (p->next)
-            p->next->prev = p;
-        serve->pending = p;
-        serve->inflight++;
-        p->req = sm_resolver_query(serve->res, q, (struct sm_resolver_done){.fn = on_resolved, .data = p});
-        if (p->req)
-            return;
-        pending_free(p);
+    if (serve->inflight >= SM_DNSSERVE_INFLIGHT_MAX ||
+        sm_resolver_inflight(serve->res) + serve->unsent->len >= SM_RESOLVER_INFLIGHT_MAX) {
+        ev->kind = SM_DNSSERVE_EVENT_ERROR;
+        ev->rcode = SM_DNS_SERVFAIL;
+        ev->reason = "busy";
+        settle(serve, q, ev);
+        return;
     }
-    ev->kind = SM_DNSSERVE_EVENT_ERROR;
-    ev->rcode = SM_DNS_SERVFAIL;
-    ev->reason = "busy";
-    settle(serve, q, ev);
+    ev->kind = SM_DNSSERVE_EVENT_FORWARD;
+    if (!emit(serve, ev))
+        return;
+    struct pending *p = g_new0(struct pending, 1);
+    p->serve = serve;
+    p->client = ev->client;
+    p->q = *q;
+    p->rule = g_strdup(ev->rule);
+    p->no_h3 = no_h3;
+    p->next = serve->pending;
+    if (p->next)
+        p->next->prev = p;
+    serve->pending = p;
+    serve->inflight++;
+    g_ptr_array_add(serve->unsent, p);
+}
+
+/* Others have taken the room since, or there is no randomness to be had. */
+static void send_failed(struct pending *p)
+{
+    struct sm_dnsserve *serve = p->serve;
+    char qname[SM_DNS_NAME_TEXT_MAX];
+    struct sm_dns_query q = p->q;
+    struct sm_dnsserve_event ev = {.kind = SM_DNSSERVE_EVENT_ERROR,
+                                   .client = p->client,
+                                   .qname = sm_dns_name_text(&q.qname, qname),
+                                   .qtype = q.qtype,
+                                   .rcode = SM_DNS_SERVFAIL,
+                                   .reason = "busy",
+                                   .rule = p->rule,
+                                   .count = 1};
+
+    g_autofree char *rule = sm_steal_ptr(&p->rule);
+    pending_free(p);
+    settle(serve, &q, &ev);
+}
+
+void sm_dnsserve_send(struct sm_dnsserve *serve, bool ok)
+{
+    guint n = serve->unsent->len, failed = 0;
+
+    /* What cannot be sent stays at the front of the array, and is told of when all others are on their way. */
+    for (guint i = 0; i < n; i++) {
+        struct pending *p = g_ptr_array_index(serve->unsent, i);
+        if (ok)
+            p->req = sm_resolver_query(serve->res, &p->q, (struct sm_resolver_done){.fn = on_resolved, .data = p});
+        if (!p->req)
+            g_ptr_array_index(serve->unsent, failed++) = p;
+    }
+    if (n > 0)
+        g_ptr_array_set_size(serve->unsent, (gint)failed);
+    while (serve->unsent->len > 0) {
+        struct pending *p = g_ptr_array_index(serve->unsent, 0);
+        if (ok)
+            send_failed(p);
+        else
+            pending_free(p);
+    }
 }
 
 /* ---- a query ---- */
@@ -336,7 +377,8 @@ void sm_dnsserve_forget(struct sm_dnsserve *serve, uint64_t key)
         next = p->next;
         if (p->client.key != key)
             continue;
-        sm_resolver_cancel(p->req);
+        if (p->req)
+            sm_resolver_cancel(p->req);
         pending_free(p);
     }
 }
@@ -352,6 +394,7 @@ struct sm_dnsserve *sm_dnsserve_new(struct sm_loop *loop, struct sm_resolver *re
     struct sm_dnsserve *serve = g_new0(struct sm_dnsserve, 1);
 
     serve->loop = loop;
+    serve->unsent = g_ptr_array_new();
     serve->res = res;
     serve->ops = ops;
     serve->data = data;
@@ -368,9 +411,11 @@ void sm_dnsserve_free(struct sm_dnsserve *serve)
     if (!serve)
         return;
     while (serve->pending) {
-        sm_resolver_cancel(serve->pending->req);
+        if (serve->pending->req)
+            sm_resolver_cancel(serve->pending->req);
         pending_free(serve->pending);
     }
     sm_loop_disarm(serve->loop, &serve->limited_timer);
+    g_ptr_array_unref(serve->unsent);
     g_free(serve);
 }

@@ -4,7 +4,7 @@
  * glued here to policy, pins and audit.
  *
  * A query that goes upstream is recorded before it leaves (egress_dns_query), because its name alone can carry data out; its answer is a line
- * of its own, written before the reply is released.
+ * of its own, written before the reply is released. All of a turn are one write (turn.c).
  */
 #include "core/core.h"
 
@@ -101,7 +101,7 @@ static bool event(void *data, const struct sm_dnsserve_event *ev)
     switch (ev->kind) {
     case SM_DNSSERVE_EVENT_FORWARD:
         line(&r, SM_AUDIT_EGRESS_DNS_QUERY, ev);
-        return sm_core_record(core, &r) && sm_core_commit_now(core);
+        return sm_core_record(core, &r); /* turn.c sends it when this is written */
     case SM_DNSSERVE_EVENT_ANSWER:
         return record_answer(core, ev);
     case SM_DNSSERVE_EVENT_DENY:

@@ -116,6 +116,8 @@ bool sm_core_turn_end(void *data)
             s->unwritten = NULL;
         fn(s, ok);
     }
+    if (core->dns)
+        sm_dnsserve_send(core->dns, ok);
     while (n_replies-- > 0) {
         struct sm_core_reply *r = g_queue_pop_head(&core->replies);
         struct sm_flow_msg m = {

@@ -18,7 +18,7 @@ static struct sm_resolver *res;
 static struct sm_dnsserve *serve;
 
 static char told[4096];
-static bool record_fails;
+static bool record_fails, commit_fails;
 static bool forget_in_reply;
 static struct sm_dnsserve_event last; /* strings are copied below */
 static char last_qname[SM_DNS_NAME_TEXT_MAX], last_reason[64], last_rule[64], last_cname[SM_DNS_NAME_TEXT_MAX];
@@ -100,7 +100,22 @@ static void on_reply(void *data, const struct sm_dnsserve_client *client, const 
         sm_dnsserve_forget(serve, client->key);
 }
 
+static void nobody(void *data, enum sm_resolver_status status, const struct sm_dns_response *resp)
+{
+    (void)data;
+    (void)status;
+    (void)resp;
+}
+
 static const struct sm_dnsserve_ops ops = {.judge = judge, .event = event, .pin = pin, .reply = on_reply};
+
+static bool turn_end(void *data)
+{
+    (void)data;
+    if (serve)
+        sm_dnsserve_send(serve, !commit_fails);
+    return false;
+}
 
 static int set_up_with(uint32_t qps, uint32_t burst)
 {
@@ -109,8 +124,9 @@ static int set_up_with(uint32_t qps, uint32_t burst)
     struct sm_endpoint endpoint = upstream_endpoint(server);
     res = sm_resolver_new(loop, &endpoint, 1, NULL);
     serve = sm_dnsserve_new(loop, res, qps, burst, &ops, NULL);
+    sm_loop_set_turn_end(loop, turn_end, NULL);
     told[0] = '\0';
-    record_fails = forget_in_reply = false;
+    record_fails = commit_fails = forget_in_reply = false;
     replies = 0;
     limited_total = 0;
     return 0;
@@ -263,6 +279,53 @@ static void test_answered_here(void **state)
     assert_int_equal(upstream_udp(server) + upstream_tcp(server), 0);
 }
 
+/* A query leaves when its record is written, and not before; what could not be written does not happen. */
+static void test_record_comes_first(void **state)
+{
+    (void)state;
+    send_query("ok.test", SM_DNS_A, SM_DNSSERVE_UDP, 1);
+    send_query("chain.test", SM_DNS_A, SM_DNSSERVE_UDP, 2);
+    assert_string_equal(told, "FF");
+    assert_int_equal(sm_dnsserve_inflight(serve), 2);
+    assert_int_equal(sm_resolver_inflight(res), 0);
+    commit_fails = true;
+    assert_int_equal(sm_loop_turn(loop, 0), 0);
+    assert_int_equal(sm_dnsserve_inflight(serve), 0);
+    assert_int_equal(sm_resolver_inflight(res), 0);
+    assert_string_equal(told, "FF");
+    assert_int_equal(upstream_udp(server), 0);
+    /* The one that is forgotten meanwhile is not sent, the others are, in their order. */
+    commit_fails = false;
+    send_query("ok.test", SM_DNS_A, SM_DNSSERVE_TCP, 3);
+    send_query("chain.test", SM_DNS_A, SM_DNSSERVE_TCP, 4);
+    send_query("nx.test", SM_DNS_A, SM_DNSSERVE_TCP, 3);
+    sm_dnsserve_forget(serve, 3);
+    assert_int_equal(sm_dnsserve_inflight(serve), 1);
+    turn_until(1);
+    assert_int_equal(reply_key, 4);
+    assert_int_equal(upstream_udp(server), 1);
+}
+
+/* Others took the room between the record and the query: the guest is told, and the record too. */
+static void test_room_is_gone(void **state)
+{
+    (void)state;
+    send_query("ok.test", SM_DNS_A, SM_DNSSERVE_UDP, 5);
+    while (sm_resolver_lookup(res, "other.test", (struct sm_resolver_done){.fn = nobody}))
+        continue;
+    assert_int_equal(sm_resolver_inflight(res), SM_RESOLVER_INFLIGHT_MAX);
+    sm_dnsserve_send(serve, true);
+    assert_string_equal(told, "FER");
+    assert_string_equal(last_reason, "busy");
+    assert_string_equal(last_rule, "rule .test");
+    assert_int_equal(rcode(), SM_DNS_SERVFAIL);
+    assert_int_equal(sm_dnsserve_inflight(serve), 0);
+    /* ... and what comes now is told at once. */
+    told[0] = '\0';
+    send_query("ok.test", SM_DNS_A, SM_DNSSERVE_UDP, 6);
+    assert_string_equal(told, "ER");
+}
+
 static void test_malformed(void **state)
 {
     static const struct {
@@ -365,6 +428,8 @@ static void test_forget(void **state)
     assert_int_equal(reply_key, 2);
     /* Freed with queries in flight. */
     send_query("hold.d.test", SM_DNS_A, SM_DNSSERVE_TCP, 3);
+    assert_int_equal(sm_loop_turn(loop, 0), 0);
+    send_query("hold.e.test", SM_DNS_A, SM_DNSSERVE_TCP, 3); /* this one waits for its record */
     sm_dnsserve_free(sm_steal_ptr(&serve));
     while (upstream_release(server) == 0)
         assert_int_equal(sm_loop_turn(loop, 1000), 0);
@@ -461,6 +526,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_allowed),
         T(test_answered_here),
+        T(test_record_comes_first),
+        T(test_room_is_gone),
         T(test_malformed),
         T(test_errors),
         T(test_truncation),

@@ -1,0 +1,170 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""DNS: answers a second without a cache, beside dnsmasq as a plain forwarder: same zone, same server behind, same client, same run.
+
+bench.py dns [--bin FILE] [--rounds N] [--seconds S] [--only WAY,...] [--json FILE] [--markdown FILE]
+
+The client is dnsperf in a guest's network namespace, with 100 questions on their way; over UDP from four sockets, over TCP from four connections. Each
+question is another name, so that nobody's cache answers. dnsmasq stands in the namespace behind the guest's veth, as a router's would, with its cache
+off. slirp-med has its DNS budget off, judges each name, records a question before it leaves and its answer before the guest has it; dnsmasq does
+neither. "straight" is the client at the server itself.
+"""
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+
+import bench
+import report
+
+BEGIN, END = "<!-- bench dns: begin -->", "<!-- bench dns: end -->"
+HERE = os.path.dirname(os.path.realpath(__file__))
+REPO = os.path.dirname(os.path.dirname(HERE))
+PORT, NAMES = 5204, 20000
+ROUTER = "192.0.2.1"  # what bench.Veth gives to our end
+WAYS = ("UDP", "TCP")
+GUARDED = ["--egress", "guarded", "--egress-dns-qps", "0", "--dns", f"{bench.ORIGIN}:{PORT}"]
+
+
+class Straight(bench.Veth):
+    name, note, server, port = "straight to the server", "kernel veth, routed; no TCP: the server has none", bench.ORIGIN, PORT
+    ways = ("UDP",)
+
+
+class Dnsmasq(bench.Veth):
+    name, note, server, port = "dnsmasq", "", ROUTER, 5205
+    ways = WAYS
+
+    def missing(self):
+        if not shutil.which("dnsmasq"):
+            return "not installed: apt-get install dnsmasq-base"
+        self.note = " ".join(bench.out(["dnsmasq", "--version"]).split()[:3]) + ", cache off, kernel veth to the guest"
+        return None
+
+    @contextlib.contextmanager
+    def guest(self, mtu):
+        with super().guest(mtu) as run:
+            p = subprocess.Popen([*bench.USER, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--cache-size=0",
+                                  "--pid-file=", f"--server={bench.ORIGIN}#{PORT}", f"--listen-address={ROUTER}", "--bind-interfaces", f"--port={self.port}",
+                                  "--dns-forward-max=1000", "--log-facility=-"], stderr=subprocess.PIPE, text=True)
+            try:
+                last = ""
+                while "using nameserver" not in (line := p.stderr.readline()):
+                    last = line or last
+                    if not line:
+                        raise RuntimeError(f"dnsmasq did not start: {last}")
+                yield run
+            finally:
+                p.kill()
+                p.wait()
+
+
+class SlirpMed(bench.SlirpMed):
+    server, port, ways = None, 53, WAYS
+
+
+def ask(run, peer, way, names, seconds):
+    """(answers a second, lost of 1)."""
+    flags = ["-m", way.lower(), "-p", str(peer.port), "-d", names, "-l", str(seconds), "-c", "4", "-q", "100", "-t", "2"]
+    server = peer.server or "$(sed -n 's/^nameserver //p' /etc/resolv.conf | head -n 1)"
+    text = run(["sh", "-c", f"dnsperf -s {server} {' '.join(flags)}"])
+    got = {k: float(v) for k, v in re.findall(r"^\s+(Queries (?:sent|completed|per second)):\s+([0-9.]+)", text, re.M)}
+    codes = re.search(r"Response codes:\s+(.*)", text)
+    if not got.get("Queries completed") or not codes or not codes[1].startswith("NOERROR") or "100.00%" not in codes[1]:
+        raise RuntimeError(f"not all of it was answered: {text[-400:]}")
+    return got["Queries per second"], 1 - got["Queries completed"] / got["Queries sent"]
+
+
+def measure(peers, names, a):
+    got, bad = {p.name: {} for p in peers}, {}
+    for r in range(a.rounds):
+        for peer in peers if r % 2 == 0 else peers[::-1]:
+            for way in peer.ways:
+                try:
+                    with peer.guest(1500) as run:
+                        v = ask(run, peer, way, names, a.seconds)
+                except (RuntimeError, OSError, ValueError, subprocess.TimeoutExpired, subprocess.CalledProcessError) as e:
+                    bad.setdefault(peer.name, f"{way}: {getattr(e, 'stderr', None) or e}")
+                    continue
+                got[peer.name].setdefault(way, []).append(v)
+                print(f"  round {r + 1} of {a.rounds}: {peer.name}: {way}: {v[0]:.0f}/s, {v[1]:.2%} lost", file=sys.stderr)
+    return got, bad
+
+
+def table(doc):
+    got = doc["results"]
+    out = [f"{doc['date']}, {doc['machine']}, load {doc['load']:.1f} at the start; {doc['rounds']} alternating rounds of {doc['seconds']} s; answers a second, "
+           "median (least to most), then how many questions had none.", "", "| path | over UDP | over TCP |", "|---|---|---|"]
+    for p in doc["peers"]:
+        if p["missing"]:
+            out.append(f"| {p['name']} | not measured: {p['missing']} | |")
+            continue
+        cells = []
+        for way in WAYS:
+            v = got[p["name"]].get(way)
+            why = doc["failed"].get(p["name"])
+            cells.append(f"{statistics.median(x[0] for x in v):,.0f} ({min(x[0] for x in v):,.0f} to {max(x[0] for x in v):,.0f}), "
+                         f"{statistics.median(x[1] for x in v):.1%}" if v else f"failed: {why}" if why else "")
+        out.append(f"| {p['name']} | {cells[0]} | {cells[1]} |")
+    out += [""] + [f"- {p['name']}: {p['note']}" for p in doc["peers"] if not p["missing"]]
+    ours, other = got.get("slirp-med guarded", {}), got.get("dnsmasq", {})
+    out += ["", "| goal | measured | |", "|---|---|---|"]
+    for way in WAYS:
+        if ours.get(way) and other.get(way):
+            a, b = statistics.median(x[0] for x in ours[way]), statistics.median(x[0] for x in other[way])
+            out.append(f"| over {way}: at least as many answers a second as dnsmasq | {a:,.0f} to {b:,.0f} | {'met' if a >= b else 'missed'} |")
+    return "\n".join(out) + "\n"
+
+
+def inner(a):
+    d = os.environ["SM_WORLD_DIR"]
+    tool, names = os.path.join(d, "dns"), os.path.join(d, "names")
+    subprocess.run([os.environ.get("CC") or "cc", "-O2", "-Wall", "-o", tool, f"{HERE}/dns.c"], check=True)
+    with open(names, "w") as f:
+        f.writelines(f"n{i}.bench.test A\n" for i in range(NAMES))
+    os.mkdir(d + "/benchstate")
+    os.chmod(d + "/benchstate", 0o700)
+    os.environ["XDG_STATE_HOME"] = d + "/benchstate"
+    peers = [Straight(), Dnsmasq(), SlirpMed(a.bin, "slirp-med guarded", GUARDED), SlirpMed(a.bin, "slirp-med kernel path", ["--datapath", "tproxy", *GUARDED])]
+    if a.only:
+        peers = [p for p in peers if p.name in a.only.split(",")]
+    missing = {p.name: "not installed: apt-get install dnsperf" if not shutil.which("dnsperf") else p.missing() for p in peers}
+    with open("/proc/cpuinfo") as f:
+        model = next((x.split(":", 1)[1].strip() for x in f if x.startswith("model name")), platform.machine())
+    doc = {"date": datetime.date.today().isoformat(), "machine": f"{os.cpu_count()} x {model}, Linux {platform.release()}", "load": os.getloadavg()[0],
+           "rounds": a.rounds, "seconds": a.seconds, "peers": [{"name": p.name, "note": p.note, "missing": missing[p.name]} for p in peers]}
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(subprocess.Popen(bench.INTERNET + [tool, "serve", bench.ORIGIN, str(PORT)], stdout=subprocess.PIPE))
+        stack.callback(server.kill)
+        server.stdout.readline()
+        doc["results"], doc["failed"] = measure([p for p in peers if not missing[p.name]], names, a)
+    print(json.dumps(doc))
+    return 0
+
+
+def main(argv=None):
+    ap = argparse.ArgumentParser(prog="bench.py dns", description=__doc__.splitlines()[0])
+    ap.add_argument("--bin", default=os.environ.get("SLIRP_MED_BIN"), required=not os.environ.get("SLIRP_MED_BIN"))
+    ap.add_argument("--rounds", type=int, default=5)
+    ap.add_argument("--seconds", type=int, default=3)
+    ap.add_argument("--only", help="these ways, comma separated")
+    ap.add_argument("--json", help="write the raw figures here")
+    ap.add_argument("--markdown", help="write the table here; in a file with the two marker lines, between them")
+    a = ap.parse_args(argv)
+    a.bin = os.path.realpath(a.bin)
+    if os.environ.get("SM_WORLD"):
+        return inner(a)
+    p = subprocess.run([f"{REPO}/tests/world/world", "run", "--root", "--", sys.executable, "-B", f"{HERE}/bench.py", "dns", "--bin", a.bin,
+                        "--rounds", str(a.rounds), "--seconds", str(a.seconds)] + (["--only", a.only] if a.only else []), stdout=subprocess.PIPE, text=True)
+    if p.returncode:
+        return p.returncode
+    doc = json.loads(p.stdout.splitlines()[-1])
+    report.write(doc, table(doc), a.json, a.markdown, BEGIN, END)
+    return 0
