@@ -100,11 +100,38 @@ bool sm_addr_parse(const char *text, struct sm_addr *ret)
     return false;
 }
 
+/* printf and inet_ntop (which is printf) are most of what a line of the record costs: these are for them. */
+static char *put_number(char *out, unsigned v)
+{
+    char rev[10];
+    size_t n = 0;
+
+    do {
+        rev[n++] = (char)('0' + v % 10);
+        v /= 10;
+    } while (v > 0);
+    while (n > 0)
+        *out++ = rev[--n];
+    return out;
+}
+
+static char *put_addr(const struct sm_addr *a, char *out)
+{
+    if (a->family != SM_FAMILY_V4) {
+        if (a->family == SM_FAMILY_NONE || !inet_ntop(AF_INET6, a->bytes, out, SM_ADDR_STRLEN))
+            memcpy(out, "none", sizeof("none"));
+        return out + strlen(out);
+    }
+    for (int i = 0; i < 4; i++) {
+        out = put_number(out, a->bytes[i]);
+        *out++ = '.';
+    }
+    return out - 1;
+}
+
 const char *sm_addr_format(const struct sm_addr *a, char out[SM_ADDR_STRLEN])
 {
-    int af = a->family == SM_FAMILY_V4 ? AF_INET : AF_INET6;
-    if (a->family == SM_FAMILY_NONE || !inet_ntop(af, a->bytes, out, SM_ADDR_STRLEN))
-        (void)snprintf(out, SM_ADDR_STRLEN, "none");
+    *put_addr(a, out) = '\0';
     return out;
 }
 
@@ -170,9 +197,16 @@ bool sm_endpoint_parse(const char *text, uint16_t default_port, struct sm_endpoi
 
 const char *sm_endpoint_format(const struct sm_endpoint *e, char out[SM_ENDPOINT_STRLEN])
 {
-    char addr[SM_ADDR_STRLEN];
-    sm_addr_format(&e->addr, addr);
-    (void)snprintf(out, SM_ENDPOINT_STRLEN, e->addr.family == SM_FAMILY_V6 ? "[%s]:%u" : "%s:%u", addr, e->port);
+    bool v6 = e->addr.family == SM_FAMILY_V6;
+    char *at = out;
+
+    if (v6)
+        *at++ = '[';
+    at = put_addr(&e->addr, at);
+    if (v6)
+        *at++ = ']';
+    *at++ = ':';
+    *put_number(at, e->port) = '\0';
     return out;
 }
 

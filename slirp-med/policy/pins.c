@@ -14,14 +14,15 @@ struct slot;
 struct pin {
     struct sm_pin pub;
     struct slot *slot;
-    struct pin *next_on_slot;  /* most recently learnt first */
-    struct pin *older, *newer; /* idle list; both NULL when held or alone */
+    struct pin *prev_on_slot, *next_on_slot; /* most recently learnt first */
+    guint hash;                              /* of the name: a slot's other names need not be looked at */
+    struct pin *older, *newer;               /* idle list; both NULL when held or alone */
     char name[];
 };
 
 struct slot {
     struct sm_addr addr;
-    struct pin *first;
+    struct pin *first, *last;
     size_t count;
 };
 
@@ -82,13 +83,20 @@ static void idle_append(struct sm_pins *pins, struct pin *pin)
     pins->newest = pin;
 }
 
-static void slot_unlink(struct slot *slot, const struct pin *pin)
+static void slot_unlink(struct slot *slot, struct pin *pin)
 {
-    struct pin **at = &slot->first;
-    while (*at != pin)
-        at = &(*at)->next_on_slot;
-    *at = pin->next_on_slot;
+    *(pin->prev_on_slot ? &pin->prev_on_slot->next_on_slot : &slot->first) = pin->next_on_slot;
+    *(pin->next_on_slot ? &pin->next_on_slot->prev_on_slot : &slot->last) = pin->prev_on_slot;
     slot->count--;
+}
+
+static void slot_prepend(struct slot *slot, struct pin *pin)
+{
+    pin->prev_on_slot = NULL;
+    pin->next_on_slot = slot->first;
+    *(slot->first ? &slot->first->prev_on_slot : &slot->last) = pin;
+    slot->first = pin;
+    slot->count++;
 }
 
 /* Drop an idle pin; with its last pin its slot goes too. */
@@ -111,8 +119,10 @@ static bool is_live(const struct pin *pin, int64_t now_us)
 
 static struct pin *find(const struct slot *slot, const char *name)
 {
+    guint hash = slot ? g_str_hash(name) : 0;
+
     for (struct pin *pin = slot ? slot->first : NULL; pin; pin = pin->next_on_slot)
-        if (strcmp(pin->name, name) == 0)
+        if (pin->hash == hash && strcmp(pin->name, name) == 0)
             return pin;
     return NULL;
 }
@@ -120,11 +130,10 @@ static struct pin *find(const struct slot *slot, const char *name)
 /* The idle pin of an address that was learnt longest ago; NULL when all are held. */
 static struct pin *oldest_of(const struct slot *slot)
 {
-    struct pin *last = NULL;
-    for (struct pin *pin = slot->first; pin; pin = pin->next_on_slot)
-        if (pin->pub.holds == 0)
-            last = pin;
-    return last;
+    struct pin *pin = slot->last;
+    while (pin && pin->pub.holds > 0)
+        pin = pin->prev_on_slot;
+    return pin;
 }
 
 static const struct sm_pin *add(struct sm_pins *pins, const char *name, const struct sm_addr *addr, int64_t expires)
@@ -136,9 +145,7 @@ static const struct sm_pin *add(struct sm_pins *pins, const char *name, const st
     if (pin) {
         pin->pub.expires_us = MAX(pin->pub.expires_us, expires);
         slot_unlink(slot, pin);
-        pin->next_on_slot = slot->first;
-        slot->first = pin;
-        slot->count++;
+        slot_prepend(slot, pin);
         if (pin->pub.holds == 0) {
             idle_remove(pins, pin);
             idle_append(pins, pin);
@@ -167,9 +174,8 @@ static const struct sm_pin *add(struct sm_pins *pins, const char *name, const st
     memcpy(pin->name, name, len + 1);
     pin->pub = (struct sm_pin){.addr = *addr, .expires_us = expires, .name = pin->name};
     pin->slot = slot;
-    pin->next_on_slot = slot->first;
-    slot->first = pin;
-    slot->count++;
+    pin->hash = g_str_hash(name);
+    slot_prepend(slot, pin);
     pins->count++;
     idle_append(pins, pin);
     return &pin->pub;
