@@ -410,6 +410,22 @@ static void hear_of_flow(const struct sm_flow_msg *m)
     must(known->shown <= SM_FLOW_HELD_MAX);
 }
 
+static void hear_message(const struct sm_flow_msg *m)
+{
+    must(m->type == SM_FLOW_OPEN || m->type == SM_FLOW_BYTES || m->type == SM_FLOW_ATTACHED ||
+         m->type == SM_FLOW_GONE || m->type == SM_FLOW_DATAGRAM || m->type == SM_FLOW_OTHER ||
+         m->type == SM_FLOW_REPEATED || m->type == SM_FLOW_EOF);
+    if (m->type == SM_FLOW_OPEN) {
+        struct model *fresh = &w->model[m->id % MODEL];
+        must(m->id == w->last_id + 1); /* never used again */
+        w->last_id = m->id;
+        *fresh = (struct model){.id = m->id, .udp = m->proto == SM_FLOW_UDP};
+        w->ids[w->n_ids++ % MAX_IDS] = m->id;
+    }
+    if ((m->type == SM_FLOW_BYTES || m->type == SM_FLOW_EOF || m->type == SM_FLOW_GONE) && !(m->id & SM_FLOW_ID_CORE))
+        hear_of_flow(m);
+}
+
 /* What the front said, which must be legal, and what the core remembers of it. */
 static void core_hears(void)
 {
@@ -419,20 +435,12 @@ static void core_hears(void)
     ssize_t n;
 
     while ((n = sm_fd_recv(w->core, raw, sizeof(raw), fds, &n_fds)) > 0) {
+        struct sm_flow_packet packet = sm_flow_packet_init(raw, (size_t)n);
         struct sm_flow_msg m;
-        must(n_fds == 0 && sm_flow_decode(raw, (size_t)n, &m));
-        must(m.type == SM_FLOW_OPEN || m.type == SM_FLOW_BYTES || m.type == SM_FLOW_ATTACHED ||
-             m.type == SM_FLOW_GONE || m.type == SM_FLOW_DATAGRAM || m.type == SM_FLOW_OTHER ||
-             m.type == SM_FLOW_REPEATED || m.type == SM_FLOW_EOF);
-        if (m.type == SM_FLOW_OPEN) {
-            struct model *fresh = &w->model[m.id % MODEL];
-            must(m.id == w->last_id + 1); /* never used again */
-            w->last_id = m.id;
-            *fresh = (struct model){.id = m.id, .udp = m.proto == SM_FLOW_UDP};
-            w->ids[w->n_ids++ % MAX_IDS] = m.id;
-        }
-        if ((m.type == SM_FLOW_BYTES || m.type == SM_FLOW_EOF || m.type == SM_FLOW_GONE) && !(m.id & SM_FLOW_ID_CORE))
-            hear_of_flow(&m);
+        must(n_fds == 0);
+        while (sm_flow_packet_next(&packet, &m))
+            hear_message(&m);
+        must(!packet.bad);
     }
 }
 

@@ -181,9 +181,6 @@ struct sm_session {
     bool dns_flush;       /* dns_out may leave: its lines are written */
 };
 
-/** A DNS reply that waits for its record. */
-struct sm_core_reply;
-
 struct sm_core {
     struct sm_loop *loop;
     struct sm_core_config *config;
@@ -221,9 +218,9 @@ struct sm_core {
     GQueue effects, running; /* of struct sm_session, linked by effect_link */
     uint64_t dns_key;        /* last key given to a UDP query */
     char dns_rule[SM_ENTRY_STRLEN];
-    GQueue replies;   /* of struct sm_core_reply */
-    bool turn_failed; /* a commit of this turn failed: none of its effects may be released */
-    bool audit_down;  /* told the operator */
+    GByteArray *replies; /* DNS over UDP, recorded and about to leave (turn.c); NULL: none yet */
+    bool turn_failed;    /* a commit of this turn failed: none of its effects may be released */
+    bool audit_down;     /* told the operator */
     bool asked_audit;
     int64_t asked_audit_us;
     int64_t hold_until_us; /* until then the front may hold a refusal that a new pin could change */
@@ -233,7 +230,7 @@ struct sm_core {
     uint64_t n_opened, n_allowed, n_denied;
     struct sm_dgrams *dgrams;        /* from the first UDP flow on */
     uint64_t udp_lost[SM_CAPS_DIRS]; /* datagrams for which there was no room, or that were too large for the path */
-    GHashTable *ingress; /* set of session->tuple; NULL: no client of a published port is here */
+    GHashTable *ingress;             /* set of session->tuple; NULL: no client of a published port is here */
     uint64_t last_inbound, n_ingress;
     unsigned ingress_port;   /* what is given out next */
     unsigned ingress_unsaid; /* words to the supervisor that the link did not take */

@@ -358,6 +358,7 @@ int sm_core_main(int argc, char **argv)
     sm_audit_repeats_free(core.repeats);
     sm_audit_writer_free(core.audit);
     sm_pins_free(core.pins);
+    g_clear_pointer(&core.replies, g_byte_array_unref);
     sm_loop_unwatch(core.loop, &core.netlink);
     g_hash_table_destroy(core.sessions);
     g_free(core.stop_reason);

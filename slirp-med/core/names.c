@@ -59,15 +59,16 @@ static void line(struct sm_audit_record *r, enum sm_audit_event event, const str
 static bool record_answer(struct sm_core *core, const struct sm_dnsserve_event *ev)
 {
     struct sm_audit_record r;
-    g_autoptr(GPtrArray) text = g_ptr_array_new_with_free_func(g_free);
+    /* One more than a line takes, so that the line says itself that it is cut. */
+    char text[SM_AUDIT_STRV_MAX + 1][SM_ADDR_STRLEN];
+    const char *answers[SM_AUDIT_STRV_MAX + 1];
+    size_t n = SM_MIN(ev->n_addrs, SM_ARRAY_LEN(answers));
 
     line(&r, SM_AUDIT_EGRESS_DNS_ALLOW, ev);
     sm_audit_add_str(&r, "rcode", sm_dns_rcode_name(ev->rcode));
-    for (size_t i = 0; i < ev->n_addrs; i++) {
-        char a[SM_ADDR_STRLEN];
-        g_ptr_array_add(text, g_strdup(sm_addr_format(&ev->addrs[i], a)));
-    }
-    sm_audit_add_strv(&r, "answers", (const char *const *)text->pdata, text->len);
+    for (size_t i = 0; i < n; i++)
+        answers[i] = sm_addr_format(&ev->addrs[i], text[i]);
+    sm_audit_add_strv(&r, "answers", answers, n);
     sm_audit_add_uint(&r, "records", ev->n_records);
     sm_audit_add_uint(&r, "ttl", ev->ttl);
     if (ev->cname)
@@ -123,15 +124,15 @@ void sm_names_learn(struct sm_core *core, const char *name, const struct sm_addr
 {
     int64_t now = sm_loop_now(core->loop);
     struct sm_host host;
-    bool fresh = false;
+    bool fresh = false, held = now < core->hold_until_us; /* only then does it matter that one is new */
 
     if (sm_name_classify(name, strlen(name), &host) != SM_NAME_HOST)
         return;
     for (size_t i = 0; i < n; i++) {
-        fresh |= sm_pins_find(core->pins, host.name, &addrs[i], now) == NULL;
+        fresh |= held && sm_pins_find(core->pins, host.name, &addrs[i], now) == NULL;
         (void)sm_pins_add(core->pins, host.name, &addrs[i], ttl, now); /* a full table: the name stays unproven */
     }
-    if (fresh && now < core->hold_until_us) {
+    if (fresh) {
         struct sm_flow_msg m = {.type = SM_FLOW_RELEASE};
         (void)sm_channel_send(core->channel, &m, -1);
         core->hold_until_us = 0;

@@ -12,11 +12,14 @@
 #include "base/log.h"
 #include "core/limits.h"
 
-struct sm_core_reply {
+/* One in core->replies; its message follows it, then padding. */
+struct reply {
     struct sm_endpoint guest, peer;
     size_t len;
-    uint8_t msg[];
 };
+#define REPLY_SIZE(len) ((sizeof(struct reply) + (len) + 7) & ~(size_t)7)
+/* Memory for replies that is kept between turns; a burst's is given back. */
+#define KEEP_BYTES (64u << 10)
 
 void sm_core_effect(struct sm_session *s, sm_effect_fn fn)
 {
@@ -39,12 +42,35 @@ void sm_core_effect_cancel(struct sm_session *s)
 void sm_core_reply(struct sm_core *core, const struct sm_endpoint *guest, const struct sm_endpoint *peer,
                    const uint8_t *msg, size_t len)
 {
-    struct sm_core_reply *r = g_malloc(sizeof(*r) + len);
-    r->guest = *guest;
-    r->peer = *peer;
-    r->len = len;
-    memcpy(r->msg, msg, len);
-    g_queue_push_tail(&core->replies, r);
+    const struct reply r = {.guest = *guest, .peer = *peer, .len = len};
+    if (!core->replies)
+        core->replies = g_byte_array_new();
+    size_t at = core->replies->len;
+
+    g_byte_array_set_size(core->replies, (guint)(at + REPLY_SIZE(len)));
+    memcpy(core->replies->data + at, &r, sizeof(r));
+    memcpy(core->replies->data + at + sizeof(r), msg, len);
+}
+
+/* The first `end` bytes of replies, which are recorded (@ok); others have been added behind them since. */
+static void send_replies(struct sm_core *core, size_t end, bool ok)
+{
+    for (size_t at = 0; ok && at < end;) {
+        struct reply r;
+        memcpy(&r, core->replies->data + at, sizeof(r));
+        struct sm_flow_msg m = {.type = SM_FLOW_DATAGRAM,
+                                .src = r.guest,
+                                .dst = r.peer,
+                                .data = core->replies->data + at + sizeof(r),
+                                .data_len = r.len};
+        (void)sm_channel_send(core->channel, &m, -1); /* dropped under congestion: the guest asks again */
+        at += REPLY_SIZE(r.len);
+    }
+    if (end > 0)
+        g_byte_array_remove_range(core->replies, 0, (guint)end);
+    if (end > KEEP_BYTES && core->replies->len == 0) {
+        g_clear_pointer(&core->replies, g_byte_array_unref);
+    }
 }
 
 bool sm_core_record(struct sm_core *core, const struct sm_audit_record *r)
@@ -97,7 +123,7 @@ bool sm_core_turn_end(void *data)
 {
     struct sm_core *core = data;
     bool ok = sm_audit_commit(core->audit) && !core->turn_failed;
-    unsigned n_replies = core->replies.length;
+    size_t replies_end = core->replies ? core->replies->len : 0;
 
     core->turn_failed = false;
     tell_audit_state(core);
@@ -118,15 +144,9 @@ bool sm_core_turn_end(void *data)
     }
     if (core->dns)
         sm_dnsserve_send(core->dns, ok);
-    while (n_replies-- > 0) {
-        struct sm_core_reply *r = g_queue_pop_head(&core->replies);
-        struct sm_flow_msg m = {
-            .type = SM_FLOW_DATAGRAM, .src = r->guest, .dst = r->peer, .data = r->msg, .data_len = r->len};
-        if (ok)
-            (void)sm_channel_send(core->channel, &m, -1); /* dropped under congestion: the guest asks again */
-        g_free(r);
-    }
-    return core->effects.length > 0 || core->replies.length > 0 || sm_audit_pending(core->audit) > 0;
+    send_replies(core, replies_end, ok);
+    sm_channel_flush(core->channel);
+    return core->effects.length > 0 || (core->replies && core->replies->len > 0) || sm_audit_pending(core->audit) > 0;
 }
 
 void sm_core_every_second(struct sm_timer *timer, int64_t now_us)

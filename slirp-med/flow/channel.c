@@ -31,7 +31,14 @@ struct sm_channel {
     bool doomed;             /* freed while busy */
     struct sm_timer failure; /* reports an overflow from the loop and not from inside a send */
     uint64_t dropped;
+    uint8_t *many; /* DATAGRAMs on their way, SM_FLOW_MSG_MAX; NULL: none was sent yet */
+    size_t many_len;
+    unsigned many_n;
+    struct sm_timer many_timer;
 };
+
+/* In front of the first gathered message: the packet's byte and the length, which it does not need when it stays alone. */
+#define MANY_HEAD 3
 
 /* What a queued message weighs: its bytes and the node, so that empty messages are bounded too. */
 static size_t weight(size_t len)
@@ -54,6 +61,8 @@ static void drop_queue(struct sm_channel *ch)
     }
     ch->last = &ch->first;
     ch->queued_bytes = 0;
+    ch->many_n = 0;
+    sm_loop_disarm(ch->loop, &ch->many_timer);
 }
 
 static void fail(struct sm_channel *ch, const char *text)
@@ -121,30 +130,37 @@ static void receive(struct sm_channel *ch)
 {
     uint8_t buf[SM_FLOW_MSG_MAX];
 
-    for (int i = 0; i < SM_CHANNEL_BATCH && !ch->paused && !ch->dead; i++) {
+    for (int i = 0; i < SM_CHANNEL_BATCH && !ch->paused && !ch->dead;) {
         int fds[SM_FD_MSG_MAX];
         size_t n_fds = 0;
         struct sm_flow_msg msg;
         ssize_t n = sm_fd_recv(ch->watch.fd, buf, sizeof(buf), fds, &n_fds);
         if (n < 0 && would_block(errno))
             break;
-        if (n < 0 && errno == ECONNRESET)
+        if (n < 0 && errno == ECONNRESET) {
+            i++;
             continue; /* it ended without reading all that we sent; said once, and what it had to say comes behind */
+        }
         if (n <= 0) {
             fail(ch, n == 0 ? "the peer closed the channel" : "the channel failed");
             break;
         }
-        size_t want = 0;
-        bool ok = sm_flow_decode(buf, (size_t)n, &msg);
-        if (ok)
-            want = sm_flow_fds(msg.type);
-        if (!ok || (n_fds != want && !(msg.type == SM_FLOW_OPEN && n_fds == 1))) {
+        struct sm_flow_packet packet = sm_flow_packet_init(buf, (size_t)n);
+        while (!ch->dead && sm_flow_packet_next(&packet, &msg)) {
+            if (n_fds != sm_flow_fds(msg.type) && !(msg.type == SM_FLOW_OPEN && n_fds == 1)) {
+                packet.bad = true;
+                break;
+            }
+            ch->ops.message(&msg, fds, n_fds, ch->data);
+            n_fds = 0; /* they are the receiver's now; a packet of many has none */
+            i++;
+        }
+        if (packet.bad) {
             for (size_t k = 0; k < n_fds; k++)
                 (void)close(fds[k]);
             fail(ch, "the peer sent a malformed message");
             break;
         }
-        ch->ops.message(&msg, fds, n_fds, ch->data);
     }
 }
 
@@ -154,6 +170,7 @@ static void release(struct sm_channel *ch)
     sm_loop_disarm(ch->loop, &ch->failure);
     drop_queue(ch);
     sm_fd_close(&ch->watch.fd);
+    g_free(ch->many);
     g_free(ch);
 }
 
@@ -182,6 +199,12 @@ static void on_failure(struct sm_timer *timer, int64_t now_us)
     ch->ops.failed("the peer does not read its channel", ch->data);
 }
 
+static void on_many(struct sm_timer *timer, int64_t now_us)
+{
+    (void)now_us;
+    sm_channel_flush(sm_container_of(timer, struct sm_channel, many_timer));
+}
+
 struct sm_channel *sm_channel_new(struct sm_loop *loop, int fd, bool may_send_fds, const struct sm_channel_ops *ops,
                                   void *data)
 {
@@ -193,6 +216,7 @@ struct sm_channel *sm_channel_new(struct sm_loop *loop, int fd, bool may_send_fd
     ch->last = &ch->first;
     sm_watch_init(&ch->watch, fd, on_ready);
     sm_timer_init(&ch->failure, on_failure);
+    sm_timer_init(&ch->many_timer, on_many);
     update_watch(ch);
     return ch;
 }
@@ -208,28 +232,22 @@ void sm_channel_free(struct sm_channel *ch)
     release(ch);
 }
 
-bool sm_channel_send(struct sm_channel *ch, const struct sm_flow_msg *msg, int fd)
+/* A packet of n messages, now or behind those that wait. False when it was dropped, or the channel is dead. */
+static bool transmit(struct sm_channel *ch, const uint8_t *data, size_t len, int fd, bool may_drop, unsigned n)
 {
-    uint8_t buf[SM_FLOW_MSG_MAX];
-
-    if (ch->dead)
-        return false;
-    g_assert((fd >= 0) == (sm_flow_fds(msg->type) == 1) && (fd < 0 || ch->may_send_fds));
-    size_t len = sm_flow_encode(msg, buf, sizeof(buf));
-    g_assert(len > 0); /* our own message: a field out of range is our mistake */
     if (!ch->first) {
-        if (put(ch, buf, len, fd) >= 0) {
+        if (put(ch, data, len, fd) >= 0) {
             sm_fd_close(&fd);
             return true;
         }
         if (!would_block(errno)) {
             /* Reported from the loop (EPOLLHUP), not from inside a send. */
-            ch->dropped++;
+            ch->dropped += n;
             return false;
         }
     }
-    if (droppable(msg->type) && ch->queued_bytes + weight(len) > SM_CHANNEL_QUEUE_MAX / 4) {
-        ch->dropped++;
+    if (may_drop && ch->queued_bytes + weight(len) > SM_CHANNEL_QUEUE_MAX / 4) {
+        ch->dropped += n;
         return false;
     }
     if (ch->queued_bytes + weight(len) > SM_CHANNEL_QUEUE_MAX) {
@@ -243,7 +261,7 @@ bool sm_channel_send(struct sm_channel *ch, const struct sm_flow_msg *msg, int f
     q->next = NULL;
     q->fd = fd;
     q->len = len;
-    memcpy(q->data, buf, len);
+    memcpy(q->data, data, len);
     *ch->last = q;
     ch->last = &q->next;
     ch->queued_bytes += weight(len);
@@ -253,8 +271,62 @@ bool sm_channel_send(struct sm_channel *ch, const struct sm_flow_msg *msg, int f
     return !ch->dead;
 }
 
+void sm_channel_flush(struct sm_channel *ch)
+{
+    unsigned n = ch->many_n;
+
+    if (n == 0 || ch->dead)
+        return;
+    ch->many_n = 0;
+    sm_loop_disarm(ch->loop, &ch->many_timer);
+    if (n == 1)
+        (void)transmit(ch, ch->many + MANY_HEAD, ch->many_len - MANY_HEAD, -1, true, n);
+    else
+        (void)transmit(ch, ch->many, ch->many_len, -1, true, n);
+}
+
+/* False: it does not fit behind those that are there, or by itself. */
+static bool gather(struct sm_channel *ch, const struct sm_flow_msg *msg)
+{
+    if (!ch->many)
+        ch->many = g_malloc(SM_FLOW_MSG_MAX);
+    size_t at = ch->many_n > 0 ? ch->many_len : 1;
+    size_t len = at + 2 < SM_FLOW_MSG_MAX ? sm_flow_encode(msg, ch->many + at + 2, SM_FLOW_MSG_MAX - at - 2) : 0;
+    if (len == 0)
+        return false;
+    if (ch->many_n == 0) {
+        ch->many[0] = SM_FLOW_PACKET_MANY;
+        sm_loop_arm(ch->loop, &ch->many_timer, sm_loop_now(ch->loop));
+    }
+    ch->many[at] = (uint8_t)(len >> 8);
+    ch->many[at + 1] = (uint8_t)len;
+    ch->many_len = at + 2 + len;
+    ch->many_n++;
+    return true;
+}
+
+bool sm_channel_send(struct sm_channel *ch, const struct sm_flow_msg *msg, int fd)
+{
+    uint8_t buf[SM_FLOW_MSG_MAX];
+
+    if (ch->dead)
+        return false;
+    g_assert((fd >= 0) == (sm_flow_fds(msg->type) == 1) && (fd < 0 || ch->may_send_fds));
+    if (msg->type == SM_FLOW_DATAGRAM && !ch->first && gather(ch, msg))
+        return true;
+    sm_channel_flush(ch); /* order is kept */
+    if (ch->dead)
+        return false;
+    if (msg->type == SM_FLOW_DATAGRAM && !ch->first && gather(ch, msg))
+        return true;
+    size_t len = sm_flow_encode(msg, buf, sizeof(buf));
+    g_assert(len > 0); /* our own message: a field out of range is our mistake */
+    return transmit(ch, buf, len, fd, droppable(msg->type), 1);
+}
+
 void sm_channel_finish(struct sm_channel *ch)
 {
+    sm_channel_flush(ch);
     ch->finishing = true;
     if (!ch->dead && !ch->first)
         (void)shutdown(ch->watch.fd, SHUT_WR);

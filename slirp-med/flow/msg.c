@@ -70,6 +70,32 @@ const char *sm_flow_other_name(enum sm_flow_other other)
     return (unsigned)other < SM_OTHERS ? other_names[other] : "invalid";
 }
 
+struct sm_flow_packet sm_flow_packet_init(const uint8_t *data, size_t len)
+{
+    struct sm_flow_packet p = {.r = sm_rd_init(data, len), .many = len > 0 && data[0] == SM_FLOW_PACKET_MANY};
+
+    if (p.many)
+        sm_rd_skip(&p.r, 1);
+    p.bad = sm_rd_left(&p.r) == 0; /* nothing is no message */
+    return p;
+}
+
+bool sm_flow_packet_next(struct sm_flow_packet *p, struct sm_flow_msg *ret)
+{
+    struct sm_flow_msg m;
+
+    if (p->bad || sm_rd_left(&p->r) == 0)
+        return false;
+    size_t len = p->many ? sm_rd_u16(&p->r) : p->r.len;
+    const uint8_t *data = sm_rd_take(&p->r, len);
+    if (!data || !sm_flow_decode(data, len, &m) || (p->many && m.type != SM_FLOW_DATAGRAM)) {
+        p->bad = true;
+        return false;
+    }
+    *ret = m;
+    return true;
+}
+
 size_t sm_flow_fds(enum sm_flow_type type)
 {
     return type == SM_FLOW_ATTACH || type == SM_FLOW_INBOUND ? 1 : 0;

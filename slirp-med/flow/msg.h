@@ -34,6 +34,7 @@
 #define SM_FLOW_MSG_H
 
 #include "base/addr.h"
+#include "base/rw.h"
 
 #define SM_FLOW_VERSION 1
 
@@ -167,6 +168,22 @@ size_t sm_flow_encode(const struct sm_flow_msg *msg, uint8_t *out, size_t cap);
 
 /** sm_flow_decode() - strict: every byte is accounted for, every enum is in range. Returns false and leaves *ret alone otherwise. */
 bool sm_flow_decode(const uint8_t *data, size_t len, struct sm_flow_msg *ret) SM_WARN_UNUSED;
+
+/**
+ * What one packet of the channel holds: a message, or, led by this byte, some of them, each behind its 16-bit length. Only DATAGRAM
+ * comes in numbers, so only that is legal there.
+ */
+#define SM_FLOW_PACKET_MANY 0xff
+
+/** A packet's messages, in order. bad: it broke the form; what came before is good. */
+struct sm_flow_packet {
+    struct sm_rd r;
+    bool many;
+    bool bad;
+};
+struct sm_flow_packet sm_flow_packet_init(const uint8_t *data, size_t len);
+/** sm_flow_packet_next() - the next message, which points into the packet; false at the end, or with bad set. */
+bool sm_flow_packet_next(struct sm_flow_packet *p, struct sm_flow_msg *ret) SM_WARN_UNUSED;
 
 /** sm_flow_fds() - how many descriptors a message of this type must carry. */
 size_t sm_flow_fds(enum sm_flow_type type);

@@ -415,6 +415,7 @@ static bool on_turn_end(void *data)
     if (front->stalled.length > 0 && !front->side->congested(front) && front->stats.queued_now <= SM_FRONT_QUEUED_TOTAL)
         run_list(front, &front->stalled);
     sm_front_udp_flush(front);
+    sm_channel_flush(front->channel);
     free_dead_flows(front);
     if (front->dead)
         return false;

@@ -171,11 +171,15 @@ bool heard(struct fixture *f)
 {
     int fds[SM_FD_MSG_MAX];
     size_t n_fds;
-    ssize_t n = sm_fd_recv(f->front, f->buf, sizeof(f->buf), fds, &n_fds);
 
+    if (sm_flow_packet_next(&f->packet, &f->last))
+        return true; /* another one of the last packet's */
+    assert_false(f->packet.bad);
+    ssize_t n = sm_fd_recv(f->front, f->buf, sizeof(f->buf), fds, &n_fds);
     if (n <= 0)
         return false;
-    assert_true(sm_flow_decode(f->buf, (size_t)n, &f->last));
+    f->packet = sm_flow_packet_init(f->buf, (size_t)n);
+    assert_true(sm_flow_packet_next(&f->packet, &f->last));
     assert_int_equal(n_fds, sm_flow_fds(f->last.type));
     if (n_fds) {
         struct sm_flow_msg ack = {.type = SM_FLOW_ATTACHED, .id = f->last.id};

@@ -17,6 +17,7 @@ struct fixture {
     uint16_t port;
     int attached; /* fd of the last ATTACH */
     struct sm_flow_msg last;
+    struct sm_flow_packet packet; /* what is left of the packet that it came in */
     uint8_t buf[SM_FLOW_MSG_MAX];
 };
 

@@ -74,8 +74,7 @@ void harness_end(struct sm_core *core)
     sm_core_config_free(core->config);
     sm_loop_disarm(core->loop, &core->second);
     sm_loop_free(core->loop);
-    for (void *r; (r = g_queue_pop_head(&core->replies));)
-        g_free(r);
+    g_clear_pointer(&core->replies, g_byte_array_unref);
 }
 
 void harness_disk(bool full)

@@ -321,9 +321,12 @@ static void hear(struct world *w, unsigned most)
         ssize_t n = sm_fd_recv(w->front, buf, sizeof(buf), fds, &n_fds);
         if (n <= 0)
             return;
-        assert_true(sm_flow_decode(buf, (size_t)n, &m));
-        assert_int_equal(n_fds, sm_flow_fds(m.type));
-        hear_one(w, &m, n_fds ? fds[0] : -1);
+        struct sm_flow_packet packet = sm_flow_packet_init(buf, (size_t)n);
+        while (sm_flow_packet_next(&packet, &m)) {
+            assert_int_equal(n_fds, sm_flow_fds(m.type));
+            hear_one(w, &m, n_fds ? fds[0] : -1);
+        }
+        assert_false(packet.bad);
     }
 }
 

@@ -51,7 +51,7 @@ static const struct sm_channel_ops ops = {on_message, on_failed, on_drained};
 struct fixture {
     struct sm_loop *loop;
     struct side core, front;
-    int raw;
+    int raw, core_fd;
 };
 
 static int setup(void **state)
@@ -65,6 +65,7 @@ static int setup(void **state)
     f.core.ch = sm_channel_new(f.loop, pair[0], true, &ops, &f.core);
     f.front.ch = sm_channel_new(f.loop, pair[1], false, &ops, &f.front);
     f.raw = pair[1];
+    f.core_fd = pair[0];
     *state = &f;
     return 0;
 }
@@ -224,13 +225,111 @@ static void test_free_inside_callback(void **state)
     assert_int_equal(f->core.failures, 1);
 }
 
+/* DATAGRAMs go together, in order among themselves and before what is sent behind them, and by themselves in the next turn. */
+static void test_datagrams_together(void **state)
+{
+    struct fixture *f = *state;
+    static uint8_t block[SM_FLOW_DATA_MAX], raw[SM_FLOW_MSG_MAX];
+    struct sm_flow_msg dns = {.type = SM_FLOW_DATAGRAM,
+                              .src = {sm_addr_v4(1, 1, 1, 1), 1},
+                              .dst = {sm_addr_v4(1, 1, 1, 1), 53},
+                              .data = block,
+                              .data_len = 30};
+    struct sm_flow_msg gone = {.type = SM_FLOW_GONE, .id = 7}, m;
+    int fds[SM_FD_MSG_MAX];
+    size_t n_fds;
+
+    sm_channel_pause(f->core.ch, true);
+    for (uint8_t i = 0; i < 3; i++) {
+        block[0] = i;
+        assert_true(sm_channel_send(f->front.ch, &dns, -1));
+    }
+    assert_true(sm_channel_send(f->front.ch, &gone, -1));
+    assert_true(sm_channel_send(f->front.ch, &dns, -1));
+    dns.data_len = SM_FLOW_DATA_MAX; /* no room beside another one */
+    assert_true(sm_channel_send(f->front.ch, &dns, -1));
+    sm_channel_flush(f->front.ch);
+    sm_channel_flush(f->front.ch);
+    static const struct {
+        enum sm_flow_type type;
+        unsigned n;
+        size_t len;
+    } want[] = {{SM_FLOW_DATAGRAM, 3, 30},
+                {SM_FLOW_GONE, 1, 0},
+                {SM_FLOW_DATAGRAM, 1, 30},
+                {SM_FLOW_DATAGRAM, 1, SM_FLOW_DATA_MAX}};
+    int core = f->core_fd;
+    for (size_t i = 0; i < SM_ARRAY_LEN(want); i++) {
+        ssize_t n = sm_fd_recv(core, raw, sizeof(raw), fds, &n_fds);
+        assert_true(n > 0);
+        assert_int_equal(raw[0] == SM_FLOW_PACKET_MANY, want[i].n > 1);
+        struct sm_flow_packet p = sm_flow_packet_init(raw, (size_t)n);
+        for (unsigned k = 0; k < want[i].n; k++) {
+            assert_true(sm_flow_packet_next(&p, &m));
+            assert_int_equal(m.type, want[i].type);
+            assert_int_equal(m.data_len, want[i].len);
+            if (want[i].n > 1)
+                assert_int_equal(m.data[0], k);
+        }
+        assert_false(sm_flow_packet_next(&p, &m));
+    }
+    assert_int_equal(sm_fd_recv(core, raw, sizeof(raw), fds, &n_fds), -1);
+    /* Nobody says flush: the loop does, and the other end has all of them. */
+    sm_channel_pause(f->core.ch, false);
+    dns.data_len = 200;
+    for (int i = 0; i < 200; i++)
+        assert_true(sm_channel_send(f->front.ch, &dns, -1));
+    for (int i = 0; i < 10 && f->core.messages < 200; i++)
+        sm_loop_turn(f->loop, 100);
+    assert_int_equal(f->core.messages, 200);
+    assert_int_equal(sm_channel_dropped(f->front.ch), 0);
+    /* A peer that does not read: what is lost is counted, each of them. */
+    sm_channel_pause(f->core.ch, true);
+    unsigned sent = 0;
+    while (sm_channel_dropped(f->front.ch) == 0 && sent++ < 100000)
+        (void)sm_channel_send(f->front.ch, &dns, -1);
+    sm_channel_flush(f->front.ch);
+    sm_channel_pause(f->core.ch, false);
+    for (int i = 0; i < 10000 && f->core.messages + sm_channel_dropped(f->front.ch) < 200 + sent; i++)
+        sm_loop_turn(f->loop, 0);
+    assert_int_equal(f->core.messages + sm_channel_dropped(f->front.ch), 200 + sent);
+    assert_int_equal(f->front.failures + f->core.failures, 0);
+}
+
+/* Freed or failing in the middle of a packet: the rest of it is nobody's. */
+static void test_datagrams_and_the_end(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t block[30] = {0};
+    struct sm_flow_msg dns = {.type = SM_FLOW_DATAGRAM,
+                              .src = {sm_addr_v4(1, 1, 1, 1), 1},
+                              .dst = {sm_addr_v4(1, 1, 1, 1), 53},
+                              .data = block,
+                              .data_len = sizeof(block)};
+
+    for (int i = 0; i < 5; i++)
+        assert_true(sm_channel_send(f->core.ch, &dns, -1));
+    sm_channel_flush(f->core.ch);
+    f->front.free_on_message = true;
+    sm_loop_turn(f->loop, 1000);
+    assert_int_equal(f->front.messages, 1);
+    assert_null(f->front.ch);
+    assert_true(sm_channel_send(f->core.ch, &dns, -1)); /* gathered; the loop finds out that nobody is there */
+    for (int i = 0; i < 10 && !f->core.failures; i++)
+        sm_loop_turn(f->loop, 100);
+    assert_int_equal(f->core.failures, 1);
+}
+
 int main(void)
 {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_attach_passes_fd),       T(test_slow_peer),        T(test_peer_that_never_reads),
-        T(test_malformed_and_stray_fd), T(test_fd_on_wrong_type), T(test_peer_closes),
-        T(test_free_inside_callback),   T(test_last_words),       T(test_last_words_behind_a_reset),
+        T(test_attach_passes_fd),          T(test_slow_peer),
+        T(test_peer_that_never_reads),     T(test_malformed_and_stray_fd),
+        T(test_fd_on_wrong_type),          T(test_peer_closes),
+        T(test_datagrams_together),        T(test_datagrams_and_the_end),
+        T(test_free_inside_callback),      T(test_last_words),
+        T(test_last_words_behind_a_reset),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -259,13 +259,60 @@ static void test_udp_batch_malformed(void **state)
     }
 }
 
+/* A packet of many: DATAGRAM alone, whole, and at least one. */
+static void test_packet(void **state)
+{
+    uint8_t raw[3 * SM_FLOW_MSG_MAX], one[SM_FLOW_MSG_MAX];
+    struct sm_flow_msg m = sample(SM_FLOW_DATAGRAM), back;
+    size_t len = sm_flow_encode(&m, one, sizeof(one)), n = 1;
+    struct sm_flow_packet p;
+
+    for (enum sm_flow_type type = SM_FLOW_OPEN; type < SM_FLOW_TYPES; type++) {
+        struct sm_flow_msg alone = sample(type);
+        size_t size = sm_flow_encode(&alone, raw, sizeof(raw));
+        p = sm_flow_packet_init(raw, size);
+        assert_true(sm_flow_packet_next(&p, &back));
+        assert_int_equal(back.type, type);
+        assert_false(sm_flow_packet_next(&p, &back));
+        assert_false(p.bad);
+        memmove(raw + 3, raw, size);
+        raw[0] = SM_FLOW_PACKET_MANY;
+        raw[1] = (uint8_t)(size >> 8);
+        raw[2] = (uint8_t)size;
+        p = sm_flow_packet_init(raw, size + 3);
+        assert_int_equal(sm_flow_packet_next(&p, &back), type == SM_FLOW_DATAGRAM);
+        assert_int_equal(p.bad, type != SM_FLOW_DATAGRAM);
+    }
+    raw[0] = SM_FLOW_PACKET_MANY;
+    for (int i = 0; i < 3; i++, n += 2 + len) {
+        raw[n] = (uint8_t)(len >> 8);
+        raw[n + 1] = (uint8_t)len;
+        memcpy(raw + n + 2, one, len);
+    }
+    for (size_t cut = 0; cut <= n; cut++) {
+        unsigned got = 0;
+        p = sm_flow_packet_init(raw, cut);
+        while (sm_flow_packet_next(&p, &back)) {
+            assert_int_equal(back.data_len, m.data_len);
+            assert_memory_equal(back.data, m.data, m.data_len);
+            got++;
+        }
+        bool whole = cut > 1 && (cut - 1) % (2 + len) == 0;
+        assert_int_equal(p.bad, !whole);
+        assert_int_equal(got, cut < 1 ? 0 : (cut - 1) / (2 + len));
+    }
+    p = sm_flow_packet_init((const uint8_t *)"\xff\0\0", 3);
+    assert_false(sm_flow_packet_next(&p, &back));
+    assert_true(p.bad);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),          cmocka_unit_test(test_bad_values),
-        cmocka_unit_test(test_open_by_name),        cmocka_unit_test(test_refuse_says_why),
-        cmocka_unit_test(test_udp_batch),           cmocka_unit_test(test_udp_batch_full),
-        cmocka_unit_test(test_udp_batch_malformed),
+        cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_bad_values),
+        cmocka_unit_test(test_open_by_name),   cmocka_unit_test(test_refuse_says_why),
+        cmocka_unit_test(test_packet),         cmocka_unit_test(test_udp_batch),
+        cmocka_unit_test(test_udp_batch_full), cmocka_unit_test(test_udp_batch_malformed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
