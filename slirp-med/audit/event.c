@@ -126,6 +126,12 @@ static bool open_field(struct sm_audit_record *r, const char *key, size_t value_
     return true;
 }
 
+/* Nearly every byte is one that stands for itself: names and addresses. */
+static bool is_plain(uint8_t c)
+{
+    return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+}
+
 /* A string value of at most max input bytes. keep: room that must stay free behind its closing quote. */
 static void put_string(struct sm_audit_record *r, const void *bytes, size_t len, size_t max, size_t keep)
 {
@@ -137,9 +143,12 @@ static void put_string(struct sm_audit_record *r, const void *bytes, size_t len,
     while (i < len) {
         char esc[SM_AUDIT_ESCAPED_MAX];
         size_t used;
-        /* Nearly every byte is plain: names and addresses. */
-        if (p[i] >= 0x20 && p[i] < 0x7f && p[i] != '"' && p[i] != '\\' && i < max && 1 + STR_CLOSE + keep <= room(r)) {
-            r->fields[r->len++] = (char)p[i++];
+        size_t most = room(r) > STR_CLOSE + keep ? room(r) - STR_CLOSE - keep : 0;
+        size_t end = i + SM_MIN(most, i < max ? SM_MIN(len, max) - i : 0), from = i;
+        while (i < end && is_plain(p[i]))
+            i++;
+        if (i > from) {
+            put(r, (const char *)p + from, i - from);
             continue;
         }
         /* Decoding looks at all bytes that are there, so that the maximum cuts between characters. */

@@ -151,8 +151,13 @@ struct sm_dgrams *sm_dgrams_new(void)
     struct sm_dgrams *d = g_new0(struct sm_dgrams, 1);
 
     d->slots = g_malloc((size_t)SLOT_SIZE * SM_DGRAMS_RECV_MAX);
-    for (size_t i = 0; i < SM_DGRAMS_RECV_MAX; i++)
+    for (size_t i = 0; i < SM_DGRAMS_RECV_MAX; i++) {
         d->iov[i] = (struct iovec){.iov_base = d->slots + i * SLOT_SIZE, .iov_len = SLOT_SIZE};
+        d->msgs[i].msg_hdr = (struct msghdr){.msg_iov = &d->iov[i],
+                                             .msg_iovlen = 1,
+                                             .msg_control = &d->control[i],
+                                             .msg_controllen = sizeof(d->control[i])};
+    }
     return d;
 }
 
@@ -172,11 +177,8 @@ void sm_dgrams_gather(int fd)
 
 int sm_dgrams_recv(struct sm_dgrams *d, int fd)
 {
-    for (size_t i = 0; i < SM_DGRAMS_RECV_MAX; i++)
-        d->msgs[i].msg_hdr = (struct msghdr){.msg_iov = &d->iov[i],
-                                             .msg_iovlen = 1,
-                                             .msg_control = &d->control[i],
-                                             .msg_controllen = sizeof(d->control[i])};
+    for (int i = 0; i < d->n; i++) /* what the last one was told of */
+        d->msgs[i].msg_hdr.msg_controllen = sizeof(d->control[i]);
     d->n = recvmmsg(fd, d->msgs, SM_DGRAMS_RECV_MAX, MSG_DONTWAIT, NULL);
     d->at = 0;
     d->run.len = 0;

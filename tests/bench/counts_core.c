@@ -153,11 +153,11 @@ static uint8_t packet[SM_FLOW_UDP_BATCH_MAX];
 static size_t batch(void)
 {
     static const uint8_t data[DATAGRAM];
-    struct sm_wr w = sm_wr_init(packet, sizeof(packet));
+    struct sm_udpbatch b = sm_udpbatch_init(packet, sizeof(packet));
 
     for (unsigned k = 0; k < BURST; k++)
-        assert_true(sm_udpbatch_add(&w, data, sizeof(data)));
-    return w.len;
+        assert_true(sm_udpbatch_add(&b, data, sizeof(data)));
+    return b.w.len;
 }
 
 static bool readable(int fd)
@@ -197,13 +197,11 @@ static void udp(unsigned n, bool up)
             UNTIL(readable(up ? server : fd));
             ssize_t len = up ? recv(server, got, sizeof(got), 0) : read(fd, packet, sizeof(packet));
             struct sm_rd r = sm_rd_init(packet, (size_t)len);
-            const uint8_t *data;
-            size_t data_len;
-            if (up)
-                came++;
-            else
-                while (sm_udpbatch_next(&r, &data, &data_len))
-                    came++;
+            struct sm_dgrams_run run;
+            unsigned count = 0;
+            while (!up && sm_udpbatch_next(&r, &count, &run))
+                continue;
+            came += up ? 1 : count;
         }
     }
 }

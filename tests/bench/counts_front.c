@@ -408,10 +408,11 @@ static void udp_up(unsigned n)
             turn();
             for (ssize_t got; (got = read(s.up, packet, sizeof(packet))) > 0;) {
                 struct sm_rd r = sm_rd_init(packet, (size_t)got);
-                const uint8_t *data;
-                size_t len;
-                while (sm_udpbatch_next(&r, &data, &len))
-                    came++;
+                struct sm_dgrams_run run;
+                unsigned count = 0;
+                while (sm_udpbatch_next(&r, &count, &run))
+                    continue;
+                came += count;
             }
         }
     }
@@ -422,19 +423,21 @@ static void udp_down(unsigned n)
     static uint8_t packet[SM_FLOW_UDP_BATCH_MAX];
     begin(true);
     struct side s = udp_flow();
-    struct sm_wr w = sm_wr_init(packet, sizeof(packet));
+    struct sm_udpbatch batch = sm_udpbatch_init(packet, sizeof(packet));
 
+    /* As on a tap of Linux 6.2 and later, whose kernel cuts a run of datagrams itself. */
+    h->port->tx_offloads |= SM_OFFLOAD_GSO(SM_GSO_UDPV4);
     for (unsigned k = 0; k < BURST; k++)
-        assert_true(sm_udpbatch_add(&w, chunk, DATAGRAM));
+        assert_true(sm_udpbatch_add(&batch, chunk, DATAGRAM));
     for (unsigned i = 0; i < n + BURST; i += BURST) {
         if (i == BURST)
             counts_begin();
-        assert_int_equal(write(s.up, packet, w.len), w.len);
+        assert_int_equal(write(s.up, packet, batch.w.len), batch.w.len);
         for (unsigned turns = 0, came = 0; came < BURST; turns++) {
             assert_true(turns < TURNS_MAX);
             turn();
             while (guest_poll(h, &rx))
-                came++;
+                came += (unsigned)((rx.data_len + DATAGRAM - 1) / DATAGRAM);
         }
     }
 }

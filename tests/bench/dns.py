@@ -14,7 +14,6 @@ import contextlib
 import datetime
 import json
 import os
-import platform
 import re
 import resource
 import shutil
@@ -22,38 +21,38 @@ import statistics
 import subprocess
 import sys
 
-import bench
+import paths
 import report
 
 BEGIN, END = "<!-- bench dns: begin -->", "<!-- bench dns: end -->"
 HERE = os.path.dirname(os.path.realpath(__file__))
 REPO = os.path.dirname(os.path.dirname(HERE))
 PORT, NAMES = 5204, 20000
-ROUTER = "192.0.2.1"  # what bench.Veth gives to our end
+ROUTER = "192.0.2.1"  # what paths.Veth gives to our end
 WAYS = ("UDP", "TCP")
-GUARDED = ["--egress", "guarded", "--egress-dns-qps", "0", "--dns", f"{bench.ORIGIN}:{PORT}"]
+GUARDED = ["--egress", "guarded", "--egress-dns-qps", "0", "--dns", f"{paths.ORIGIN}:{PORT}"]
 
 
-class Straight(bench.Veth):
-    name, note, server, port = "straight to the server", "kernel veth, routed; no TCP: the server has none", bench.ORIGIN, PORT
+class Straight(paths.Veth):
+    name, note, server, port = "straight to the server", "kernel veth, routed; no TCP: the server has none", paths.ORIGIN, PORT
     ways = ("UDP",)
 
 
-class Dnsmasq(bench.Veth):
+class Dnsmasq(paths.Veth):
     name, note, server, port = "dnsmasq", "", ROUTER, 5205
     ways = ("UDP",)  # over TCP it asks over TCP, which the server does not serve
 
     def missing(self):
         if not shutil.which("dnsmasq"):
             return "not installed: apt-get install dnsmasq-base"
-        self.note = " ".join(bench.out(["dnsmasq", "--version"]).split()[:3]) + ", cache off, kernel veth to the guest"
+        self.note = " ".join(paths.out(["dnsmasq", "--version"]).split()[:3]) + ", cache off, kernel veth to the guest"
         return None
 
     @contextlib.contextmanager
     def guest(self, mtu):
         with super().guest(mtu) as run:
-            p = subprocess.Popen([*bench.USER, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--cache-size=0",
-                                  "--pid-file=", f"--server={bench.ORIGIN}#{PORT}", f"--listen-address={ROUTER}", "--bind-interfaces", f"--port={self.port}",
+            p = subprocess.Popen([*paths.USER, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--cache-size=0",
+                                  "--pid-file=", f"--server={paths.ORIGIN}#{PORT}", f"--listen-address={ROUTER}", "--bind-interfaces", f"--port={self.port}",
                                   "--dns-forward-max=1000", "--log-facility=-"], stderr=subprocess.PIPE, text=True)
             try:
                 last = ""
@@ -67,7 +66,7 @@ class Dnsmasq(bench.Veth):
                 p.wait()
 
 
-class SlirpMed(bench.SlirpMed):
+class SlirpMed(paths.SlirpMed):
     server, port, ways = None, 53, WAYS
 
 
@@ -79,7 +78,7 @@ def cpu_s():
 
 def ask(run, peer, way, names, seconds):
     """(answers a second, lost of 1, answers)."""
-    flags = ["-m", way.lower(), "-p", str(peer.port), "-d", names, "-l", str(seconds), "-c", "4", "-q", "100", "-t", "2"]
+    flags = ["-m", way.lower(), "-p", str(peer.port), "-d", names, "-l", str(max(1, round(seconds))), "-c", "4", "-q", "100", "-t", "2"]
     server = peer.server or "$(sed -n 's/^nameserver //p' /etc/resolv.conf | head -n 1)"
     text = run(["sh", "-c", f"dnsperf -s {server} {' '.join(flags)}"])
     got = {k: float(v) for k, v in re.findall(r"^\s+(Queries (?:sent|completed|per second)):\s+([0-9.]+)", text, re.M)}
@@ -148,12 +147,10 @@ def inner(a):
     if a.only:
         peers = [p for p in peers if p.name in a.only.split(",")]
     missing = {p.name: "not installed: apt-get install dnsperf" if not shutil.which("dnsperf") else p.missing() for p in peers}
-    with open("/proc/cpuinfo") as f:
-        model = next((x.split(":", 1)[1].strip() for x in f if x.startswith("model name")), platform.machine())
-    doc = {"date": datetime.date.today().isoformat(), "machine": f"{os.cpu_count()} x {model}, Linux {platform.release()}", "load": os.getloadavg()[0],
+    doc = {"date": datetime.date.today().isoformat(), "machine": report.machine(), "load": os.getloadavg()[0],
            "rounds": a.rounds, "seconds": a.seconds, "peers": [{"name": p.name, "note": p.note, "missing": missing[p.name]} for p in peers]}
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(subprocess.Popen(bench.INTERNET + [tool, "serve", bench.ORIGIN, str(PORT)], stdout=subprocess.PIPE))
+        server = stack.enter_context(subprocess.Popen(paths.INTERNET + [tool, "serve", paths.ORIGIN, str(PORT)], stdout=subprocess.PIPE))
         stack.callback(server.kill)
         server.stdout.readline()
         doc["results"], doc["failed"] = measure([p for p in peers if not missing[p.name]], names, a)
@@ -165,7 +162,7 @@ def main(argv=None):
     ap = argparse.ArgumentParser(prog="bench.py dns", description=__doc__.splitlines()[0])
     ap.add_argument("--bin", default=os.environ.get("SLIRP_MED_BIN"), required=not os.environ.get("SLIRP_MED_BIN"))
     ap.add_argument("--rounds", type=int, default=5)
-    ap.add_argument("--seconds", type=int, default=3)
+    ap.add_argument("--seconds", type=float, default=3)
     ap.add_argument("--only", help="these ways, comma separated")
     ap.add_argument("--json", help="write the raw figures here")
     ap.add_argument("--markdown", help="write the table here; in a file with the two marker lines, between them")

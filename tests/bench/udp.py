@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """UDP: datagrams a second from a guest to an origin and back, every peer in the same run.
 
-bench.py udp [--bin FILE] [--rounds N] [--ms N] [--size BYTES] [--only PEER,...] [--json FILE] [--markdown FILE]
+bench.py udp [--bin FILE] [--rounds N] [--seconds S] [--size BYTES] [--only PEER,...] [--json FILE] [--markdown FILE]
 
 A sender that is faster than the path spends the processors' time on datagrams that are dropped, and a slow path looks slower than it is. So each
 round offers several rates, and what counts is the rate that arrived; of each round the best is kept, with what was lost of it. The sender and the
@@ -13,12 +13,11 @@ import contextlib
 import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 
-import bench
+import paths
 import report
 
 BEGIN, END = "<!-- bench udp: begin -->", "<!-- bench udp: end -->"
@@ -33,7 +32,7 @@ def best(run, tool, way, size, ms, rates):
     """(datagrams a second, lost of 1) of the offered rate at which most arrived."""
     got = []
     for rate in rates:
-        sent, received, seconds = run([tool, way, bench.ORIGIN, str(PORT), str(size), str(ms), str(rate)]).split()
+        sent, received, seconds = run([tool, way, paths.ORIGIN, str(PORT), str(size), str(ms), str(rate)]).split()
         got.append((int(received) / float(seconds) if float(seconds) > 0 else 0, 1 - int(received) / max(1, int(sent)), rate))
         if received == "0":
             raise RuntimeError("nothing arrived")
@@ -47,7 +46,7 @@ def measure(peers, tool, a):
             for way in WAYS:
                 try:
                     with peer.guest(1500) as run:
-                        v = best(run, tool, way, a.size, a.ms, a.rates)
+                        v = best(run, tool, way, a.size, round(a.seconds * 1000), a.rates)
                 except (RuntimeError, OSError, ValueError, subprocess.TimeoutExpired, subprocess.CalledProcessError) as e:
                     bad.setdefault(peer.name, f"{way}: {getattr(e, 'stderr', None) or e}")
                     continue
@@ -94,17 +93,15 @@ def inner(a):
     os.chmod(d + "/benchstate", 0o700)
     os.environ["XDG_STATE_HOME"] = d + "/benchstate"
     flags = ["--egress", "guarded", "--egress-opaque"]
-    peers = [bench.Veth(), bench.Slirp4netns(), bench.Pasta(), bench.SlirpMed(a.bin, "slirp-med", flags),
-             bench.SlirpMed(a.bin, "slirp-med, kernel path", ["--datapath", "tproxy", *flags])]
+    peers = [paths.Veth(), paths.Slirp4netns(), paths.Pasta(), paths.SlirpMed(a.bin, "slirp-med", flags),
+             paths.SlirpMed(a.bin, "slirp-med, kernel path", ["--datapath", "tproxy", *flags])]
     if a.only:
         peers = [p for p in peers if p.name in a.only.split(",")]
     missing = {p.name: p.missing() for p in peers}
-    with open("/proc/cpuinfo") as f:
-        model = next((x.split(":", 1)[1].strip() for x in f if x.startswith("model name")), platform.machine())
-    doc = {"date": datetime.date.today().isoformat(), "machine": f"{os.cpu_count()} x {model}, Linux {platform.release()}",
+    doc = {"date": datetime.date.today().isoformat(), "machine": report.machine(),
            "load": os.getloadavg()[0], "rounds": a.rounds, "size": a.size, "peers": [{"name": p.name, "note": p.note, "missing": missing[p.name]} for p in peers]}
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(subprocess.Popen(bench.INTERNET + [tool, "serve", bench.ORIGIN, str(PORT)], stdout=subprocess.PIPE))
+        server = stack.enter_context(subprocess.Popen(paths.INTERNET + [tool, "serve", paths.ORIGIN, str(PORT)], stdout=subprocess.PIPE))
         stack.callback(server.kill)
         server.stdout.readline()
         doc["results"], doc["failed"] = measure([p for p in peers if not missing[p.name]], tool, a)
@@ -116,7 +113,7 @@ def main(argv=None):
     ap = argparse.ArgumentParser(prog="bench.py udp", description=__doc__.splitlines()[0])
     ap.add_argument("--bin", default=os.environ.get("SLIRP_MED_BIN"), required=not os.environ.get("SLIRP_MED_BIN"))
     ap.add_argument("--rounds", type=int, default=5)
-    ap.add_argument("--ms", type=int, default=1000, help="how long each rate is offered")
+    ap.add_argument("--seconds", type=float, default=1, help="how long each rate is offered")
     ap.add_argument("--size", type=int, default=1400)
     ap.add_argument("--rates", type=lambda t: [int(x) for x in t.split(",")], default=list(RATES))
     ap.add_argument("--only", help="these peers, comma separated")
@@ -127,7 +124,7 @@ def main(argv=None):
     if os.environ.get("SM_WORLD"):
         return inner(a)
     p = subprocess.run([f"{REPO}/tests/world/world", "run", "--root", "--", sys.executable, "-B", f"{HERE}/bench.py", "udp", "--bin", a.bin,
-                        "--rounds", str(a.rounds), "--ms", str(a.ms), "--size", str(a.size), "--rates", ",".join(map(str, a.rates))]
+                        "--rounds", str(a.rounds), "--seconds", str(a.seconds), "--size", str(a.size), "--rates", ",".join(map(str, a.rates))]
                        + (["--only", a.only] if a.only else []), stdout=subprocess.PIPE, text=True)
     if p.returncode:
         return p.returncode
