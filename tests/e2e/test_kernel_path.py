@@ -13,7 +13,7 @@ import sys
 import pytest
 import vmmlib
 import worldlib as w
-from conftest import USER, alive, descendants
+from conftest import USER, alive, descendants, read_audit_now
 from test_attach import Attached, attach, fetch, path_of, status, waits
 from test_tproxy import NO_NFT, REFUSAL, keeper_of
 
@@ -359,3 +359,17 @@ def test_a_tap_that_a_vmm_has(sm):
     a.p.terminate()
     assert a.end().rc == 0
     leads_nowhere(v)
+
+
+def test_a_created_workspace_starts_with_its_tap_again(sm):
+    """The flags are kept, and each start makes a new tap behind the same path."""
+    assert sm.cli("create", "kept", "--attach", "--datapath", "tproxy", "--tap", path_of(sm), "--egress", "guarded").returncode == 0
+    for _ in range(2):
+        p = sm.cli("start", "kept", "--detach")
+        assert p.returncode == 0, p
+        v = vmmlib.TapVmm(vmmlib.take_tap(path_of(sm)))
+        assert v.dhcp()[0] == vmmlib.GUEST and fetch(v) == w.BANNER_SSH
+        v.close()
+        assert sm.cli("stop", "kept").returncode == 0
+    assert [r["datapath"] for r in read_audit_now(sm.state, "kept") if r["event"] == "egress_start"] == ["tproxy"] * 2
+    waits("the processes to end", lambda: not sm.left())
