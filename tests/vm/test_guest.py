@@ -11,6 +11,11 @@ MIB100 = 100 << 20
 METADATA = "169.254.169.254"
 
 
+def refusals(guest):
+    """What curl makes of a refused connection: on the kernel path it was made, and is reset when it is used, or just before (spec section 10)."""
+    return (7, 55, 56) if guest.port == KERNEL_PATH else (7,)
+
+
 def test_lease(guest):
     """DHCP offers address, gateway, resolver and MTU; the card has the workspace's MAC and a carrier."""
     lease = dict(re.findall(r"^(\w+)='(.*)'$", guest.ok("cat /tmp/lease"), re.M))
@@ -73,7 +78,7 @@ def test_denied(guest, world, mark):
     """Refused fast, recorded with the reason, and nothing is dialled."""
     for address in (METADATA, "10.0.0.5", "203.0.113.2"):
         rc, _ = guest.sh(f"curl -sS --max-time 20 http://{address}/")
-        assert rc == 7, (address, rc)
+        assert rc in refusals(guest), (address, rc)
         assert guest.recorded("egress_internal_deny", dst=address)["internal"] is True
     rc, _ = guest.sh("curl -sS --max-time 20 --resolve evil.test:443:203.0.113.12 https://evil.test/")
     assert rc in (35, 56), rc
@@ -89,7 +94,7 @@ def test_udp(guest):
 
 def test_refused_upstream(guest):
     """What the origin says reaches the guest as the same error."""
-    assert guest.sh("curl -sS --max-time 20 http://203.0.113.20:81/")[0] == 7
+    assert guest.sh("curl -sS --max-time 20 http://203.0.113.20:81/")[0] in refusals(guest)
     guest.recorded("egress_dial_error", dst="203.0.113.20", port=81)
 
 
