@@ -158,14 +158,16 @@ static bool is_addition(const struct folder *f, const char *name)
 }
 
 /** One entry of the original; *bytes counts. Returns 0, or -1 with error set, or 1: too much. */
-static int copy_entry(struct sm_trust *t, struct folder *f, int from, int to, const char *name, size_t *bytes,
+static int copy_entry(struct sm_trust *t, struct folder *f, int from, int to, const struct dirent *e, size_t *bytes,
                       GError **error)
 {
-    struct stat st;
+    const char *name = e->d_name;
+    struct stat st = {.st_mode = S_IFLNK};
     const struct store *store;
     int r = 0;
 
-    if (is_addition(f, name) || fstatat(from, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+    /* Hundreds of links: those are not asked for more than where they lead. */
+    if (is_addition(f, name) || (e->d_type != DT_LNK && fstatat(from, name, &st, AT_SYMLINK_NOFOLLOW) < 0))
         return 0;
     if (S_ISLNK(st.st_mode)) {
         char link[PATH_MAX];
@@ -218,7 +220,7 @@ static int copy_folder(struct sm_trust *t, struct folder *f, int to, GError **er
     while (r == 0 && (e = readdir(dir)) != NULL) {
         if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
             continue;
-        r = ++entries > SM_TRUST_FOLDER_ENTRIES ? 1 : copy_entry(t, f, from, to, e->d_name, &bytes, error);
+        r = ++entries > SM_TRUST_FOLDER_ENTRIES ? 1 : copy_entry(t, f, from, to, e, &bytes, error);
     }
     (void)closedir(dir);
     if (r > 0)
