@@ -17,7 +17,7 @@
 
 /* One read() ends behind so many bytes: what was read is written upstream from the processor's cache, and upstream is
  * served in between. */
-#define READ_BYTES (256u << 10)
+#define READ_BYTES (64u << 10)
 
 struct tap {
     struct sm_port port;
