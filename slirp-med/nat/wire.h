@@ -24,6 +24,7 @@
 
 #define SM_IP_HLEN 20
 #define SM_IP_MAX 65535
+#define SM_IP_DF 0x4000
 #define SM_IP_MF 0x2000
 #define SM_IP_OFFMASK 0x1fff
 #define SM_IPPROTO_ICMP 1
