@@ -38,8 +38,8 @@ SHARED = ("rounds", "seconds")
 
 def knows(name):
     """Which of the shared options the run has."""
-    text = subprocess.run([sys.executable, "-B", os.path.join(HERE, "bench.py"), name, "--help"], capture_output=True, text=True, check=True).stdout
-    return [o for o in SHARED if "--" + o in text]
+    text = subprocess.run([sys.executable, "-B", os.path.join(HERE, "bench.py"), name, "--help"], capture_output=True, text=True)
+    return [o for o in SHARED if "--" + o in text.stdout]
 
 
 def several(names, a):

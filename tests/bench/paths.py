@@ -16,6 +16,7 @@ import contextlib
 import datetime
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -84,7 +85,10 @@ class Slirp4netns:
         try:
             if not os.read(r, 1):
                 raise RuntimeError(p.communicate()[1].decode()[-300:])
-            yield lambda argv: out(["nsenter", "--net=/run/netns/bench", "--"] + argv)
+            def run(argv):
+                return out(["nsenter", "--net=/run/netns/bench", "--"] + argv)
+            run.pid = p.pid
+            yield run
         finally:
             os.close(r)
             p.kill()
@@ -122,11 +126,32 @@ class SlirpMed:
         yield lambda argv: out(USER + [self.bin, "run", "--mtu", str(mtu), *self.flags, "--", *argv])
 
 
-def tcp(run, seconds, reverse):
-    d = json.loads(run(["iperf3", "-J", "-c", ORIGIN, "-p", str(IPERF), "-t", str(seconds), "-O", "0.3"] + (["-R"] if reverse else [])))
+def used(run):
+    """(user, system) seconds of what has been waited for, and of a peer's process that still runs."""
+    r = resource.getrusage(resource.RUSAGE_CHILDREN)
+    user, system = r.ru_utime, r.ru_stime
+    pid = getattr(run, "pid", None)
+    if pid:
+        with open(f"/proc/{pid}/stat") as f:
+            x = f.read().rsplit(")", 1)[1].split()
+        user, system = user + int(x[11]) / os.sysconf("SC_CLK_TCK"), system + int(x[12]) / os.sysconf("SC_CLK_TCK")
+    return user, system
+
+
+def tcp(run, seconds, up, mtu):
+    """Gbit/s, and the path's own processor time (not the client's) in ns a KiB: in all, and in the kernel."""
+    before = used(run)
+    d = json.loads(run(["iperf3", "-J", "-c", ORIGIN, "-p", str(IPERF), "-t", str(seconds), "-O", "0.3"] + ([] if up else ["-R"])))
     if "error" in d:
         raise RuntimeError(d["error"])
-    return d["end"]["sum_received"]["bits_per_second"] / 1e9
+    after, client, received = used(run), d["end"]["cpu_utilization_percent"], d["end"]["sum_received"]
+    # iperf3's share is of all its time, the 0.3 s that its sum leaves out included; so are all bytes here.
+    whole = received["seconds"] + 0.3
+    kib = received["bytes"] * whole / received["seconds"] / 1024
+    user = after[0] - before[0] - client["host_user"] / 100 * whole
+    system = after[1] - before[1] - client["host_system"] / 100 * whole
+    col = f"{'up' if up else 'down'} {mtu}"
+    return {col: received["bits_per_second"] / 1e9, "cpu " + col: max(user + system, 0) * 1e9 / kib, "sys " + col: max(system, 0) * 1e9 / kib}
 
 
 def crr_columns(peer, run, crr):
@@ -141,7 +166,7 @@ def crr_columns(peer, run, crr):
 
 def tcp_columns(mtu, run, seconds):
     for up in (True, False):
-        yield f"{'up' if up else 'down'} {mtu}", lambda up=up: tcp(run, seconds, not up)
+        yield f"{'up' if up else 'down'} {mtu}", lambda up=up: tcp(run, seconds, up, mtu)
 
 
 def measure(what, peers, crr, rounds, seconds):
@@ -180,35 +205,44 @@ OTHERS = (Slirp4netns.name, Pasta.name)
 OURS = {"slirp-med guarded opaque": "through libslirp", "slirp-med kernel path": "kernel path"}
 
 
+def ratio(mine, other):
+    """The median of the ratios of the same round, where both were measured in each."""
+    if len(mine) == len(other):
+        return statistics.median(a / b for a, b in zip(mine, other))
+    return statistics.median(mine) / statistics.median(other)
+
+
+def spread(v, dec):
+    return f"{statistics.median(v):.{dec}f}" + (f" ({min(v):.{dec}f} to {max(v):.{dec}f})" if len(v) > 1 else "")
+
+
 def goals(what, got):
     """numbers.md's goals as rows of a table: each of our paths beside what it must reach."""
-    def mid(peer, col):
-        v = got.get(peer, {}).get(col)
-        return statistics.median(v) if v else None
-
     rows = []
     for col, title, _, _ in COLUMNS[what][:4 if what == "tcp" else 1]:
-        best = [x for x in (mid(p, col) for p in OTHERS) if x is not None]
-        lines = [(f"{title}: at least 0.9 x kernel veth", mid(Veth.name, col), 0.9), (f"{title}: above the best of slirp4netns and pasta", max(best, default=None), 1)]
+        veth = got.get(Veth.name, {}).get(col)
+        others = [got[p][col] for p in OTHERS if got.get(p, {}).get(col)]
+        best = (max if what == "tcp" else min)(others, key=statistics.median, default=None)
+        lines = [("at least 0.9 x kernel veth", veth, 0.9), ("above the best of slirp4netns and pasta", best, 1)]
         if what == "crr":
-            lines = [(f"{title}: below the better of slirp4netns and pasta", min(best, default=None), 1), (f"{title}: (x kernel veth)", mid(Veth.name, col), None)]
+            lines = [("below the better of slirp4netns and pasta", best, 1), ("(x kernel veth)", veth, None)]
         for text, other, least in lines:
             cells = []
-            for mine in (mid(p, col) for p in OURS):
-                if mine is None or other is None:
+            for mine in (got.get(p, {}).get(col) for p in OURS):
+                if not mine or not other:
                     cells += ["not measured", ""]
                     continue
-                ratio = mine / other
-                met = None if least is None else ratio < 1 if what == "crr" else ratio >= least if least < 1 else ratio > 1
-                cells += [f"{ratio:.2f} x", "" if met is None else "met" if met else "**missed**"]
-            rows.append(f"| {text} | " + " | ".join(cells) + " |")
+                x = ratio(mine, other)
+                met = None if least is None else x < 1 if what == "crr" else x >= least if least < 1 else x > 1
+                cells += [f"{x:.2f} x", "" if met is None else "met" if met else "**missed**"]
+            rows.append(f"| {title}: {text} | " + " | ".join(cells) + " |")
     return ["| goal | " + " | | ".join(OURS.values()) + " | |", "|---|" + "---|---|" * len(OURS), *rows]
 
 
 def table(doc):
     got, base, what = doc["results"], Veth.name, doc["what"]
     lines = [f"Measured {doc['date']} on {doc['machine']}, load {doc['load']:.1f} at the start; {doc['rounds']} alternating rounds"
-             + (f" of {doc['seconds']} s" if what == "tcp" else f" of {CONNECTIONS} connections") + "; median (min to max), then the ratio to kernel veth in the same run.", ""]
+             + (f" of {doc['seconds']} s" if what == "tcp" else f" of {CONNECTIONS} connections") + "; median (min to max), then the median of the ratios to kernel veth in the same round.", ""]
     names = [p["name"] for p in doc["peers"] if p["name"] in got and got[p["name"]]]
     lines += ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
     for key, title, unit, dec in COLUMNS[what]:
@@ -218,18 +252,24 @@ def table(doc):
             if not v:
                 cells.append("")
                 continue
-            m = statistics.median(v)
             b = got.get(base, {}).get(key)
-            ratio = f", x{m / statistics.median(b):.2f}" if b and n != base else ""
-            cells.append(f"{m:.{dec}f} ({min(v):.{dec}f} to {max(v):.{dec}f}){ratio}")
+            cells.append(spread(v, dec) + (f", x{ratio(v, b):.2f}" if b and n != base else ""))
         lines.append(f"| {title}, {unit} | " + " | ".join(cells) + " |")
+    if what == "tcp":
+        for key, title, _, _ in COLUMNS[what]:
+            cells = [f"{statistics.median(got[n]['cpu ' + key]):.0f}, {statistics.median(got[n]['sys ' + key]):.0f}" if got[n].get("cpu " + key) and n != base else ""
+                     for n in names]
+            lines.append(f"| the path's own time, {title[4:]}, ns a KiB; in the kernel | " + " | ".join(cells) + " |")
     lines += ["", *goals(what, got), ""]
     for p in doc["peers"]:
         if p["missing"]:
             lines.append(f"- {p['name']}: **not measured**: {p['missing']}")
         else:
             lines.append(f"- {p['name']}: {p['note']}" + (f"; **failed in part**: {doc['failed'][p['name']]}" if p["name"] in doc["failed"] else ""))
-    if what == "crr":
+    if what == "tcp":
+        lines += ["", "The path's own time is the processor time of all processes of the peer, without the client's and the origin's, its start and end included; what the "
+                  "kernel does for others in a softirq that interrupts them is in it, and veth's, which is nobody's, is not shown."]
+    else:
         lines += ["", "A refused SYN is timed from the guest with 64 in flight: for slirp-med a denied inside address (held: the front repeats one verdict; "
                   "un-held: each destination port asks the core); for the others a closed port of the origin, which is what a refusal costs there. "
                   "On the kernel path a guest's handshake is done before the refusal, so there is no refused SYN."]
