@@ -40,7 +40,7 @@ PINS = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX,-AVX2,-AVX512F,-AVX_Fast_Unalig
 
 
 def callgrind(tool, name, out):
-    """Runs one harness; {"instructions", "system calls"} of one unit. The profile stays in out."""
+    """Runs one harness; {"instructions", "system calls"} of one unit, and how many there were. The profile stays in out."""
     p = subprocess.run(["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", f"--toggle-collect={COUNTED}", "--collect-systime=nsec",
                         tool, name], capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL, env={**os.environ, **PINS})
     if p.returncode:
@@ -191,28 +191,36 @@ def functions(out, below):
         n, path, name, where = int(m.group(1).replace(",", "")), m.group(2), m.group(3), os.path.basename(m.group(4) or "")
         if name.startswith("0x"):
             if not below:
-                got[f"({where}, no name)"] = got.get(f"({where}, no name)", 0) + n
+                got[where, "(no name)"] = got.get((where, "(no name)"), 0) + n
             continue
         name = re.sub(r"(\.(part|constprop|isra|cold)(\.\d+)?|'\d+|@@?[\w.]+)+$", "", name)
         if re.search(r"tests/(bench|unit)/.*\.[ch]$", path):
             around.add(name)
-        else:
-            got[name] = max(got.get(name, 0), n) if below else got.get(name, 0) + n
+            continue
+        # What is inlined out of a header belongs to the function, and two files may have a function of one name.
+        file = re.sub(r"\.so.*", "", where) if path == "???" or where.startswith("libc.so") else "" if path.endswith(".h") else os.path.basename(path)
+        key = file, name
+        got[key] = max(got.get(key, 0), n) if below else got.get(key, 0) + n
+    for name in [name for file, name in got if not file]:
+        n, files = got.pop(("", name)), [k for k in got if k[1] == name]
+        key = max(files, key=got.get, default=("", name))
+        got[key] = max(got.get(key, 0), n) if below else got.get(key, 0) + n
     if below:
-        around |= {"sm_loop_turn", "main", "_start", "(below main)"} | {x for x in got if x.startswith("__libc_start")}
-    return sorted(((f, n) for f, n in got.items() if f not in around), key=lambda x: -x[1])
+        around |= {"sm_loop_turn", "main", "_start", "(below main)", "__libc_start_main", "__libc_start_call_main"}
+    return sorted(((f"{f}: {name}" if f else name, n) for (f, name), n in got.items() if name not in around), key=lambda x: -x[1])
 
 
 def profile_one(a, name, unit):
     with tempfile.TemporaryDirectory(prefix="sm-counts.") as d:
         counts, n = callgrind(a.tool, name, os.path.join(d, "out"))
-        alone, below = (functions(os.path.join(d, "out"), x)[:a.top] for x in (False, True))
+        alone, below = (functions(os.path.join(d, "out"), x) for x in (False, True))
     total = counts["instructions"]
+    below = [(f, x) for f, x in below if x < 0.85 * n * total]  # the chain of calls that leads to the rest says nothing
     lines = [f"**{name}**: one {unit}: {total:,.0f} instructions, {counts['system calls']:.2f} system calls.", "",
              "| in the function itself | instructions | | with what it calls | instructions | |", "|---|---|---|---|---|---|"]
-    for (f, x), (g, y) in zip(alone, below):
+    for (f, x), (g, y) in zip(alone[:a.top], below[:a.top]):
         lines.append(f"| `{f}` | {x / n:,.0f} | {100 * x / n / total:.1f} % | `{g}` | {y / n:,.0f} | {100 * y / n / total:.1f} % |")
-    return "\n".join(lines) + "\n"
+    return counts, "\n".join(lines) + "\n"
 
 
 def profile(a):
@@ -222,8 +230,10 @@ def profile(a):
         print(f"bench profile: no harness {a.name}; there are: {', '.join(units)}", file=sys.stderr)
         return 2
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 2) as pool:
-        texts = list(pool.map(lambda n: profile_one(a, n, units[n]), names))
-    report.write(None, "\n".join(texts), None, a.markdown, BEGIN, END)
+        made = list(pool.map(lambda n: profile_one(a, n, units[n]), names))
+    lines = ["Counted with " + "; ".join(f"{k} {v}" if v[:1].isdigit() else v for k, v in made_with(a.tools).items()) + ".", "", "| harness | one | instructions | system calls |", "|---|---|---|---|"]
+    lines += [f"| {n} | {units[n]} | {c['instructions']:,.0f} | {c['system calls']:.2f} |" for n, (c, _) in zip(names, made)]
+    report.write(None, "\n".join(lines + [""] + [text for _, text in made]), None, a.markdown, BEGIN, END)
     return 0
 
 
