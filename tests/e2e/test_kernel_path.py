@@ -62,6 +62,7 @@ def test_a_guest_over_a_tap(sm, world, mark):
     assert fetch(v) == w.BANNER_SSH
     refused(v.tcp("10.0.0.5", 80))
     refused(v.tcp("10.0.2.77", 80))
+    refused(v.tcp("127.0.0.1", 80))
     st = status(sm, a.name)
     assert st["datapath"] == "tproxy" and st["pids"]["keeper"] == st["processes"]["keeper"]["pid"] == keeper_of(a.p.pid), st
     assert st["port"] == {"kind": "tap", "path": path_of(sm), "peer": None, "address": None, "client": False, "device": None}, st
@@ -72,6 +73,7 @@ def test_a_guest_over_a_tap(sm, world, mark):
     r.one("egress_allow", dst=w.PROTO, port=w.SSH)
     r.one("egress_internal_deny", dst="10.0.0.5", port=80)
     r.one("egress_internal_deny", dst="10.0.2.77", port=80)
+    r.one("egress_internal_deny", dst="127.0.0.1", port=80)
     assert r.one("egress_start")["datapath"] == "tproxy" and r.one("egress_stop")["reason"] == "stop"
     assert not os.path.exists(path_of(sm)) and not world.wire(mark, dst="10.0.0.5")
 
@@ -153,13 +155,15 @@ def test_datagrams_and_the_echo(sm):
     assert v.until(lambda f: v.udp_payload(f, 7, 4001) if f[26:30] == socket.inet_aton(OK) else None) == b"to the web server"
     v.send(v.ether(0x800, vmmlib.ipv4(vmmlib.GUEST, vmmlib.GATEWAY, 1, b"\x08\0\xf7\xfe\0\0\0\1")))
     assert v.until(lambda f: f[34:42] if f[23] == 1 else None) == b"\0\0\xff\xfe\0\0\0\1"
+    v.send(v.ether(0x800, vmmlib.ipv4(vmmlib.GUEST, vmmlib.RESOLVER, 1, b"\x08\0\xf7\xfd\0\0\0\2")))
     v.udp(vmmlib.GUEST, "10.0.0.5", 4002, 9, b"inside")
     kind, code = v.until(lambda f: (f[34], f[35]) if f[23] == 1 and f[58:62] == socket.inet_aton("10.0.0.5") else None)
-    assert (kind, code) == (3, 13)
+    assert (kind, code) == (3, 13), "and nothing came for the echo to the resolver, which is recorded"
     a.p.terminate()
     r = a.end()
     r.one("egress_udp_allow", dst=OK, port=7)
     r.one("egress_udp_internal_deny", dst="10.0.0.5", port=9)
+    r.one("egress_other_deny", dst=vmmlib.RESOLVER, reason="icmp")
 
 
 def test_the_tap_is_handed_to_whoever_starts_the_vmm(sm):

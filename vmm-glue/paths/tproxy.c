@@ -155,14 +155,14 @@ static void rule_tproxy(struct sm_netlink *n, const struct sm_tproxy_source *fro
     rule_accept(n);
 }
 
-/* An echo request that is for one of our own addresses: there is no other echo that the kernel would answer. */
-static void rule_echo(struct sm_netlink *n, const struct sm_tproxy_source *from, const struct sm_addr *ours)
+/* An echo request that is for the gateway: there is no other echo that is answered (spec section 3). */
+static void rule_echo(struct sm_netlink *n, const struct sm_tproxy_source *from, const struct sm_addr *gateway)
 {
     uint8_t request = 8;
 
     rule_begin(n);
     expr_from_guest(n, from, IPPROTO_ICMP);
-    expr_payload(n, NFT_PAYLOAD_NETWORK_HEADER, 16, ours->bytes, 4);
+    expr_payload(n, NFT_PAYLOAD_NETWORK_HEADER, 16, gateway->bytes, 4);
     expr_payload(n, NFT_PAYLOAD_TRANSPORT_HEADER, 0, &request, 1);
     rule_accept(n);
 }
@@ -188,7 +188,8 @@ static void batch(struct sm_netlink *n, uint16_t type)
     sm_netlink_begin(n, type, 0, &fixed, sizeof(fixed));
 }
 
-static int make_rules(const struct sm_tproxy_source *from, const struct sm_addr *ours, size_t n_ours)
+/* gateway: NULL: no echo is answered. */
+static int make_rules(const struct sm_tproxy_source *from, const struct sm_addr *gateway)
 {
     g_autofree struct sm_netlink *n = g_new(struct sm_netlink, 1);
     struct nfgenmsg fixed = {.nfgen_family = NFPROTO_INET};
@@ -201,15 +202,15 @@ static int make_rules(const struct sm_tproxy_source *from, const struct sm_addr 
     chain(n, CHAIN_THROUGH, NF_INET_FORWARD, 0);
     rule_tproxy(n, from, IPPROTO_TCP);
     rule_tproxy(n, from, IPPROTO_UDP);
-    for (size_t i = 0; i < n_ours; i++)
-        rule_echo(n, from, &ours[i]);
+    if (gateway)
+        rule_echo(n, from, gateway);
     batch(n, NFNL_MSG_BATCH_END);
     return sm_netlink_send(n, NETLINK_NETFILTER);
 }
 
 int sm_tproxy_rules(const struct sm_tproxy_source *from)
 {
-    return make_rules(from, NULL, 0);
+    return make_rules(from, NULL);
 }
 
 /* ---- devices and routes ---- */
@@ -572,13 +573,14 @@ int sm_tproxy_furnish(const struct sm_tproxy_spec *spec, int guest_ns, int fds[S
     /* Before there is a device. The rules drop IPv6 and what would be forwarded in any case. */
     if (!set_kernel("ipv6/conf/all/disable_ipv6", "1") || !set_kernel("ipv6/conf/default/disable_ipv6", "1"))
         sm_log_info("IPv6 stays on in the mediator's network namespace, where the rules drop it");
-    /* A source route is the guest's word on the way of the answer: the kernel drops it, and the front records it. */
+    /* A source route is the guest's word on the way of the answer: the kernel drops it, and the front records it. What a
+     * guest sends to 127.0.0.0/8 is for nobody here either, and is refused and recorded like the rest instead of lost. */
     if (!set_kernel("ipv4/ip_forward", "0") || !set_kernel("ipv4/ip_unprivileged_port_start", "0") ||
-        !set_kernel("ipv4/conf/all/accept_source_route", "0"))
+        !set_kernel("ipv4/conf/all/accept_source_route", "0") || !set_kernel("ipv4/conf/all/route_localnet", "1"))
         sm_log_info("net.ipv4 of the mediator's network namespace: %s", strerror(errno));
     if (sm_tap_loopback_up(error) < 0)
         return -1;
-    if (make_rules(&from, ours, n_ours) < 0)
+    if (make_rules(&from, &card->gateway) < 0)
         return unavailable(spec, "the kernel refuses a TPROXY rule", error);
     if ((fds[SM_TPROXY_LISTENER] = open_listener()) < 0 || (fds[SM_TPROXY_DATAGRAM] = open_datagram()) < 0)
         return unavailable(spec, "a transparent socket cannot be made", error);
