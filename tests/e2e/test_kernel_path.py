@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The kernel path of a guest that is handed in: `attach --datapath tproxy` over a tap (--tap, by hand with vmmlib.py) and over a device of
 somebody's (--device, with a kernel at its other end). A real machine's is tests/vm."""
+import errno
 import fcntl
 import json
 import os
+import random
 import signal
 import socket
 import struct
@@ -127,6 +129,36 @@ def test_what_is_not_the_guests_is_dropped_and_recorded(sm, world, mark):
     assert fetch(v) == w.BANNER_SSH
     for dst in range(31, 39):
         assert not world.wire(mark, dst=f"203.0.113.{dst}"), dst
+    a.p.terminate()
+    assert a.end().rc == 0
+
+
+@pytest.mark.core
+def test_garbage_ends_nothing(sm):
+    """A machine's kernel may send anything, with any virtio-net header: what comes of it is dropped, by the kernel or the guard, and the guest is served on."""
+    a, v = over_tap(sm)
+    good, send = [], v.send
+    v.send = good.append
+    v.udp(vmmlib.GUEST, OK, 4000, 7, b"x" * 40)
+    v.udp(vmmlib.GUEST, vmmlib.GATEWAY, 68, 67, bytes(300))
+    v.udp("0.0.0.0", "255.255.255.255", 68, 67, bytes(300), b"\xff" * 6)
+    v.segment(OK, 4001, 80, 1000, 0, vmmlib.SYN, options=bytes([2, 4, 5, 180]))
+    v.segment(OK, 4001, 0, 1001, 1, vmmlib.ACK, b"GET / HTTP/1.0\r\n\r\n")
+    good.append(v.ether(0x800, vmmlib.ipv4(vmmlib.GUEST, vmmlib.GATEWAY, 1, b"\x08\0\xf7\xfe\0\0\0\1")))
+    v.send = send
+    r = random.Random(7)
+    for _ in range(10000):
+        frame = bytearray(r.choice(good))
+        for _ in range(r.randrange(4)):
+            frame[r.randrange(0 if r.random() < 0.1 else 12, len(frame))] = r.randrange(256)
+        frame = frame[:r.randrange(len(frame)) if r.random() < 0.1 else None]
+        head = struct.pack("<BBHHHHH", r.randrange(4), r.choice((0, 1, 3, 5, 0x81)), r.randrange(99), r.randrange(1999), r.randrange(80), r.randrange(80), 0)
+        try:
+            os.write(v.tap, (head if r.random() < 0.2 else bytes(12)) + frame)
+        except OSError as e:
+            assert e.errno == errno.EINVAL, e  # the kernel takes no such header, or no such frame
+    v.port = 61000  # no port that was used above
+    assert fetch(v) == w.BANNER_SSH and v.dhcp()[0] == vmmlib.GUEST
     a.p.terminate()
     assert a.end().rc == 0
 
