@@ -5,11 +5,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sockios.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
@@ -456,6 +458,8 @@ static void begin_stop(struct sm_supervisor *s)
         signal_guest(s, SIGTERM);
     }
     stop_services(s);
+    /* The kernel lets go of an inotify only after others have (0.2 to 14 ms were measured): while they end, and not after. */
+    g_clear_pointer(&s->resolv, sm_resolv_watch_free);
     if (!any_alive(s)) {
         s->phase = PHASE_DONE;
         sm_loop_quit(s->loop, 0);
@@ -1416,6 +1420,20 @@ static void wait_for_orphans(void)
     sm_log_warning("processes of the workspace have not ended yet");
 }
 
+/** The keeper of the kernel path ends with the front, and is ours since guest-init ended: it is to be gone when we say that all is over. */
+static void wait_for_keeper(pid_t pid)
+{
+    sm_autofd fd = pidfd_open(pid, 0);
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+
+    if (waitpid(pid, NULL, WNOHANG) != 0)
+        return;
+    if (fd >= 0)
+        (void)poll(&p, 1, (int)(ORPHANS_US / 1000));
+    if (waitpid(pid, NULL, WNOHANG) == 0)
+        sm_log_warning("the workspace's keeper (pid %d) has not ended yet", (int)pid);
+}
+
 void sm_supervisor_run(struct sm_supervisor *s, struct sm_supervisor_result *ret)
 {
     if (s->phase != PHASE_DONE && sm_loop_run(s->loop) < 0) {
@@ -1425,6 +1443,8 @@ void sm_supervisor_run(struct sm_supervisor *s, struct sm_supervisor_result *ret
     }
     if (s->guest_killed)
         wait_for_orphans();
+    else if (s->keeper > 0 && s->keeper != s->spec.keeper) /* that one is its starter's to end */
+        wait_for_keeper(s->keeper);
     ret->started = s->went;
     ret->end_signal = s->end_signal;
     if (s->reason && !s->end_signal)
