@@ -60,14 +60,11 @@ void counts_turn(struct sm_loop *loop, int timeout_ms)
     }
 }
 
-static const struct counts_case *find(const char *name)
+static const struct counts_case *find(const struct counts_case *c, size_t n, const char *name)
 {
-    for (size_t i = 0; i < n_counts_front; i++)
-        if (strcmp(counts_front[i].name, name) == 0)
-            return &counts_front[i];
-    for (size_t i = 0; i < n_counts_core; i++)
-        if (strcmp(counts_core[i].name, name) == 0)
-            return &counts_core[i];
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(c[i].name, name) == 0)
+            return &c[i];
     return NULL;
 }
 
@@ -79,14 +76,21 @@ static void list(const struct counts_case *c, size_t n)
 
 int main(int argc, char **argv)
 {
-    const struct counts_case *c = argc >= 2 ? find(argv[1]) : NULL;
-    int n = argc == 3 ? atoi(argv[2]) : c ? (int)c->n : 0;
+    const struct {
+        const struct counts_case *cases;
+        size_t n;
+    } all[] = {{counts_front, n_counts_front}, {counts_vhost, n_counts_vhost}, {counts_core, n_counts_core}};
+    const struct counts_case *c = NULL;
 
-    if (argc == 2 && strcmp(argv[1], "list") == 0) {
-        list(counts_front, n_counts_front);
-        list(counts_core, n_counts_core);
-        return 0;
+    for (size_t i = 0; argc >= 2 && i < SM_ARRAY_LEN(all); i++) {
+        if (strcmp(argv[1], "list") == 0)
+            list(all[i].cases, all[i].n);
+        else if (!c)
+            c = find(all[i].cases, all[i].n, argv[1]);
     }
+    if (argc == 2 && strcmp(argv[1], "list") == 0)
+        return 0;
+    int n = argc == 3 ? atoi(argv[2]) : c ? (int)c->n : 0;
     if (!c || n <= 0 || argc > 3) {
         fprintf(stderr, "usage: counts list | counts NAME [N]\n");
         return 2;

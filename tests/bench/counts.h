@@ -25,7 +25,7 @@ void counts_begin(void);
  * waits for it (timeout_ms). */
 void counts_turn(struct sm_loop *loop, int timeout_ms);
 
-extern const struct counts_case counts_front[], counts_core[];
-extern const size_t n_counts_front, n_counts_core;
+extern const struct counts_case counts_front[], counts_vhost[], counts_core[];
+extern const size_t n_counts_front, n_counts_vhost, n_counts_core;
 
 #endif

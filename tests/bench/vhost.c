@@ -13,6 +13,8 @@
  * One thread takes turns: the guest works (puts frames, takes frames, acknowledges), the far end of the connection
  * works, and the loop turns. Only the loop's processor time counts as `busy`: it is the port, and with nat the front
  * with libslirp and its system calls. `all` is that of the whole thread. Prints one line of JSON.
+ *
+ * Built into bench_counts (SM_BENCH_COUNTS) it is a few of counts.py's harnesses in place of a program.
  */
 #include <errno.h>
 #include <signal.h>
@@ -26,6 +28,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "counts.h"
 #include "flow/msg.h"
 #include "nat/front.h"
 #include "net.h"
@@ -54,6 +57,7 @@ struct bench {
     struct sm_front *front;
     int64_t busy_ns, cost_ns, end_us;
     uint64_t frames, bytes;
+    uint64_t enough; /* bytes, in place of a time; 0: until end_us */
 
     /* the guest's end: vhost-user */
     struct sim *sim;
@@ -109,9 +113,18 @@ static void turn(struct bench *b)
 {
     int64_t before = cpu_ns();
 
+#ifdef SM_BENCH_COUNTS
+    counts_turn(b->loop, 0);
+#else
     if (sm_loop_turn(b->loop, 0) < 0)
         die("epoll");
+#endif
     b->busy_ns += cpu_ns() - before - b->cost_ns;
+}
+
+static bool going_on(const struct bench *b)
+{
+    return b->enough > 0 ? b->bytes < b->enough : sm_clock_us() < b->end_us;
 }
 
 static void sim_turn(void *data, int timeout_ms)
@@ -318,7 +331,7 @@ static void port_up(struct bench *b)
     uint8_t head[ETH_IP_TCP] = {0};
     const struct sim_net_hdr hdr = {0};
 
-    while (sm_clock_us() < b->end_us) {
+    while (going_on(b)) {
         for (unsigned i = 0; i < TURN_FRAMES && can_send(b); i++)
             send_frame(b, &hdr, head, sizeof(head), b->frame);
         flush_frames(b);
@@ -339,7 +352,7 @@ static void port_down(struct bench *b)
     struct sm_frame_out out = {.iov = iov, .n_iov = 3};
     size_t len;
 
-    while (sm_clock_us() < b->end_us) {
+    while (going_on(b)) {
         int64_t before = cpu_ns();
         for (unsigned i = 0; i < TURN_FRAMES && !sm_port_waiting(b->port); i++)
             if (sm_port_send(b->port, &out) < 0)
@@ -531,7 +544,7 @@ static void nat_up(struct bench *b)
     size_t data = b->frame - ETH_IP_TCP;
     int64_t progress = sm_clock_us();
 
-    while (sm_clock_us() < b->end_us) {
+    while (going_on(b)) {
         unsigned i = 0;
         for (; i < TURN_FRAMES && can_send(b) && b->snd_nxt - b->snd_una + data <= b->window; i++)
             segment(b, 16, data);
@@ -559,7 +572,7 @@ static void nat_down(struct bench *b)
     uint8_t *source = g_malloc0(UP_CHUNK);
     int64_t progress = sm_clock_us();
 
-    while (sm_clock_us() < b->end_us) {
+    while (going_on(b)) {
         uint64_t before = b->frames;
         while (write(b->upstream, source, UP_CHUNK) > 0)
             continue;
@@ -582,6 +595,7 @@ static void start(struct bench *b)
     unsigned mtu = b->tso && !b->vhost ? SM_MTU_MAX : SM_MTU_DEFAULT;
     g_autoptr(GError) error = NULL;
 
+    b->cost_ns = cpu_cost();
     b->frame = b->tso ? (b->vhost ? 14 + 65535 - 15 : 14 + SM_MTU_MAX) : 14 + SM_MTU_DEFAULT;
     b->loop = sm_loop_new(&error);
     b->port = b->vhost ? sm_port_vhost_net_new(-1, mtu, &error) : sm_port_stream_new(-1, mtu, &error);
@@ -627,6 +641,62 @@ static void start(struct bench *b)
         want(b);
 }
 
+static void run(struct bench *b)
+{
+    if (b->nat)
+        (b->up ? nat_up : nat_down)(b);
+    else
+        (b->up ? port_up : port_down)(b);
+}
+
+#ifdef SM_BENCH_COUNTS
+/* n frames' worth of bytes through the NAT, behind a first part. */
+static void counted(unsigned n, bool up, bool tso)
+{
+    static struct bench b = {.sock = -1, .core = -1, .upstream = -1, .vhost = true, .nat = true};
+
+    b.up = up;
+    b.tso = tso;
+    start(&b);
+    connect_tcp(&b);
+    b.enough = (n / 4 + 1) * b.frame;
+    run(&b);
+    b.frames = b.bytes = 0;
+    b.enough = n * b.frame;
+    counts_begin();
+    run(&b);
+    if (b.sim->wrong[0])
+        die(b.sim->wrong);
+}
+
+static void up_big(unsigned n)
+{
+    counted(n, true, true);
+}
+
+static void up_small(unsigned n)
+{
+    counted(n, true, false);
+}
+
+static void down_big(unsigned n)
+{
+    counted(n, false, true);
+}
+
+static void down_small(unsigned n)
+{
+    counted(n, false, false);
+}
+
+const struct counts_case counts_vhost[] = {
+    {"vhost-up", "64 KiB from a guest over vhost-user, through the NAT", 800, up_big},
+    {"vhost-up-1500", "1500 bytes from a guest over vhost-user, through the NAT", 8000, up_small},
+    {"vhost-down", "64 KiB to a guest over vhost-user, through the NAT", 800, down_big},
+    {"vhost-down-1500", "1500 bytes to a guest over vhost-user, through the NAT", 8000, down_small},
+};
+const size_t n_counts_vhost = SM_ARRAY_LEN(counts_vhost);
+#else
 int main(int argc, char **argv)
 {
     static struct bench b = {.sock = -1, .core = -1, .upstream = -1};
@@ -645,14 +715,10 @@ int main(int argc, char **argv)
     if (b.nat)
         connect_tcp(&b);
     b.busy_ns = 0;
-    b.cost_ns = cpu_cost();
     int64_t begin_ns = cpu_ns();
     int64_t begin = sm_clock_us();
     b.end_us = begin + (int64_t)(seconds * 1e6);
-    if (b.nat)
-        (b.up ? nat_up : nat_down)(&b);
-    else
-        (b.up ? port_up : port_down)(&b);
+    run(&b);
     if (b.sim && b.sim->wrong[0]) {
         fprintf(stderr, "vhost: %s\n", b.sim->wrong);
         return 1;
@@ -665,3 +731,4 @@ int main(int argc, char **argv)
            (long long)(sm_clock_us() - begin));
     return b.frames > 0 ? 0 : 1;
 }
+#endif
