@@ -167,8 +167,11 @@ int sm_kernel_path_start(const struct sm_run_options *o, const char *edge, char 
     sm_fd_close(&theirs); /* its end is to be seen */
     if (take(o, ours, &k, error) < 0)
         return -1;
-    *ret = k;
-    k = (struct sm_kernel_path)SM_KERNEL_PATH_INIT;
+    *ret = (struct sm_kernel_path){.keeper = k.keeper,
+                                   .pidfd = sm_steal_fd(&k.pidfd),
+                                   .bundle = sm_steal_fd(&k.bundle),
+                                   .tap = sm_steal_fd(&k.tap)};
+    k.keeper = 0;
     return 0;
 }
 

@@ -652,7 +652,7 @@ int sm_tproxy_make(const struct sm_tproxy_spec *spec, struct sm_tproxy *ret, GEr
         sm_error_set_errno(error, errno, "enter the guest's network namespace");
         return -1;
     }
-    *ret = made;
-    made = (struct sm_tproxy)SM_TPROXY_INIT;
+    *ret =
+        (struct sm_tproxy){.bundle = sm_steal_fd(&made.bundle), .tap = sm_steal_fd(&made.tap), .keeper = made.keeper};
     return 0;
 }
