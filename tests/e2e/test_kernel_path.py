@@ -198,6 +198,26 @@ def test_datagrams_and_the_echo(sm):
     r.one("egress_other_deny", dst=vmmlib.RESOLVER, reason="icmp")
 
 
+def test_a_guest_that_went_without_a_word_is_noticed(sm):
+    """Nobody sees a VMM's end behind a tap: the kernel asks after a silent connection, and what nobody knows is reset."""
+    a, v = over_tap(sm)
+    c = v.tcp(w.PROTO, w.SSH)
+    assert c.read(len(w.BANNER_SSH)) == w.BANNER_SSH
+
+    def timers():  # proc(5): of an established connection of the guest's, the kind of timer and when it is due, in hundredths
+        with open(f"/proc/{keeper_of(a.p.pid)}/net/tcp") as f:
+            rows = [line.split() for line in f.readlines()[1:]]
+        return [(r[5][:2], int(r[5][3:], 16)) for r in rows if r[3] == "01" and r[2].startswith("0F02000A:")]
+    waits("all that was sent to be acknowledged", lambda: timers() and timers()[0][0] == "02")
+    [(_, due)] = timers()
+    assert 0 < due <= 6000, due
+    c._send(vmmlib.RST)  # as a guest's kernel does that was started anew
+    waits("the flow to end", lambda: [r for r in a.audit() if r["event"] == "egress_close"])
+    a.p.terminate()
+    r = a.end()
+    assert r.rc == 0 and r.one("egress_close", dst=w.PROTO)["reason"] == "guest_reset", r.text()
+
+
 def test_the_tap_is_handed_to_whoever_starts_the_vmm(sm):
     """One after the other, by 'slirp-med tap', by a socket as QEMU's helper does it, and to no other user."""
     a, v = over_tap(sm)

@@ -44,6 +44,11 @@
 #define PRIORITY (-150)
 /** What a client of a published port waits for at most is the kernel's business; this is TCP's backlog. */
 #define BACKLOG 4096
+/** A guest may go without a word, when its VMM is killed: a silent connection is asked after a minute, and given up when there is
+ * no answer to four questions; the next guest behind a tap answers them with a RST. Seconds, and how many. */
+#define ALIVE_AFTER 60
+#define ALIVE_EVERY 15
+#define ALIVE_TRIES 4
 /** Datagrams of the guest that wait for the front, bytes: as much as net.core.rmem_max lets pass. */
 #define DATAGRAM_BUFFER (4 << 20)
 
@@ -330,12 +335,17 @@ static struct sockaddr_in sockaddr_of(const struct sm_addr *addr, uint16_t port)
     return (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = sm_addr_to_in(addr), .sin_port = htons(port)};
 }
 
-static int on(int fd, int level, int option)
+static int set(int fd, int level, int option, int value)
 {
-    int one = 1;
-    return setsockopt(fd, level, option, &one, sizeof(one));
+    return setsockopt(fd, level, option, &value, sizeof(value));
 }
 
+static int on(int fd, int level, int option)
+{
+    return set(fd, level, option, 1);
+}
+
+/* Its clients inherit all of this. */
 static int open_listener(void)
 {
     static const struct sm_addr any = {.family = SM_FAMILY_V4};
@@ -343,6 +353,8 @@ static int open_listener(void)
     sm_autofd fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
     if (fd < 0 || on(fd, IPPROTO_IP, IP_TRANSPARENT) < 0 || on(fd, IPPROTO_TCP, TCP_NODELAY) < 0 ||
+        on(fd, SOL_SOCKET, SO_KEEPALIVE) < 0 || set(fd, IPPROTO_TCP, TCP_KEEPIDLE, ALIVE_AFTER) < 0 ||
+        set(fd, IPPROTO_TCP, TCP_KEEPINTVL, ALIVE_EVERY) < 0 || set(fd, IPPROTO_TCP, TCP_KEEPCNT, ALIVE_TRIES) < 0 ||
         bind(fd, (struct sockaddr *)&here, sizeof(here)) < 0 || listen(fd, BACKLOG) < 0)
         return -1;
     return sm_steal_fd(&fd);
