@@ -654,7 +654,7 @@ const struct counts_case counts_core[] = {
     {"core-tls-connection-full", "new intercepted connection with one request, upstream in full", 8, tls_full},
     {"core-request-h1", "intercepted request and response, HTTP/1.1", 200, requests_h1},
     {"core-request-h2", "intercepted request and response, HTTP/2, 10 at once", 400, requests_h2},
-    {"core-download", "64 KiB of an intercepted download, HTTP/1.1", 100, download},
-    {"core-upload", "64 KiB of an intercepted upload, HTTP/1.1", 100, upload},
+    {"core-download", "64 KiB of an intercepted download, HTTP/1.1", 24, download},
+    {"core-upload", "64 KiB of an intercepted upload, HTTP/1.1", 24, upload},
 };
 const size_t n_counts_core = SM_ARRAY_LEN(counts_core);
