@@ -210,6 +210,7 @@ bool sm_dgrams_next(struct sm_dgrams *d, struct sm_dgrams_run *ret)
     }
     *ret = d->run;
     ret->len = SM_MIN(ret->len, SM_DGRAMS_RUN_MAX * ret->size); /* newer kernels gather more */
+    ret->size = SM_MIN(ret->size, ret->len);                    /* what is left over may be one that is shorter */
     d->run.data += ret->len;
     d->run.len -= ret->len;
     return true;
