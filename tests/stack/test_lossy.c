@@ -85,6 +85,7 @@ static bool run(struct world *w, unsigned limit)
             next = MIN(next, w->st->now_ns + (int64_t)wait * 1000000);
         }
         if (next > end) {
+            w->st->now_ns = end; /* nothing wakes anybody before that */
             return false;
         }
         w->st->now_ns = MAX(w->st->now_ns, next);

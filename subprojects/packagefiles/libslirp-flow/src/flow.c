@@ -20,22 +20,25 @@
 #include "slirp.h"
 #include "ip_icmp.h"
 
-#define FLOW_TICK_MS 500 /* tcp_slowtimo counts in half seconds */
-
 #define ops(slirp) ((slirp)->fl.ops)
 
 /* --- deferred work ------------------------------------------------------- */
 
-static void flow_enter(Slirp *slirp)
+void flow_enter(Slirp *slirp)
 {
+    if (!slirp->fl.depth)
+        flow_tick(slirp);
     slirp->fl.depth++;
 }
 
-/* Note work for a flow; needs flow_enter around it. */
+/* Note work for a flow; needs flow_enter around it. Its counters are brought up
+ * to the present, and flow_leave looks what has become of its timers. */
 static void flow_todo(struct socket *so, unsigned what)
 {
     struct flow_state *fs = &so->slirp->fl;
 
+    if (so->fl.synced != fs->tick)
+        flow_sync(so);
     so->fl.todo |= what;
     if (so->fl.queued)
         return;
@@ -46,6 +49,12 @@ static void flow_todo(struct socket *so, unsigned what)
     else
         fs->todo_head = so;
     fs->todo_tail = so;
+}
+
+/* The engine is going to look at the flow's counters, or to set them. */
+void flow_touch(struct socket *so)
+{
+    flow_todo(so, 0);
 }
 
 /* The flow is being freed: forget its work. */
@@ -133,14 +142,15 @@ static void flow_do_refuse(struct socket *so)
     tcp_close(tp);
 }
 
-static void flow_do(struct socket *so)
+/* False: the flow is gone. */
+static bool flow_do(struct socket *so)
 {
     struct tcpcb *tp = sototcpcb(so);
     unsigned todo = so->fl.todo;
 
     so->fl.todo = 0;
-    if (!so->fl.taken)
-        return;
+    if (!todo || !so->fl.taken)
+        return true;
 
     if (todo & (FLOW_TODO_ABORT | FLOW_TODO_REFUSE)) {
         so->fl.end = SLIRP_FLOW_END_LOCAL;
@@ -148,7 +158,7 @@ static void flow_do(struct socket *so)
             flow_do_refuse(so);
         else
             tcp_drop(tp, 0);
-        return;
+        return false;
     }
     if ((todo & FLOW_TODO_ACCEPT) && flow_is_pending(so)) {
         so->so_state &= ~SS_ISFCONNECTING;
@@ -158,14 +168,15 @@ static void flow_do(struct socket *so)
     }
     /* Before that the handshake comes first; soisfconnected asks again. */
     if (tp->t_state < TCPS_ESTABLISHED)
-        return;
+        return true;
     if (todo & FLOW_TODO_EOF)
-        tcp_sockclosed(tp);
+        tcp_sockclosed(tp); /* frees only what is not established */
     else if (todo & FLOW_TODO_OUTPUT)
         tcp_output(tp);
+    return true;
 }
 
-static void flow_leave(Slirp *slirp)
+void flow_leave(Slirp *slirp)
 {
     struct flow_state *fs = &slirp->fl;
     struct socket *so;
@@ -179,41 +190,13 @@ static void flow_leave(Slirp *slirp)
         if (!fs->todo_head)
             fs->todo_tail = NULL;
         so->fl.queued = false;
-        flow_do(so);
+        if (flow_do(so))
+            flow_settle(so);
     }
     fs->depth--;
 }
 
 /* --- struct socket: what socket.c did ------------------------------------ */
-
-static bool flow_same(const struct sockaddr_storage *a,
-                      const struct sockaddr_storage *b)
-{
-    const struct sockaddr_in *a4 = (const struct sockaddr_in *)a;
-    const struct sockaddr_in *b4 = (const struct sockaddr_in *)b;
-
-    return a4->sin_port == b4->sin_port &&
-           a4->sin_addr.s_addr == b4->sin_addr.s_addr;
-}
-
-struct socket *solookup(struct socket **last, struct socket *head,
-                        struct sockaddr_storage *lhost,
-                        struct sockaddr_storage *fhost)
-{
-    struct socket *so = *last;
-
-    if (so != head && flow_same(&so->lhost.ss, lhost) &&
-        flow_same(&so->fhost.ss, fhost))
-        return so;
-    for (so = head->so_next; so != head; so = so->so_next) {
-        if (flow_same(&so->lhost.ss, lhost) &&
-            flow_same(&so->fhost.ss, fhost)) {
-            *last = so;
-            return so;
-        }
-    }
-    return NULL;
-}
 
 struct socket *socreate(Slirp *slirp, int type)
 {
@@ -226,6 +209,39 @@ struct socket *socreate(Slirp *slirp, int type)
     return so;
 }
 
+static void flow_time_wait_add(struct socket *so)
+{
+    struct flow_state *fs = &so->slirp->fl;
+
+    if (so->fl.evictable)
+        return;
+    so->fl.evictable = true;
+    so->fl.tw_next = NULL;
+    so->fl.tw_prev = fs->time_wait_tail;
+    if (fs->time_wait_tail)
+        fs->time_wait_tail->fl.tw_next = so;
+    else
+        fs->time_wait_head = so;
+    fs->time_wait_tail = so;
+}
+
+static void flow_time_wait_remove(struct socket *so)
+{
+    struct flow_state *fs = &so->slirp->fl;
+
+    if (!so->fl.evictable)
+        return;
+    so->fl.evictable = false;
+    if (so->fl.tw_prev)
+        so->fl.tw_prev->fl.tw_next = so->fl.tw_next;
+    else
+        fs->time_wait_head = so->fl.tw_next;
+    if (so->fl.tw_next)
+        so->fl.tw_next->fl.tw_prev = so->fl.tw_prev;
+    else
+        fs->time_wait_tail = so->fl.tw_prev;
+}
+
 void sofree(struct socket *so)
 {
     Slirp *slirp = so->slirp;
@@ -234,8 +250,9 @@ void sofree(struct socket *so)
     if (so->fl.time_wait)
         slirp->fl.ntime_wait--;
     slirp->fl.nflows--;
-    if (so == slirp->tcp_last_so)
-        slirp->tcp_last_so = &slirp->tcb;
+    flow_table_remove(so);
+    flow_unsettle(so);
+    flow_time_wait_remove(so);
     slirp_remque(so);
     g_free(so);
 }
@@ -378,21 +395,21 @@ static void flow_finish(struct socket *so)
     sbfree(&so->so_rcv);
     sbfree(&so->so_snd);
     so->so_rcv.sb_data = so->so_snd.sb_data = NULL;
+    flow_time_wait_add(so);
 }
 
-/* Free the oldest flow in TIME-WAIT that nobody needs, but not this one. New
- * flows are put at the head of the list. */
+/* Free the flow that nobody needs and that is in TIME-WAIT for the longest time,
+ * but not this one. */
 static bool flow_evict(Slirp *slirp, struct socket *keep)
 {
-    struct socket *so;
+    struct socket *so = slirp->fl.time_wait_head;
 
-    for (so = slirp->tcb.so_prev; so != &slirp->tcb; so = so->so_prev) {
-        if (so != keep && so->fl.time_wait && !so->fl.taken) {
-            tcp_close(sototcpcb(so));
-            return true;
-        }
-    }
-    return false;
+    if (so && so == keep)
+        so = so->fl.tw_next;
+    if (!so)
+        return false;
+    tcp_close(sototcpcb(so));
+    return true;
 }
 
 /* The engine has put a flow into TIME-WAIT. */
@@ -483,7 +500,9 @@ static struct socket *flow_new(Slirp *slirp, const SlirpFlowAddr *addr,
     so->fl.cookie = cookie;
     so->fl.taken = true;
     so->fl.end = SLIRP_FLOW_END_PROTOCOL;
+    so->fl.synced = slirp->fl.tick;
     tcp_attach(so);
+    flow_table_add(so);
     tp = sototcpcb(so);
     so->so_snd.sb_datalen = TCP_SNDSPACE;
     so->so_rcv.sb_datalen = FLOW_RCVSPACE;
@@ -491,6 +510,7 @@ static struct socket *flow_new(Slirp *slirp, const SlirpFlowAddr *addr,
     while (TCP_MAXWIN << tp->request_r_scale < FLOW_RCVSPACE_MAX)
         tp->request_r_scale++;
     tcp_template(tp);
+    flow_touch(so);
     return so;
 }
 
@@ -620,6 +640,12 @@ int flow_send_max(const struct tcpcb *tp)
     if (!(tp->t_socket->slirp->fl.offload & SLIRP_FLOW_OFFLOAD_TSO))
         return tp->t_maxseg;
     return 65535 - sizeof(struct ip) - sizeof(struct tcphdr);
+}
+
+/* What may be on the way before the guest has acknowledged anything (RFC 6928). */
+uint32_t flow_initial_window(uint32_t mss)
+{
+    return MIN(10 * mss, MAX(2 * mss, 14600));
 }
 
 /* Data for a packet, len bytes at off in the send buffer, without a copy: m has
@@ -1156,18 +1182,12 @@ void *slirp_flow_cookie(const SlirpFlow *so)
 SlirpFlow *slirp_flow_connect(Slirp *slirp, const SlirpFlowAddr *addr,
                               void *cookie)
 {
-    struct sockaddr_storage lhost = { 0 }, fhost = { 0 };
-    struct sockaddr_in *l4 = (struct sockaddr_in *)&lhost;
-    struct sockaddr_in *f4 = (struct sockaddr_in *)&fhost;
     struct socket *so;
     struct tcpcb *tp;
 
-    l4->sin_addr = addr->guest;
-    l4->sin_port = htons(addr->guest_port);
-    f4->sin_addr = addr->peer;
-    f4->sin_port = htons(addr->peer_port);
     if (slirp->fl.nflows >= slirp->fl.max_flows ||
-        solookup(&slirp->tcp_last_so, &slirp->tcb, &lhost, &fhost))
+        flow_find(slirp, addr->guest, htons(addr->guest_port), addr->peer,
+                  htons(addr->peer_port)))
         return NULL;
 
     flow_enter(slirp);
@@ -1219,6 +1239,7 @@ Slirp *slirp_flow_new(const SlirpFlowConfig *cfg, const SlirpFlowOps *o,
         cfg->resolver.s_addr ? cfg->resolver : cfg->gateway;
     slirp->fl.ops = o;
     slirp->fl.arp_all = cfg->arp_all;
+    slirp->fl.next_tick_ns = o->clock_ns(opaque);
     slirp->fl.max_flows =
         cfg->max_flows ? cfg->max_flows : SLIRP_FLOW_MAX_DEFAULT;
     memcpy(slirp->fl.secret, cfg->secret, sizeof(slirp->fl.secret));
@@ -1229,6 +1250,7 @@ Slirp *slirp_flow_new(const SlirpFlowConfig *cfg, const SlirpFlowOps *o,
         memcpy(slirp->fl.gateway_mac + 2, &cfg->gateway, 4);
     }
     slirp_flow_set_guest(slirp, cfg->guest_mac, cfg->guest);
+    flow_table_init(slirp);
     if_init(slirp);
     ip_init(slirp);
     m_init(slirp);
@@ -1248,51 +1270,10 @@ void slirp_flow_free(Slirp *slirp)
     }
     ip_cleanup(slirp);
     m_cleanup(slirp);
+    flow_table_free(slirp);
+    flow_timer_free(slirp);
     memset(slirp->fl.secret, 0, sizeof(slirp->fl.secret));
     g_free(slirp);
-}
-
-static int64_t flow_now_ms(Slirp *slirp)
-{
-    return ops(slirp)->clock_ns(slirp->opaque) / SCALE_MS;
-}
-
-int slirp_flow_timeout(Slirp *slirp)
-{
-    struct flow_state *fs = &slirp->fl;
-    int64_t now, left;
-
-    if (slirp->tcb.so_next == &slirp->tcb &&
-        slirp->ipq.ip_link.next == &slirp->ipq.ip_link) {
-        fs->ticking = false;
-        return -1;
-    }
-    now = flow_now_ms(slirp);
-    if (!fs->ticking) {
-        fs->ticking = true;
-        fs->last_tick = now;
-    }
-    left = fs->last_tick + FLOW_TICK_MS - now;
-    return left > 0 ? (int)left : 0;
-}
-
-int slirp_flow_timer(Slirp *slirp)
-{
-    struct flow_state *fs = &slirp->fl;
-
-    if (slirp_flow_timeout(slirp) == 0) {
-        int64_t now = flow_now_ms(slirp);
-
-        flow_enter(slirp);
-        ip_slowtimo(slirp);
-        tcp_slowtimo(slirp);
-        flow_leave(slirp);
-        /* late by a tick or more: ticks are not made up for */
-        fs->last_tick += FLOW_TICK_MS;
-        if (now - fs->last_tick >= FLOW_TICK_MS)
-            fs->last_tick = now;
-    }
-    return slirp_flow_timeout(slirp);
 }
 
 void slirp_flow_stats(const Slirp *slirp, SlirpFlowStats *ret_stats)

@@ -47,6 +47,11 @@ struct tcpiphdr;
 struct flow_sock {
     void *cookie;
     struct socket *todo_next;
+    struct socket *chain; /* next with the same hash (flow_table.c) */
+    struct socket *tw_prev, *tw_next; /* time_wait_head, while !taken */
+    int64_t synced; /* the tick for which the counters are true */
+    int64_t due; /* the tick at which it comes up (flow_timer.c) */
+    size_t heap_at; /* place in the heap plus 1; 0: not in it */
     unsigned todo; /* FLOW_TODO_* */
     bool queued; /* on the todo list */
     bool taken; /* the embedder knows it: tcp_closed is due */
@@ -55,6 +60,8 @@ struct flow_sock {
     bool eof_out; /* slirp_flow_eof was called */
     bool time_wait; /* counted in ntime_wait */
     uint32_t rcv_limit; /* flow_window: bytes on the way and held */
+    bool chained; /* in the table */
+    bool evictable; /* in the list of time_wait_head */
     SlirpFlowVerdict refuse;
     SlirpFlowEnd end; /* what tcp_closed will say */
 };
@@ -70,9 +77,16 @@ struct flow_state {
     unsigned depth; /* nested library calls */
     unsigned offload; /* SLIRP_FLOW_OFFLOAD_* */
     struct socket *todo_head, *todo_tail;
+    struct socket *time_wait_head, *time_wait_tail; /* oldest first */
     size_t max_flows, nflows, ntime_wait;
-    bool ticking;
-    int64_t last_tick; /* ms */
+    struct socket **table; /* by hash of the four-tuple */
+    size_t table_mask;
+    uint64_t table_key[2];
+    struct socket **heap; /* flows with a timer, by due */
+    size_t nheap, heap_size;
+    int64_t tick; /* half seconds */
+    int64_t next_tick_ns; /* when it ends */
+    int64_t frag_tick; /* when fragments last grew older */
     SlirpFlowStats stats;
 };
 
@@ -92,5 +106,26 @@ void flow_output(struct tcpcb *tp);
 long flow_window(struct socket *so);
 int flow_send_max(const struct tcpcb *tp);
 bool flow_gather(struct socket *so, struct mbuf *m, size_t off, size_t len);
+uint32_t flow_initial_window(uint32_t mss);
+void flow_touch(struct socket *so);
+
+/* flow.c to flow_table.c and flow_timer.c, and back. */
+void flow_enter(Slirp *slirp);
+void flow_leave(Slirp *slirp);
+uint64_t flow_hash(const uint64_t key[2], struct in_addr guest,
+                   uint16_t guest_port, struct in_addr peer,
+                   uint16_t peer_port);
+void flow_table_init(Slirp *slirp);
+void flow_table_free(Slirp *slirp);
+struct socket *flow_find(Slirp *slirp, struct in_addr guest,
+                         uint16_t guest_port, struct in_addr peer,
+                         uint16_t peer_port);
+void flow_table_add(struct socket *so);
+void flow_table_remove(struct socket *so);
+void flow_tick(Slirp *slirp);
+void flow_sync(struct socket *so);
+void flow_settle(struct socket *so);
+void flow_unsettle(struct socket *so);
+void flow_timer_free(Slirp *slirp);
 
 #endif
