@@ -41,9 +41,10 @@
 #include "tls/clienthello.h"
 #include "tls/conn.h"
 
-/** Flows of one workspace at once. The front has the same bound; each costs one to three descriptors and about 1 KiB here. */
+/** Flows of one workspace at once. The front has the same bound; each costs one descriptor (what was handed over) to three (a pair on its way)
+ * and about 2 KiB here. */
 #define SM_CORE_SESSIONS_MAX 16384
-/** Descriptors kept free for the resolver, audit and the rest when the session bound is derived from RLIMIT_NOFILE. */
+/** Descriptors of RLIMIT_NOFILE that flows leave to the resolver, audit and the rest. */
 #define SM_CORE_FD_RESERVE 256
 /** First bytes of all flows together that wait for their verdict: some 900 flows with the largest head, or all of them with usual ones. */
 #define SM_CORE_HELD_TOTAL (64u << 20)
@@ -210,6 +211,8 @@ struct sm_core {
     struct sm_timer second; /* audit probe, repeats, pins, rotation */
     GHashTable *sessions;   /* id -> struct sm_session, owned */
     unsigned sessions_max;
+    int fd_max;           /* no flow has a descriptor from here on: RLIMIT_NOFILE less the reserve */
+    unsigned fd_sessions; /* flows that there were when one would have had such a one: before another ends, none begins. 0: none would */
     uint64_t last_id;   /* of the front's OPENs: they rise, so that no two flows of the record share one */
     size_t relayed_now; /* bytes that wait in all mediated flows */
     size_t held_now;    /* bytes in all sessions' held */
@@ -259,6 +262,14 @@ void sm_core_every_second(struct sm_timer *timer, int64_t now_us);
 /* session.c */
 void sm_core_message(const struct sm_flow_msg *msg, const int *fds, size_t n_fds, void *core);
 void sm_session_free(struct sm_session *s);
+/**
+ * sm_session_fd() - a descriptor that was just made for a flow, or -1: that, or closed for the reserve's sake, with EMFILE.
+ *
+ * The kernel gives out the lowest number that is free, so a number says how many are in use. sm_session_pair() - socketpair(2) of this type for a
+ * flow; 0 or -1 with errno.
+ */
+int sm_session_fd(struct sm_core *core, int fd);
+int sm_session_pair(struct sm_core *core, int type, int ret[2]);
 /** sm_session_new() - of msg's id, proto, src and dst; in core->sessions. */
 struct sm_session *sm_session_new(struct sm_core *core, const struct sm_flow_msg *msg);
 const char *sm_session_state_name(enum sm_session_state state);

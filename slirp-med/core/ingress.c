@@ -207,7 +207,8 @@ void sm_ingress_take(struct sm_core *core, const char *text, int *fd)
         reason = "workspace_stop";
     if (!reason && core->config->mode != SM_MODE_OFF && !sm_audit_healthy(core->audit))
         reason = "not_recorded";
-    if (!reason && (sm_ingress_count(core) >= core->sessions_max / SM_CORE_INGRESS_SHARE || !choose_seen(&known)))
+    if (!reason && (sm_ingress_count(core) >= core->sessions_max / SM_CORE_INGRESS_SHARE || *fd >= core->fd_max ||
+                    !choose_seen(&known)))
         reason = "too_many_flows";
     if (reason) {
         turn_away(core, &known, *fd, reason);

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <jansson.h>
+#include <limits.h>
 #include <malloc.h>
 #include <signal.h>
 #include <string.h>
@@ -227,10 +228,14 @@ static bool core_init(struct sm_core *core, GError **error)
     core->pins = sm_pins_new(SM_PINS_MAX);
     (void)sm_carry_pins_load(core->config->pins, core->pins, sm_loop_now(core->loop), sm_clock_wall_us());
     core->sessions = g_hash_table_new(g_int64_hash, g_int64_equal);
-    core->sessions_max = SM_CORE_SESSIONS_MAX;
     rlim_t reserve = SM_CORE_FD_RESERVE + (core->config->n_mediation > 0 ? SM_CORE_MEDIATION_FDS : 0);
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < SM_CORE_SESSIONS_MAX * 3 + reserve)
-        core->sessions_max = files.rlim_cur > 2 * reserve ? (unsigned)((files.rlim_cur - reserve) / 3) : 64;
+    if (getrlimit(RLIMIT_NOFILE, &files) < 0) {
+        sm_error_set_errno(error, errno, "getrlimit");
+        return false;
+    }
+    rlim_t most = SM_MIN(files.rlim_cur, (rlim_t)INT_MAX);
+    core->fd_max = (int)(most > 2 * reserve ? most - reserve : most / 2);
+    core->sessions_max = (unsigned)SM_MIN(SM_CORE_SESSIONS_MAX, core->fd_max);
     /* Where nothing is intercepted there is no CA, and the launcher gave no files for one. */
     if (core->config->mode != SM_MODE_OFF && !core->config->opaque &&
         !(sm_pki_make(core, SM_CA_KEY_FD, SM_CA_CERT_FD, error) && tell_ca(core, error) && sm_pki_open(core, error)))

@@ -186,7 +186,7 @@ static bool attach_pair(struct sm_session *s)
 {
     int pair[2];
 
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+    if (sm_session_pair(s->core, SOCK_STREAM, pair) < 0)
         return false;
     /* Less than was asked for (net.core.wmem_max) is slower and no fault. */
     int size = g_hash_table_size(s->core->sessions) <= SM_MEDIATE_PAIR_FLOWS ? SM_MEDIATE_PAIR_BYTES : 0;

@@ -251,7 +251,7 @@ void sm_names_serve(struct sm_session *s, bool ok)
         return;
     }
     if (!ok || s->proto != SM_PROTO_TCP || !s->core->dns ||
-        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
+        sm_session_pair(s->core, SOCK_STREAM, pair) < 0) {
         sm_session_refuse(s, SM_HOW_RST, 0, SM_REASON_LIMIT);
         return;
     }

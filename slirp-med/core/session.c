@@ -22,6 +22,8 @@
  */
 #include "core/mediate.h"
 
+#include <errno.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -112,6 +114,31 @@ void sm_session_drop_first_bytes(struct sm_session *s)
     g_clear_pointer(&s->http, g_free);
 }
 
+int sm_session_fd(struct sm_core *core, int fd)
+{
+    if (fd < core->fd_max)
+        return fd;
+    (void)close(fd);
+    core->fd_sessions = g_hash_table_size(core->sessions);
+    errno = EMFILE;
+    return -1;
+}
+
+int sm_session_pair(struct sm_core *core, int type, int ret[2])
+{
+    if (socketpair(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ret) < 0)
+        return -1;
+    bool first = sm_session_fd(core, ret[0]) >= 0, second = sm_session_fd(core, ret[1]) >= 0;
+    if (first && second)
+        return 0;
+    if (first)
+        (void)close(ret[0]);
+    if (second)
+        (void)close(ret[1]);
+    errno = EMFILE;
+    return -1;
+}
+
 void sm_session_free(struct sm_session *s)
 {
     struct sm_core *core = s->core;
@@ -140,6 +167,8 @@ void sm_session_free(struct sm_session *s)
     sm_buf_clear(&s->dns_out);
     sm_session_drop_first_bytes(s);
     g_hash_table_steal(core->sessions, &s->id);
+    if (g_hash_table_size(core->sessions) + 1 < core->fd_sessions)
+        core->fd_sessions = 0; /* another one than that which had no descriptor */
     g_free(s);
 }
 
@@ -736,7 +765,8 @@ static void on_open(struct sm_core *core, const struct sm_flow_msg *msg)
     }
     struct sm_session *s = sm_session_new(core, msg);
     core->n_opened++;
-    if (g_hash_table_size(core->sessions) > core->sessions_max) {
+    unsigned now = g_hash_table_size(core->sessions);
+    if (now > core->sessions_max || (core->fd_sessions && now >= core->fd_sessions)) {
         s->verdict.refuse = is_udp(s) ? SM_REFUSAL_ICMP_ADMIN : SM_REFUSAL_RST;
         sm_session_deny(s, "too_many_flows");
         return;

@@ -113,7 +113,7 @@ static void dial(struct sm_session *s, enum sm_session_state state)
     int on = 1, retries = SM_CORE_SYN_RETRIES;
 
     s->state = state;
-    int fd = socket(ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int fd = sm_session_fd(s->core, socket(ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (fd < 0) {
         dial_failed(s, errno, NULL);
         return;

@@ -284,9 +284,9 @@ void sm_udp_start(struct sm_session *s, bool ok)
         sm_session_not_recorded(s);
         return;
     }
-    s->upstream.fd = socket(ss.ss_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    s->upstream.fd = sm_session_fd(core, socket(ss.ss_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (s->upstream.fd < 0 || connect(s->upstream.fd, (struct sockaddr *)&ss, len) < 0 ||
-        sm_fd_seqpair(pair, true) < 0) {
+        sm_session_pair(core, SOCK_SEQPACKET, pair) < 0) {
         upstream_error(s, errno);
         return;
     }

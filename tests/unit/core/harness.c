@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -46,6 +47,7 @@ void harness_start(struct sm_core *core, const char *dir, const struct harness_o
     core->pins = sm_pins_new(o->pins);
     core->sessions = g_hash_table_new(g_int64_hash, g_int64_equal);
     core->sessions_max = o->sessions;
+    core->fd_max = INT_MAX;
     assert_true(sm_limits_init(core, -1, &error));
     assert_true(sm_names_init(core, &error));
     assert_int_equal(sm_fd_seqpair(pair, true), 0);

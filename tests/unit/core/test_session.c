@@ -427,6 +427,40 @@ static void test_too_many_flows(void **state)
     assert_int_equal(g_hash_table_size(f->core.sessions), 2);
 }
 
+/* No descriptor of the reserve is for a flow, whatever kind it is: what has none ends, and nothing begins before it did. */
+static void test_no_descriptor_left(void **state)
+{
+    struct fixture *f = *state;
+    int lowest = dup(0), pair[2];
+    struct sm_flow_msg udp = {.type = SM_FLOW_OPEN,
+                              .id = 4,
+                              .proto = SM_FLOW_UDP,
+                              .src = {sm_addr_v4(10, 0, 2, 15), 40000},
+                              .dst = {loopback, f->port}};
+
+    (void)close(lowest);
+    f->core.fd_max = lowest + 1;
+    assert_int_equal(sm_session_pair(&f->core, SOCK_STREAM, pair), -1);
+    assert_int_equal(errno, EMFILE);
+    open_tcp(f, 1, loopback, f->port); /* the one that there is */
+    assert_int_equal(hear(f), SM_FLOW_ACCEPT);
+    open_tcp(f, 2, loopback, f->port);
+    assert_int_equal(hear(f), SM_FLOW_REFUSE);
+    assert_int_equal(g_hash_table_size(f->core.sessions), 1);
+    int again = dup(0);
+    assert_true(again > lowest); /* what was made for the second is closed */
+    (void)close(again);
+    open_tcp(f, 3, loopback, f->port);
+    assert_int_equal(hear(f), SM_FLOW_REFUSE);
+    tell(f, &udp);
+    assert_int_equal(hear(f), SM_FLOW_REFUSE);
+    assert_int_equal(g_hash_table_size(f->core.sessions), 1);
+    struct sm_flow_msg gone = {.type = SM_FLOW_GONE, .id = 1, .why = SM_WHY_CLOSED};
+    tell(f, &gone);
+    open_tcp(f, 5, loopback, f->port);
+    assert_int_equal(hear(f), SM_FLOW_ACCEPT);
+}
+
 /* A front that closes its end of a DNS connection and does not say GONE: nobody is left to answer, whatever is still asked. */
 static void test_dns_connection_that_is_dropped(void **state)
 {
@@ -675,6 +709,7 @@ int main(void)
         T(test_unwritable_log_stops_admission, setup_ip_rule),
         T(test_nonsense_from_the_front, setup_ip_rule),
         T(test_too_many_flows, setup_ip_rule),
+        T(test_no_descriptor_left, setup_ip_rule),
         T(test_dns_connection_that_is_dropped, setup_strict_suffix),
         T(test_too_many_dns_connections, setup_guarded),
         T(test_held_bytes_of_all_flows, setup_strict),
