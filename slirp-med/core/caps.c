@@ -356,6 +356,14 @@ bool sm_caps_has_slack(struct sm_caps *c, enum sm_caps_dir dir, int64_t now_us)
     return now_us - b->slack_us >= SM_CAPS_SLACK_US;
 }
 
+bool sm_caps_has_hits(const struct sm_caps *c)
+{
+    for (enum sm_caps_dir dir = 0; dir < SM_CAPS_DIRS; dir++)
+        if (c->bucket[dir].hits.held + c->bucket[dir].hits.dropped > 0)
+            return true;
+    return false;
+}
+
 struct sm_caps_hits sm_caps_take_hits(struct sm_caps *c, enum sm_caps_dir dir)
 {
     struct sm_caps_hits hits = c->bucket[dir].hits;

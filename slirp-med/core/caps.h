@@ -147,6 +147,8 @@ uint64_t sm_caps_counted(const struct sm_caps *c, enum sm_caps_dir dir);
 /** sm_caps_total() - both directions; at most INT64_MAX. */
 uint64_t sm_caps_total(const struct sm_caps *c);
 
+/** sm_caps_has_hits() - would there be any, in either direction? */
+bool sm_caps_has_hits(const struct sm_caps *c);
 /** sm_caps_take_hits() - and start over. */
 struct sm_caps_hits sm_caps_take_hits(struct sm_caps *c, enum sm_caps_dir dir);
 

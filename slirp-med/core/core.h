@@ -70,6 +70,8 @@
 /** UDP flows: unreplied and replied idle times (spec: issue 2 item 4). */
 #define SM_CORE_UDP_IDLE_US INT64_C(30000000)
 #define SM_CORE_UDP_REPLIED_US INT64_C(180000000)
+/** Pins that are over are forgotten this often: they are none before that, and all of them are looked at. */
+#define SM_CORE_PINS_US INT64_C(60000000)
 /** Clients of published ports may have this share of all flows (1/n): a flood of them leaves the guest its own, and the other way round. */
 #define SM_CORE_INGRESS_SHARE 2
 /** Flow ids of these begin here (beside SM_FLOW_ID_CORE), and the front's end: in the record, which has them without that bit and whose
@@ -207,12 +209,15 @@ struct sm_core {
     struct sm_watch netlink;
     struct sm_watch ghost; /* sockets that the front should have closed; see tcp.c */
     struct sm_timer stop_timer;
-    char *stop_reason;      /* STOP came: the end waits for the front's last word, its counts */
-    struct sm_timer second; /* audit probe, repeats, pins, rotation */
-    GHashTable *sessions;   /* id -> struct sm_session, owned */
+    char *stop_reason; /* STOP came: the end waits for the front's last word, its counts */
+    struct sm_timer
+        second; /* audit probe, repeats, pins, rotation: at most once a second, and only while one of them waits */
+    int64_t second_us, pins_us; /* when it ran last; when pins were last looked through */
+    GHashTable *sessions;       /* id -> struct sm_session, owned */
     unsigned sessions_max;
-    int fd_max;           /* no flow has a descriptor from here on: RLIMIT_NOFILE less the reserve */
-    unsigned fd_sessions; /* flows that there were when one would have had such a one: before another ends, none begins. 0: none would */
+    int fd_max; /* no flow has a descriptor from here on: RLIMIT_NOFILE less the reserve */
+    unsigned
+        fd_sessions; /* flows that there were when one would have had such a one: before another ends, none begins. 0: none would */
     uint64_t last_id;   /* of the front's OPENs: they rise, so that no two flows of the record share one */
     size_t relayed_now; /* bytes that wait in all mediated flows */
     size_t held_now;    /* bytes in all sessions' held */

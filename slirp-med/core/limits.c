@@ -111,6 +111,18 @@ static void add_cap(struct sm_audit_record *r, const struct sm_limits *l, enum s
     }
 }
 
+bool sm_limits_waits(const struct sm_core *core)
+{
+    const struct sm_limits *l = core->limits;
+
+    if (!l)
+        return false;
+    for (enum sm_cap cap = 0; cap < SM_CAP_COUNT; cap++)
+        if (l->refused[cap] > 0)
+            return true;
+    return sm_caps_has_hits(l->caps) || (l->fd >= 0 && (l->store_failed || unstored(l) > 0));
+}
+
 void sm_limits_every_second(struct sm_core *core)
 {
     struct sm_limits *l = core->limits;

@@ -111,6 +111,8 @@ enum sm_limits_fate { SM_LIMITS_PASS, SM_LIMITS_DROP, SM_LIMITS_SPENT };
 /** sm_limits_datagram() - asked before it is sent on; sm_limits_moved() when it was. */
 enum sm_limits_fate sm_limits_datagram(struct sm_session *s, enum sm_caps_dir dir, size_t len);
 
+/** sm_limits_waits() - is there anything for it to do? */
+bool sm_limits_waits(const struct sm_core *core);
 /** sm_limits_every_second() - the lines that come once a second, and the counters' file. */
 void sm_limits_every_second(struct sm_core *core);
 /** sm_limits_stop() - all flows have ended: the last lines, the last record of the file. */

@@ -250,8 +250,7 @@ void sm_names_serve(struct sm_session *s, bool ok)
         sm_session_deny(s, "too_many_flows");
         return;
     }
-    if (!ok || s->proto != SM_PROTO_TCP || !s->core->dns ||
-        sm_session_pair(s->core, SOCK_STREAM, pair) < 0) {
+    if (!ok || s->proto != SM_PROTO_TCP || !s->core->dns || sm_session_pair(s->core, SOCK_STREAM, pair) < 0) {
         sm_session_refuse(s, SM_HOW_RST, 0, SM_REASON_LIMIT);
         return;
     }

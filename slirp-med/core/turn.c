@@ -12,6 +12,8 @@
 #include "base/log.h"
 #include "core/limits.h"
 
+#define SECOND_US INT64_C(1000000)
+
 /* One in core->replies; its message follows it, then padding. */
 struct reply {
     struct sm_endpoint guest, peer;
@@ -119,6 +121,30 @@ static void ask_for_file(struct sm_core *core)
     (void)sm_link_send(core->link.fd, SM_LINK_WANT, "audit", -1);
 }
 
+/* When sm_core_every_second() has something to do; INT64_MAX: nothing waits, and a core that does nothing sleeps. */
+static int64_t second_due(const struct sm_core *core)
+{
+    int64_t soon = sm_loop_now(core->loop) + SECOND_US, due = INT64_MAX;
+    bool healthy = sm_audit_healthy(core->audit);
+
+    if (healthy)
+        due = sm_audit_repeats_due(core->repeats);
+    if (!healthy || sm_audit_need(core->audit) != SM_AUDIT_NEED_NOTHING || core->ingress_unsaid > 0 ||
+        sm_limits_waits(core))
+        due = SM_MIN(due, soon);
+    if (sm_pins_count(core->pins) > 0)
+        due = SM_MIN(due, core->pins_us + SM_CORE_PINS_US);
+    return due == INT64_MAX ? due : SM_MAX(due, core->second_us + SECOND_US);
+}
+
+static void arm_second(struct sm_core *core)
+{
+    int64_t due = second_due(core);
+
+    if (due < (sm_timer_armed(&core->second) ? core->second.due_us : INT64_MAX))
+        sm_loop_arm(core->loop, &core->second, due);
+}
+
 bool sm_core_turn_end(void *data)
 {
     struct sm_core *core = data;
@@ -146,6 +172,7 @@ bool sm_core_turn_end(void *data)
         sm_dnsserve_send(core->dns, ok);
     send_replies(core, replies_end, ok);
     sm_channel_flush(core->channel);
+    arm_second(core);
     return core->effects.length > 0 || (core->replies && core->replies->len > 0) || sm_audit_pending(core->audit) > 0;
 }
 
@@ -156,8 +183,11 @@ void sm_core_every_second(struct sm_timer *timer, int64_t now_us)
     if (!sm_audit_healthy(core->audit))
         (void)sm_audit_probe(core->audit, sm_clock_wall_us());
     (void)sm_audit_repeats_flush(core->repeats, core->audit, now_us, sm_clock_wall_us());
-    (void)sm_pins_expire(core->pins, now_us);
+    if (now_us - core->pins_us >= SM_CORE_PINS_US) {
+        (void)sm_pins_expire(core->pins, now_us);
+        core->pins_us = now_us;
+    }
     sm_limits_every_second(core);
     sm_ingress_every_second(core);
-    sm_loop_arm(core->loop, timer, now_us + 1000000);
+    core->second_us = now_us; /* the end of the turn arms it again if something waits */
 }

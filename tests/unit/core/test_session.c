@@ -427,6 +427,33 @@ static void test_too_many_flows(void **state)
     assert_int_equal(g_hash_table_size(f->core.sessions), 2);
 }
 
+/* The timer of a second runs while something waits for it, and not else. */
+static void test_idle_core_sleeps(void **state)
+{
+    struct fixture *f = *state;
+    sm_loop_disarm(f->core.loop, &f->core.second);
+    assert_true(says_nothing(f));
+    assert_false(sm_timer_armed(&f->core.second));
+    open_tcp(f, 1, sm_addr_v4(10, 0, 0, 5), 80); /* denied: the next ones of a second are counted */
+    assert_int_equal(hear(f), SM_FLOW_REFUSE);
+    assert_true(says_nothing(f));
+    assert_true(sm_timer_armed(&f->core.second));
+    int64_t due = f->core.second.due_us;
+    assert_true(due <= sm_loop_now(f->core.loop) + 1000000);
+    open_tcp(f, 2, sm_addr_v4(10, 0, 0, 5), 80);
+    assert_int_equal(hear(f), SM_FLOW_REFUSE);
+    sm_loop_disarm(f->core.loop, &f->core.second);
+    sm_core_every_second(&f->core.second, due);
+    assert_true(says_nothing(f));
+    g_autofree char *text = audit_text(f);
+    assert_non_null(strstr(text, "\"count\":1"));
+    assert_true(sm_timer_armed(&f->core.second)); /* the pair may come again within the second */
+    sm_loop_disarm(f->core.loop, &f->core.second);
+    sm_core_every_second(&f->core.second, due + 2000000);
+    assert_true(says_nothing(f));
+    assert_false(sm_timer_armed(&f->core.second));
+}
+
 /* No descriptor of the reserve is for a flow, whatever kind it is: what has none ends, and nothing begins before it did. */
 static void test_no_descriptor_left(void **state)
 {
@@ -710,6 +737,7 @@ int main(void)
         T(test_nonsense_from_the_front, setup_ip_rule),
         T(test_too_many_flows, setup_ip_rule),
         T(test_no_descriptor_left, setup_ip_rule),
+        T(test_idle_core_sleeps, setup_ip_rule),
         T(test_dns_connection_that_is_dropped, setup_strict_suffix),
         T(test_too_many_dns_connections, setup_guarded),
         T(test_held_bytes_of_all_flows, setup_strict),
