@@ -17,12 +17,15 @@
 /* Least table: an embedder with a limit of a few flows. */
 #define FLOW_TABLE_MIN 64
 
-static uint64_t rotl(uint64_t x, int n)
+/* Of each packet, and small: in line. */
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE uint64_t rotl(uint64_t x, int n)
 {
     return x << n | x >> (64 - n);
 }
 
-static void sip_round(uint64_t v[4])
+INLINE void sip_round(uint64_t v[4])
 {
     v[0] += v[1];
     v[1] = rotl(v[1], 13) ^ v[0];
@@ -36,7 +39,7 @@ static void sip_round(uint64_t v[4])
     v[2] = rotl(v[2], 32);
 }
 
-static void sip_word(uint64_t v[4], uint64_t m)
+INLINE void sip_word(uint64_t v[4], uint64_t m)
 {
     v[3] ^= m;
     sip_round(v);
