@@ -176,6 +176,7 @@ struct sm_session {
     GList effect_link; /* its place in effect_in; data is the session */
     GQueue *effect_in; /* &core->effects, or &core->running while that list is worked off */
     GList attach_link; /* its place in core->attach_wait */
+    GList age_link;    /* its place in core->by_age */
     bool attach_waiting;
     bool attach_acked; /* ATTACHED came: the front has the descriptor and can be held to what it says of it */
 
@@ -214,6 +215,7 @@ struct sm_core {
         second; /* audit probe, repeats, pins, rotation: at most once a second, and only while one of them waits */
     int64_t second_us, pins_us; /* when it ran last; when pins were last looked through */
     GHashTable *sessions;       /* id -> struct sm_session, owned */
+    GQueue by_age;              /* of the same, oldest first */
     unsigned sessions_max;
     int fd_max; /* no flow has a descriptor from here on: RLIMIT_NOFILE less the reserve */
     unsigned

@@ -21,12 +21,6 @@
 /** ... and what one of them takes beside its name: thirteen keys with the longest addresses and numbers. */
 #define FLOW_SIZE 420
 
-static gint younger_first(gconstpointer a, gconstpointer b)
-{
-    const struct sm_session *const *x = a, *const *y = b;
-    return ((*x)->opened_us < (*y)->opened_us) - ((*x)->opened_us > (*y)->opened_us);
-}
-
 static const char *host_of(const struct sm_session *s)
 {
     if (s->inbound)
@@ -54,19 +48,13 @@ static json_t *flow_json(struct sm_session *s, const char *host, int64_t now)
 
 static json_t *flows_json(struct sm_core *core)
 {
-    g_autoptr(GPtrArray) all = g_ptr_array_sized_new(g_hash_table_size(core->sessions));
     int64_t now = sm_loop_now(core->loop);
     json_t *flows = json_array();
-    GHashTableIter it;
-    gpointer session;
     size_t room = FLOWS_ROOM;
+    unsigned told = 0;
 
-    g_hash_table_iter_init(&it, core->sessions);
-    while (g_hash_table_iter_next(&it, NULL, &session))
-        g_ptr_array_add(all, session);
-    g_ptr_array_sort(all, younger_first);
-    for (guint i = 0; i < all->len && i < SM_REPORT_FLOWS_MAX; i++) {
-        struct sm_session *s = g_ptr_array_index(all, i);
+    for (GList *l = core->by_age.tail; l && told < SM_REPORT_FLOWS_MAX; l = l->prev, told++) {
+        struct sm_session *s = l->data;
         const char *host = host_of(s);
         size_t size = FLOW_SIZE + (host ? strlen(host) : 0);
         if (size > room)

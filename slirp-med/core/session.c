@@ -166,6 +166,7 @@ void sm_session_free(struct sm_session *s)
     sm_buf_clear(&s->dns_in);
     sm_buf_clear(&s->dns_out);
     sm_session_drop_first_bytes(s);
+    g_queue_unlink(&core->by_age, &s->age_link);
     g_hash_table_steal(core->sessions, &s->id);
     if (g_hash_table_size(core->sessions) + 1 < core->fd_sessions)
         core->fd_sessions = 0; /* another one than that which had no descriptor */
@@ -187,7 +188,8 @@ struct sm_session *sm_session_new(struct sm_core *core, const struct sm_flow_msg
     sm_timer_init(&s->timer, NULL);
     sm_buf_init(&s->held, SM_FLOW_HELD_MAX);
     s->opened_us = s->last_us = sm_loop_now(core->loop);
-    s->attach_link.data = s;
+    s->attach_link.data = s->age_link.data = s;
+    g_queue_push_tail_link(&core->by_age, &s->age_link);
     g_hash_table_insert(core->sessions, &s->id, s);
     return s;
 }
