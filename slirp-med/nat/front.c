@@ -306,7 +306,7 @@ static void on_tick(struct sm_timer *timer, int64_t now_us)
 {
     struct sm_front *front = sm_container_of(timer, struct sm_front, tick_timer);
     sm_front_tick(front);
-    if (front->holds.untold > 0 || front->stats.udp_now > 0 || !sm_others_idle(&front->others))
+    if (front->holds.untold > 0 || front->udp_asked.length > 0 || !sm_others_idle(&front->others))
         sm_front_want_tick(front);
 }
 
@@ -379,10 +379,19 @@ static void on_channel_drained(void *data)
 
 /* ---- the turn ---- */
 
-/* Everything that waits in a list now is looked at once; what lists itself again waits for the next turn. */
+static bool has_room(const struct sm_front *front)
+{
+    return !front->side->congested(front) && front->stats.queued_now <= SM_FRONT_QUEUED_TOTAL;
+}
+
+/* Everything that waits in a list now is looked at once; what lists itself again waits for the next turn. The list of
+ * those that wait for room ends where the room does: the rest would only go back to its tail, and theirs is the next
+ * room. */
 static void run_list(struct sm_front *front, GQueue *list)
 {
     for (guint n = list->length; n > 0 && !front->dead && list->head; n--) {
+        if (list == &front->stalled && front->side->congested(front))
+            break;
         struct sm_front_flow *flow = list->head->data;
         sm_front_unlist(flow);
         flow->ops->run(flow);
@@ -393,6 +402,8 @@ static void on_retry(struct sm_timer *timer, int64_t now_us)
 {
     struct sm_front *front = sm_container_of(timer, struct sm_front, retry_timer);
     run_list(front, &front->stalled);
+    if (front->stalled.length > 0 && !sm_timer_armed(timer))
+        sm_loop_arm(front->loop, timer, now_us + RETRY_US);
 }
 
 static void free_dead_flows(struct sm_front *front)
@@ -412,7 +423,7 @@ static bool on_turn_end(void *data)
     if (front->guest_left && !front->dead)
         mark_orphans(front);
     run_list(front, &front->ready);
-    if (front->stalled.length > 0 && !front->side->congested(front) && front->stats.queued_now <= SM_FRONT_QUEUED_TOTAL)
+    if (front->stalled.length > 0 && has_room(front))
         run_list(front, &front->stalled);
     sm_front_udp_flush(front);
     sm_channel_flush(front->channel);
@@ -452,6 +463,7 @@ struct sm_front *sm_front_new_hub(struct sm_loop *loop, const struct sm_front_co
     sm_timer_init(&front->finish_timer, on_finish_timer);
     sm_timer_init(&front->left_timer, on_left_timer);
     g_queue_init(&front->lru);
+    g_queue_init(&front->udp_asked);
     g_queue_init(&front->ready);
     g_queue_init(&front->stalled);
     g_queue_init(&front->graveyard);

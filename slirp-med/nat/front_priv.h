@@ -114,6 +114,7 @@ struct sm_front {
     GHashTable *ids;    /* live ids: &flow->id -> struct sm_front_flow */
     GHashTable *tuples; /* UDP: &flow->hash -> struct sm_udp_flow */
     GQueue lru;         /* UDP flows, quiet ones first */
+    GQueue udp_asked;   /* of struct sm_udp_flow, in the order in which they were asked about */
     GQueue ready;       /* flows with more to read than their turn allowed */
     GQueue stalled;     /* flows that wait for the port or for memory */
     GQueue graveyard;

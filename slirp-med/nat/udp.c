@@ -21,6 +21,7 @@ struct sm_udp_flow {
     uint64_t hash; /* of the 4-tuple, keyed: a bijection, so equal hashes are equal tuples */
     int64_t last_us;
     GList lru;
+    GList asked;                  /* its place in front->udp_asked while its verdict is awaited */
     struct sm_front_batch *batch; /* with datagrams of this flow; NULL: none waits */
     uint8_t *held;                /* packet format; NULL when empty */
     uint32_t held_len;
@@ -35,6 +36,14 @@ static struct sm_udp_flow *as_udp(struct sm_front_flow *flow)
 static uint64_t hash_of(const struct sm_front *front, uint32_t dst, uint16_t dst_port, uint16_t src_port)
 {
     return sm_mix64(((uint64_t)dst << 32 | (uint32_t)src_port << 16 | dst_port) ^ front->tuple_secret);
+}
+
+/* The flow leaves ASKED, if it is in it. */
+static void set_state(struct sm_udp_flow *u, enum sm_front_state state)
+{
+    if (u->base.state == SM_FRONT_ASKED)
+        g_queue_unlink(&u->base.front->udp_asked, &u->asked);
+    sm_front_set_state(&u->base, state);
 }
 
 static void drop_held(struct sm_udp_flow *u)
@@ -62,7 +71,7 @@ static void end_flow(struct sm_udp_flow *u)
     sm_front_forget(&u->base);
     g_hash_table_remove(front->tuples, &u->hash);
     g_queue_unlink(&front->lru, &u->lru);
-    sm_front_set_state(&u->base, SM_FRONT_CLOSING);
+    set_state(u, SM_FRONT_CLOSING);
     sm_front_bury(&u->base);
 }
 
@@ -207,7 +216,7 @@ static struct sm_udp_flow *flow_new(struct sm_front *front, const struct sm_hold
     u->base.key = *key;
     sm_watch_init(&u->base.watch, -1, NULL);
     u->hash = hash;
-    u->lru.data = u;
+    u->lru.data = u->asked.data = u;
     front->stats.udp_now++;
     if (!sm_front_ask(front, &u->base)) {
         sm_front_bury(&u->base);
@@ -215,6 +224,7 @@ static struct sm_udp_flow *flow_new(struct sm_front *front, const struct sm_hold
     }
     g_hash_table_insert(front->tuples, &u->hash, u);
     g_queue_push_tail_link(&front->lru, &u->lru);
+    g_queue_push_tail_link(&front->udp_asked, &u->asked);
     sm_front_want_tick(front);
     return u;
 }
@@ -309,7 +319,7 @@ static void attach(struct sm_udp_flow *u, int *fd)
     struct sm_front *front = u->base.front;
 
     sm_watch_init(&u->base.watch, sm_steal_fd(fd), on_fd);
-    sm_front_set_state(&u->base, SM_FRONT_ATTACHED);
+    set_state(u, SM_FRONT_ATTACHED);
     front->stats.attached++;
     if (sm_loop_watch(front->loop, &u->base.watch, EPOLLIN) < 0) {
         end_and_tell(u, SM_WHY_LIMIT);
@@ -370,15 +380,12 @@ void sm_front_udp_datagram(struct sm_front *front, const struct sm_flow_msg *msg
 
 void sm_front_udp_expire(struct sm_front *front, int64_t now_us)
 {
-    /* The list is in order of the last use, so the ones to look at are at its head. Attached ones are the core's to
-     * end. */
+    /* SM_FRONT_ASKED_MAX of them at most. Attached ones are the core's to end. */
     GList *next;
-    for (GList *l = front->lru.head; l; l = next) {
+    for (GList *l = front->udp_asked.head; l; l = next) {
         struct sm_udp_flow *u = l->data;
         next = l->next;
-        if (now_us - u->last_us < SM_FRONT_ASKED_US)
-            break;
-        if (u->base.state == SM_FRONT_ASKED)
+        if (now_us - u->last_us >= SM_FRONT_ASKED_US)
             end_and_tell(u, SM_WHY_TIMEOUT);
     }
 }
