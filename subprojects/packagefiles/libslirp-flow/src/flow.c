@@ -426,26 +426,15 @@ void flow_time_wait(struct socket *so)
         flow_evict(slirp, so);
 }
 
-/* RFC 6528: a clock of 4 us plus a keyed hash of the four-tuple. */
+/* RFC 6528: a clock of 4 us plus a keyed hash of the four-tuple, as in Linux
+ * SipHash-2-4. */
 uint32_t flow_isn(const struct socket *so)
 {
     Slirp *slirp = so->slirp;
-    uint8_t tuple[12], digest[32];
-    gsize len = sizeof(digest);
-    uint32_t f;
-    GHmac *hmac;
 
-    memcpy(tuple, &so->so_faddr, 4);
-    memcpy(tuple + 4, &so->so_laddr, 4);
-    memcpy(tuple + 8, &so->so_fport, 2);
-    memcpy(tuple + 10, &so->so_lport, 2);
-    hmac = g_hmac_new(G_CHECKSUM_SHA256, slirp->fl.secret,
-                      sizeof(slirp->fl.secret));
-    g_hmac_update(hmac, tuple, sizeof(tuple));
-    g_hmac_get_digest(hmac, digest, &len);
-    g_hmac_unref(hmac);
-    memcpy(&f, digest, sizeof(f));
-    return f + (uint32_t)(ops(slirp)->clock_ns(slirp->opaque) / 4000);
+    return (uint32_t)flow_prf(slirp->fl.isn_key, so->so_laddr, so->so_lport,
+                              so->so_faddr, so->so_fport) +
+           (uint32_t)(ops(slirp)->clock_ns(slirp->opaque) / 4000);
 }
 
 /* The same for a four-tuple that is in TIME-WAIT, beyond the last sequence

@@ -81,7 +81,7 @@ struct flow_state {
     size_t max_flows, nflows, ntime_wait;
     struct socket **table; /* by hash of the four-tuple */
     size_t table_mask;
-    uint64_t table_key[2];
+    uint64_t table_key[2], isn_key[2];
     struct socket **heap; /* flows with a timer, by due */
     size_t nheap, heap_size;
     int64_t tick; /* half seconds */
@@ -115,6 +115,8 @@ void flow_leave(Slirp *slirp);
 uint64_t flow_hash(const uint64_t key[2], struct in_addr guest,
                    uint16_t guest_port, struct in_addr peer,
                    uint16_t peer_port);
+uint64_t flow_prf(const uint64_t key[2], struct in_addr guest,
+                  uint16_t guest_port, struct in_addr peer, uint16_t peer_port);
 void flow_table_init(Slirp *slirp);
 void flow_table_free(Slirp *slirp);
 struct socket *flow_find(Slirp *slirp, struct in_addr guest,
