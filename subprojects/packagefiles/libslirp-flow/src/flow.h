@@ -18,7 +18,7 @@ struct tcpiphdr;
 #define FLOW_TIME_WAIT_MAX 256
 
 /* Out-of-order segments held for one connection: 64 KiB of window in segments
- * of 536 bytes are 122. */
+ * of 536 bytes are 122. What a larger window brings beyond that comes again. */
 #define FLOW_SEGMENTS_MAX 128
 
 /* Fragmented datagrams in reassembly, and fragments of each: 64 KiB in pieces
