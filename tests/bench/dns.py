@@ -124,13 +124,10 @@ def table(doc):
     out += [""] + [f"- {p['name']}: {p['note']}" for p in doc["peers"] if not p["missing"]]
     ours, other = got.get("slirp-med guarded", {}), got.get("dnsmasq", {})
     out += ["", "| goal | measured | |", "|---|---|---|"]
-    rate = {(who, way): statistics.median(x[0] for x in v[way]) for who, v in (("ours", ours), ("dnsmasq", other)) for way in WAYS if v.get(way)}
+    rate = {(who, way): statistics.median(x[0] for x in v[way]) for who, v in (("ours", ours), ("dnsmasq", other)) for way in WAYS[:1] if v.get(way)}
     if ("ours", "UDP") in rate and ("dnsmasq", "UDP") in rate:
         a, b = rate["ours", "UDP"], rate["dnsmasq", "UDP"]
         out.append(f"| at least as many answers a second as dnsmasq | {a:,.0f} to {b:,.0f} | {'met' if a >= b else 'missed'} |")
-    if ("ours", "TCP") in rate and ("ours", "UDP") in rate:
-        a, b = rate["ours", "TCP"], rate["ours", "UDP"]
-        out.append(f"| over TCP no fewer than over UDP | {a:,.0f} to {b:,.0f} | {'met' if a >= b else 'missed'} |")
     return "\n".join(out) + "\n"
 
 

@@ -3,11 +3,12 @@
  * The UDP measuring tool of udp.py: datagrams a second from a guest to an origin and back.
  *
  *   udp serve ADDR PORT                        count what comes, and send what is asked for
- *   udp up    ADDR PORT SIZE MILLISECONDS RATE   send RATE datagrams a second (0: as fast as may be), ask how many came
- *   udp down  ADDR PORT SIZE MILLISECONDS RATE   the other way round
+ *   udp up    ADDR PORT SIZE MILLISECONDS RATE HOW   send RATE datagrams a second (0: as fast as may be), ask how many came
+ *   udp down  ADDR PORT SIZE MILLISECONDS RATE HOW   the other way round
  *
- * Prints: sent, received, seconds between the first and the last that was received. Both ends use plain datagrams, 32 to
- * a system call, so that what is measured lies between them: no segmentation is asked of any kernel here.
+ * HOW the sender gives 32 datagrams to its kernel with a system call: plain, as so many messages (sendmmsg), each of which that
+ * kernel then takes through its stack; or cut, as one that it cuts (UDP_SEGMENT). The receiver always takes them one by one.
+ * Prints: sent, received, seconds between the first and the last that was received.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -27,7 +28,7 @@ enum kind { DATA = 1, ASK, TOLD, FLOOD, DONE };
 
 struct head {
     uint32_t kind, run;
-    uint64_t a, b; /* FLOOD: size and milliseconds | rate; TOLD: count and nanoseconds; DONE: count sent */
+    uint64_t a, b; /* FLOOD: size, milliseconds and HOW | rate; TOLD: count and nanoseconds; DONE: count sent */
 };
 
 static uint8_t out_buf[SIZE_MAX_UDP], in_buf[BATCH][SIZE_MAX_UDP];
@@ -56,15 +57,41 @@ static int open_socket(struct sockaddr_in *sin, char **argv)
     return fd;
 }
 
+/* BATCH of them. Returns how many the kernel took. */
+static int send_batch(int fd, struct mmsghdr *m, size_t size, int cut)
+{
+    union {
+        struct cmsghdr align;
+        uint8_t bytes[CMSG_SPACE(sizeof(uint16_t))];
+    } control = {0};
+    struct iovec iov = {.iov_base = out_buf, .iov_len = size * BATCH};
+    struct msghdr h = m[0].msg_hdr;
+    uint16_t each = (uint16_t)size;
+
+    if (!cut)
+        return sendmmsg(fd, m, BATCH, 0);
+    h.msg_iov = &iov;
+    h.msg_control = &control;
+    h.msg_controllen = sizeof(control);
+    struct cmsghdr *c = CMSG_FIRSTHDR(&h);
+    c->cmsg_level = IPPROTO_UDP;
+    c->cmsg_type = 103; /* UDP_SEGMENT */
+    c->cmsg_len = CMSG_LEN(sizeof(each));
+    memcpy(CMSG_DATA(c), &each, sizeof(each));
+    return sendmsg(fd, &h, 0) < 0 ? -1 : BATCH;
+}
+
 /* DATA for so long at that rate. Returns how many the kernel took. */
-static uint64_t flood(int fd, const struct sockaddr_in *to, uint32_t run, size_t size, uint64_t ms, uint64_t rate)
+static uint64_t flood(int fd, const struct sockaddr_in *to, uint32_t run, size_t size, uint64_t ms, uint64_t rate,
+                      int cut)
 {
     struct mmsghdr m[BATCH];
     struct iovec iov = {.iov_base = out_buf, .iov_len = size};
     struct head h = {.kind = DATA, .run = run};
     uint64_t begin = now_ns(), sent = 0;
 
-    memcpy(out_buf, &h, sizeof(h));
+    for (size_t i = 0; i < (cut ? BATCH : 1); i++)
+        memcpy(out_buf + i * size, &h, sizeof(h));
     for (int i = 0; i < BATCH; i++) {
         m[i].msg_hdr = (struct msghdr){.msg_iov = &iov, .msg_iovlen = 1};
         if (to) {
@@ -78,7 +105,7 @@ static uint64_t flood(int fd, const struct sockaddr_in *to, uint32_t run, size_t
             (void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL);
             continue;
         }
-        int n = sendmmsg(fd, m, BATCH, 0);
+        int n = send_batch(fd, m, size, cut);
         if (n < 0 && errno != ECONNREFUSED && errno != ENOBUFS && errno != EAGAIN)
             die("send");
         sent += n > 0 ? (uint64_t)n : 0;
@@ -105,6 +132,7 @@ static int take(int fd, struct mmsghdr *m, struct sockaddr_in *from, int flags)
 static _Noreturn void serve(char **argv)
 {
     static struct {
+        uint32_t run;
         uint64_t count, first, last;
     } runs[RUNS];
     struct sockaddr_in sin, from[BATCH];
@@ -124,6 +152,10 @@ static _Noreturn void serve(char **argv)
                 continue;
             memcpy(&h, in_buf[i], sizeof(h));
             uint32_t r = h.run % RUNS;
+            if (runs[r].run != h.run) { /* another one that had this place */
+                memset(&runs[r], 0, sizeof(runs[r]));
+                runs[r].run = h.run;
+            }
             if (h.kind == DATA) {
                 if (runs[r].count++ == 0)
                     runs[r].first = now;
@@ -133,7 +165,7 @@ static _Noreturn void serve(char **argv)
                 (void)sendto(fd, &t, sizeof(t), 0, (struct sockaddr *)&from[i], sizeof(from[i]));
             } else if (h.kind == FLOOD) {
                 struct head t = {.kind = DONE, .run = h.run};
-                t.a = flood(fd, &from[i], h.run, h.a & 0xffff, h.a >> 16, h.b);
+                t.a = flood(fd, &from[i], h.run, h.a & 0xffff, h.a >> 17, h.b, h.a >> 16 & 1);
                 for (int k = 0; k < 20; k++) { /* some of them come through */
                     struct timespec ts = {.tv_nsec = 20000000};
                     (void)sendto(fd, &t, sizeof(t), 0, (struct sockaddr *)&from[i], sizeof(from[i]));
@@ -144,9 +176,9 @@ static _Noreturn void serve(char **argv)
     }
 }
 
-static int up(int fd, uint32_t run, size_t size, uint64_t ms, uint64_t rate)
+static int up(int fd, uint32_t run, size_t size, uint64_t ms, uint64_t rate, int cut)
 {
-    uint64_t sent = flood(fd, NULL, run, size, ms, rate);
+    uint64_t sent = flood(fd, NULL, run, size, ms, rate, cut);
     struct head ask = {.kind = ASK, .run = run}, told = {0};
 
     for (int i = 0; i < ASKS; i++) {
@@ -165,9 +197,9 @@ static int up(int fd, uint32_t run, size_t size, uint64_t ms, uint64_t rate)
     return 1;
 }
 
-static int down(int fd, uint32_t run, size_t size, uint64_t ms, uint64_t rate)
+static int down(int fd, uint32_t run, size_t size, uint64_t ms, uint64_t rate, int cut)
 {
-    struct head ask = {.kind = FLOOD, .run = run, .a = ms << 16 | size, .b = rate}, h;
+    struct head ask = {.kind = FLOOD, .run = run, .a = ms << 17 | (uint64_t)cut << 16 | size, .b = rate}, h;
     struct sockaddr_in from[BATCH];
     struct mmsghdr m[BATCH];
     struct timeval patience = {.tv_sec = 5};
@@ -208,14 +240,16 @@ int main(int argc, char **argv)
     (void)prctl(PR_SET_TIMERSLACK, 1);
     if (argc == 4 && strcmp(argv[1], "serve") == 0)
         serve(argv + 2);
-    if (argc != 7 || (strcmp(argv[1], "up") != 0 && strcmp(argv[1], "down") != 0)) {
-        fputs("usage: udp serve ADDR PORT | udp up|down ADDR PORT SIZE MILLISECONDS RATE\n", stderr);
+    if (argc != 8 || (strcmp(argv[1], "up") != 0 && strcmp(argv[1], "down") != 0)) {
+        fputs("usage: udp serve ADDR PORT | udp up|down ADDR PORT SIZE MILLISECONDS RATE plain|cut\n", stderr);
         return 2;
     }
     size_t size = (size_t)atoi(argv[4]);
     int fd = open_socket(&sin, argv + 2);
-    if (size < sizeof(struct head) || size > SIZE_MAX_UDP || connect(fd, (struct sockaddr *)&sin, sizeof(sin)) < 0)
+    int cut = strcmp(argv[7], "cut") == 0;
+    if (size < sizeof(struct head) || size > (cut ? SIZE_MAX_UDP / BATCH : SIZE_MAX_UDP) ||
+        connect(fd, (struct sockaddr *)&sin, sizeof(sin)) < 0)
         die("size or address");
     uint32_t run = (uint32_t)now_ns() ^ (uint32_t)getpid();
-    return (argv[1][0] == 'u' ? up : down)(fd, run, size, (uint64_t)atoi(argv[5]), (uint64_t)atoi(argv[6]));
+    return (argv[1][0] == 'u' ? up : down)(fd, run, size, (uint64_t)atoi(argv[5]), (uint64_t)atoi(argv[6]), cut);
 }
