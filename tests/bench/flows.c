@@ -2,7 +2,9 @@
 /*
  * Many flows at once, from within a guest, and the server that they reach.
  *
- *   flows serve ADDR PORT        answer each TCP connection's and each datagram's 64 bytes with as many, until killed
+ *   flows serve ADDR PORT        answer each TCP connection's and each datagram's 64 bytes with as many, until killed; on
+ *                                PORT and the seven behind it, which clients take in turn: TIME-WAIT keeps a port of theirs
+ *                                for each destination
  *   flows tcp|udp ADDR PORT      do what is said on standard input, one line each, and answer with one line:
  *                                  open N    have N flows open, each of which has had its 64 bytes back: milliseconds
  *                                  probe N   N new flows one after the other, each with 64 bytes and back: p50 p99 in us
@@ -26,6 +28,7 @@
 
 #define IN_FLIGHT 64
 #define FLOWS_MAX 65536
+#define PORTS 8
 #define WAIT_MS 10000
 /* A datagram that was lost is sent again: a full queue on the way is no fault of the path. */
 #define RESEND_MS 200
@@ -62,17 +65,25 @@ static _Noreturn void serve(void)
     struct epoll_event got[64];
     struct sockaddr_in from;
     char buf[64];
-    int one = 1, ep = epoll_create1(0), ls = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0),
-        us = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+    int one = 1, ep = epoll_create1(0),
+        first = -1; /* the doors are first to first + 2 * PORTS - 1, by turns TCP and UDP */
 
-    setsockopt(ls, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    setsockopt(ls, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (bind(ls, (struct sockaddr *)&peer, sizeof peer) != 0 || listen(ls, 4096) != 0)
-        fail("listen");
-    if (bind(us, (struct sockaddr *)&peer, sizeof peer) != 0)
-        fail("bind");
-    add(ep, ls);
-    add(ep, us);
+    for (int i = 0; i < PORTS; i++) {
+        int ls = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), us = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+        struct sockaddr_in at = peer;
+
+        at.sin_port = htons((uint16_t)(ntohs(peer.sin_port) + i));
+        if (first < 0)
+            first = ls;
+        setsockopt(ls, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+        setsockopt(ls, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        if (us != ls + 1 || bind(ls, (struct sockaddr *)&at, sizeof at) != 0 || listen(ls, 4096) != 0)
+            fail("listen");
+        if (bind(us, (struct sockaddr *)&at, sizeof at) != 0)
+            fail("bind");
+        add(ep, ls);
+        add(ep, us);
+    }
     puts("ready");
     fflush(stdout);
     for (;;) {
@@ -82,11 +93,14 @@ static _Noreturn void serve(void)
             int fd = got[i].data.fd;
             ssize_t r;
 
-            if (fd == ls) {
+            bool door = fd >= first && fd < first + 2 * PORTS, udp = door && (fd - first) % 2 == 1;
+            if (door && !udp) {
+                int ls = fd;
                 while ((fd = accept4(ls, NULL, NULL, SOCK_NONBLOCK)) >= 0)
                     add(ep, fd);
-            } else if (fd == us) {
+            } else if (udp) {
                 socklen_t len = sizeof from;
+                int us = fd;
                 while ((r = recvfrom(us, buf, sizeof buf, 0, (struct sockaddr *)&from, &len)) > 0)
                     (void)!sendto(us, buf, (size_t)r, 0, (struct sockaddr *)&from, len);
             } else if ((r = read(fd, buf, sizeof buf)) <= 0 || write(fd, buf, (size_t)r) != r) {
@@ -98,13 +112,17 @@ static _Noreturn void serve(void)
 
 static int begin(int flags)
 {
+    static int turn;
+    struct sockaddr_in to = peer;
     int one = 1, fd = socket(AF_INET, type | flags, 0);
+
+    to.sin_port = htons((uint16_t)(ntohs(peer.sin_port) + turn++ % PORTS));
 
     if (fd < 0)
         fail("socket");
     if (type == SOCK_STREAM)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (connect(fd, (struct sockaddr *)&peer, sizeof peer) != 0 && errno != EINPROGRESS)
+    if (connect(fd, (struct sockaddr *)&to, sizeof to) != 0 && errno != EINPROGRESS)
         fail("connect");
     return fd;
 }
