@@ -343,7 +343,10 @@ static void tcp_run(struct sm_front_flow *flow)
     do {
         n = readv(flow->watch.fd, iov, iov[1].iov_len > 0 ? 2 : 1);
     } while (n < 0 && errno == EINTR);
-    if (n < 0 && errno == EAGAIN) {
+    int err = errno;
+    if (n <= 0)
+        slirp_flow_commit(t->conn, 0);
+    if (n < 0 && err == EAGAIN) {
         t->readable = false;
         return;
     }

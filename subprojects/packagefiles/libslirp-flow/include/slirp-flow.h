@@ -254,7 +254,8 @@ size_t slirp_flow_push(SlirpFlow *flow, const void *data, size_t len);
 
 /* The free part of the send buffer, for readv(2) straight into it: returns
  * its size and, when iov is not NULL, its two pieces (the second may have
- * length 0). slirp_flow_commit(n) says that its first n bytes are filled. The
+ * length 0). slirp_flow_commit(n) says that its first n bytes are filled, 0 if
+ * there was nothing to fill them with: the memory need not wait for it. The
  * pieces are valid until the next library call. 0 after slirp_flow_eof. */
 size_t slirp_flow_room(SlirpFlow *flow, struct iovec iov[2]);
 void slirp_flow_commit(SlirpFlow *flow, size_t n);

@@ -304,12 +304,25 @@ void soisfconnected(struct socket *so)
     flow_todo(so, so->fl.eof_out ? FLOW_TODO_EOF : FLOW_TODO_OUTPUT);
 }
 
+/* A buffer may be empty now. While flows are few it keeps its memory; a guest
+ * that fills one after the other of very many is not to have all of it at once. */
+static void flow_spare(struct socket *so, struct sbuf *sb)
+{
+    if (sb->sb_cc || so->slirp->fl.nflows <= FLOW_SPARE_MAX)
+        return;
+    sbfree(sb);
+    sb->sb_data = sb->sb_rptr = sb->sb_wptr = NULL;
+}
+
 /* The guest has acknowledged num bytes. */
 void sodrop(struct socket *so, int num)
 {
     Slirp *slirp = so->slirp;
+    bool room = num > 0 && sbdrop(&so->so_snd, num);
 
-    if (num > 0 && sbdrop(&so->so_snd, num) && so->fl.taken && !so->fl.eof_out)
+    if (num > 0)
+        flow_spare(so, &so->so_snd);
+    if (room && so->fl.taken && !so->fl.eof_out)
         ops(slirp)->tcp_writable(so->fl.cookie, sbspace(&so->so_snd),
                                  slirp->opaque);
 }
@@ -368,6 +381,7 @@ void flow_deliver(struct socket *so)
     n = MIN(n, held);
     if (n) {
         sbtake(&so->so_rcv, n);
+        flow_spare(so, &so->so_rcv);
         flow_consumed(so);
     }
 }
@@ -1100,8 +1114,10 @@ void slirp_flow_commit(SlirpFlow *so, size_t n)
     struct sbuf *sb = &so->so_snd;
 
     n = MIN(n, slirp_flow_room(so, NULL));
-    if (!n || !sb->sb_data)
+    if (!n || !sb->sb_data) {
+        flow_spare(so, sb);
         return;
+    }
     sb->sb_cc += n;
     sb->sb_wptr += n;
     if (sb->sb_wptr >= sb->sb_data + sb->sb_datalen)
@@ -1145,6 +1161,7 @@ void slirp_flow_drop(SlirpFlow *so, size_t n)
         return;
     flow_enter(slirp);
     sbtake(&so->so_rcv, n);
+    flow_spare(so, &so->so_rcv);
     flow_consumed(so);
     flow_leave(slirp);
 }

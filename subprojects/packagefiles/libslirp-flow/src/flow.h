@@ -37,6 +37,10 @@ struct tcpiphdr;
 #define FLOW_RCVSPACE_MAX (512 * 1024)
 #define FLOW_RCVSPACE_SHARED (32 * 1024 * 1024)
 
+/* Flows whose buffers keep their memory when they are empty: with TCP_SNDSPACE
+ * as much as all flows' buffers together may hold (SM_FRONT_QUEUED_TOTAL). */
+#define FLOW_SPARE_MAX 1024
+
 /* Work on a flow that waits for the outermost call to return. */
 #define FLOW_TODO_ACCEPT 0x01
 #define FLOW_TODO_REFUSE 0x02
