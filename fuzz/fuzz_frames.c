@@ -59,6 +59,9 @@ struct world {
     unsigned next_up;
     unsigned op;
     uint64_t last_id;
+    uint64_t said_id; /* what the core said last, in which operation */
+    enum sm_flow_type said;
+    unsigned said_op;
     struct model model[MODEL];
     uint64_t ids[MAX_IDS]; /* the last ones asked about */
     unsigned n_ids;
@@ -314,6 +317,18 @@ static void datagram(struct sm_rd *r)
     frame_in(f, out.len);
 }
 
+static void core_said(struct model *known, enum sm_flow_type type)
+{
+    if (known->gone || known->ended)
+        return;
+    if ((type == SM_FLOW_ACCEPT || type == SM_FLOW_ATTACH) && !known->accepted)
+        known->accepted = w->op;
+    if (type == SM_FLOW_ATTACH && !known->attached)
+        known->attached = w->op;
+    if (type == SM_FLOW_REFUSE || type == SM_FLOW_ABORT)
+        known->ended = w->op;
+}
+
 static void core_says(struct sm_rd *r)
 {
     static const enum sm_flow_type types[] = {SM_FLOW_REFUSE,  SM_FLOW_ACCEPT,   SM_FLOW_ATTACH,  SM_FLOW_ABORT,
@@ -352,15 +367,12 @@ static void core_says(struct sm_rd *r)
         w->up[w->next_up] = pair[1];
         w->next_up = (w->next_up + 1) % MAX_UP;
     }
+    w->said_id = m.id;
+    w->said = m.type;
+    w->said_op = w->op;
     struct model *known = model_of(m.id);
-    if (known && !known->gone && !known->ended) {
-        if ((m.type == SM_FLOW_ACCEPT || m.type == SM_FLOW_ATTACH) && !known->accepted)
-            known->accepted = w->op;
-        if (m.type == SM_FLOW_ATTACH && !known->attached)
-            known->attached = w->op;
-        if (m.type == SM_FLOW_REFUSE || m.type == SM_FLOW_ABORT)
-            known->ended = w->op;
-    }
+    if (known)
+        core_said(known, m.type);
     (void)sm_fd_send(w->core, raw, len, pair, pair[0] >= 0 ? 1 : 0);
     sm_fd_close(&pair[0]);
 }
@@ -421,6 +433,9 @@ static void hear_message(const struct sm_flow_msg *m)
         w->last_id = m->id;
         *fresh = (struct model){.id = m->id, .udp = m->proto == SM_FLOW_UDP};
         w->ids[w->n_ids++ % MAX_IDS] = m->id;
+        /* A batch is handed in behind what the core says in the same operation, which may have guessed the id. */
+        if (w->said_op == w->op && w->said_id == m->id)
+            core_said(fresh, w->said);
     }
     if ((m->type == SM_FLOW_BYTES || m->type == SM_FLOW_EOF || m->type == SM_FLOW_GONE) && !(m->id & SM_FLOW_ID_CORE))
         hear_of_flow(m);
