@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "flow/msg.h"
+#include "flow/udpbatch.h"
 #include "nat/front.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -112,7 +113,11 @@ static void check_offload(const struct sm_port *port, const struct sm_offload *o
     must(o->csum_start == 34 && o->csum_offset == (tcp ? 16 : 6) && o->hdr_len == hlen);
     uint16_t pseudo = sm_csum_fold(sm_csum_add(head[23] + (uint32_t)(total - 34), head + 26, 8));
     must(sm_rd_u16(&sum) + pseudo == 0xffff);
-    must(!cut || (tcp && o->gso_size > 0 && o->gso_size + 40 <= wire.mtu && total - hlen > o->gso_size));
+    if (!cut)
+        return;
+    must(tcp == (o->gso_type == SM_GSO_TCPV4) && o->gso_size > 0 && total - hlen > o->gso_size);
+    must(hlen - SM_ETH_HLEN + o->gso_size <= wire.mtu);
+    must(tcp || total - hlen <= (size_t)o->gso_size * SM_DGRAMS_RUN_MAX);
 }
 
 /* What goes to the guest: connections of the harness learn the front's sequence numbers from it. */
@@ -205,12 +210,12 @@ static void metadata(struct sm_rd *r)
 /* The guest's driver starts again: what is agreed on is new, and of what waits nothing may be more. */
 static void renegotiate(struct sm_rd *r)
 {
-    static const uint32_t tx[] = {0, SM_OFFLOAD_NEEDS_CSUM, SM_OFFLOAD_NEEDS_CSUM | SM_OFFLOAD_GSO(SM_GSO_TCPV4),
-                                  SM_OFFLOAD_GSO(SM_GSO_TCPV4)};
+    enum { SUM = SM_OFFLOAD_NEEDS_CSUM, TCP = SM_OFFLOAD_GSO(SM_GSO_TCPV4), UDP = SM_OFFLOAD_GSO(SM_GSO_UDPV4) };
+    static const uint32_t tx[] = {0, SUM, SUM | TCP, TCP, SUM | TCP | UDP, SUM | UDP, UDP, TCP | UDP};
     uint8_t what = sm_rd_u8(r);
 
     w->port->rx_offloads = (what & 7) | (what & 8 ? SM_OFFLOAD_GSO(SM_GSO_TCPV4) : 0u);
-    w->port->tx_offloads = tx[what >> 4 & 3];
+    w->port->tx_offloads = tx[what >> 4 & 7];
 }
 
 /* Make a frame right where a random one is always wrong. */
@@ -379,8 +384,9 @@ static void core_says(struct sm_rd *r)
 
 static void upstream_does(struct sm_rd *r)
 {
-    static const uint8_t bytes[8192] = {0, 3, 'x', 'y', 'z'};
+    static uint8_t bytes[16384];
     uint8_t which = sm_rd_u8(r), what = sm_rd_u8(r);
+    size_t size = (what & 0x7cu) * 5u + 1, all = size * (what & 0x0cu) * 2u + 1;
     uint8_t sink[8192];
     int *fd = &w->up[which % MAX_UP];
 
@@ -388,7 +394,9 @@ static void upstream_does(struct sm_rd *r)
         return;
     switch (what & 3) {
     case 0:
-        (void)!write(*fd, bytes, (what & 0x80) ? 5 : (size_t)what * 32);
+        /* A run, or a lie about one, as the core would send of a UDP flow; to a TCP flow all of it is bytes. */
+        sm_udpbatch_put_head(bytes, what & 0x80 ? all : what, size);
+        (void)!write(*fd, bytes, what & 0x80 ? SM_UDPBATCH_HEAD + all : (size_t)what * 32);
         break;
     case 1:
         (void)!read(*fd, sink, sizeof(sink));
