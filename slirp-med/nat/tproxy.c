@@ -208,6 +208,13 @@ static bool of_vlan(struct msghdr *msg)
     return false;
 }
 
+/* No packet on a wire may be for these (RFC 1122 3.2.1.3), and the kernel takes none, whatever the rules say. */
+static bool undeliverable(const struct sm_addr *dst)
+{
+    uint32_t addr = sm_addr_to_u32(dst);
+    return addr == INADDR_ANY || addr >> IN_CLASSA_NSHIFT == IN_LOOPBACKNET;
+}
+
 /* Frames that are no TCP and UDP of the guest's card and address: the kernel has dropped them, or has answered an echo to the
  * gateway or ARP by itself. The guard says which of them are recorded, and as what; DHCP is ours to answer. */
 static void on_frame(struct sm_watch *watch, uint32_t events)
@@ -234,6 +241,8 @@ static void on_frame(struct sm_watch *watch, uint32_t events)
             sm_sock_other(t->front, v.other, v.proto, &v.dst);
         else if (v.action != SM_GUARD_DROP && of_vlan(&msg))
             sm_sock_other(t->front, SM_OTHER_LINK, 0, &(struct sm_addr){0});
+        else if (v.action == SM_GUARD_PASS_IP && undeliverable(&v.dst))
+            sm_sock_other(t->front, SM_OTHER_PROTO, v.proto, &v.dst);
         else if (v.action == SM_GUARD_PASS_DHCP)
             answer_dhcp(t, frame.data + v.l4, v.frame_len - v.l4);
     }

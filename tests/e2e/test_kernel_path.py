@@ -108,6 +108,11 @@ def test_what_is_not_the_guests_is_dropped_and_recorded(sm, world, mark):
         (dict(packet=vmmlib.ipv4(vmmlib.GUEST, "203.0.113.36", 47, b"\0" * 8)), dict(protocol=47, dst="203.0.113.36")),
         (dict(packet=with_route(udp(vmmlib.GUEST, "203.0.113.37"))), dict(reason="malformed", dst="203.0.113.37")),
         (dict(packet=udp(vmmlib.GUEST, "224.0.0.251"), dst=bytes.fromhex("01005e0000fb")), dict(dst="224.0.0.251")),
+        # Where the kernel lets nothing through by itself, whatever the rules say.
+        *((dict(packet=packet(vmmlib.GUEST, dst)), dict(told, dst=dst)) for dst, told, packets in (
+            ("127.0.0.1", dict(reason="protocol"), (tcp, udp)), ("127.8.8.8", dict(reason="protocol"), (tcp,)), ("0.0.0.0", dict(reason="protocol"), (tcp, udp)),
+            (vmmlib.GUEST, dict(reason="spoofed"), (tcp, udp)), ("224.0.0.2", dict(protocol=6), (tcp,)), ("255.255.255.255", dict(protocol=6), (tcp,)))
+          for packet in packets),
         (dict(kind=0x86dd, packet=b"\x60\0\0\0\0\x08\x3a\xff" + b"\xfe\x80" + bytes(13) + b"\1" + b"\xff\2" + bytes(13) + b"\2" + bytes(8)), dict(reason="ipv6", dst="ff02::2")),
         (dict(kind=0x8100, packet=b"\0\7\x08\0" + udp(vmmlib.GUEST, "203.0.113.38")), dict(reason="link")),
         (dict(kind=0x88cc, packet=b"\0" * 46), dict(reason="link")),

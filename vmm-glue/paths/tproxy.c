@@ -385,35 +385,44 @@ static int open_raw(const struct sm_addr *guest)
 }
 
 /* What comes in by the device, but what the TPROXY rules take: so TCP and UDP of the guest's own card and address, to us,
- * without options and without a tag of a VLAN, are left out. */
+ * without options and without a tag of a VLAN, are left out; but for the destinations to which the kernel then delivers nothing. */
 static int open_frames(const struct sm_tap_spec *card)
 {
     const uint8_t *mac = card->mac;
     const uint32_t mac_head = (uint32_t)mac[0] << 24 | (uint32_t)mac[1] << 16 | (uint32_t)mac[2] << 8 | mac[3];
-    const uint32_t mac_tail = (uint32_t)mac[4] << 8 | mac[5];
+    const uint32_t mac_tail = (uint32_t)mac[4] << 8 | mac[5], guest = sm_addr_to_u32(&card->ip);
     /* A jump that is not taken goes on; SEEN and LEFT_OUT are the last two. */
     const struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_B | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_PKTTYPE)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_OUTGOING, 20, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_OUTGOING, 29, 0),
         BPF_STMT(BPF_LD | BPF_W | BPF_LEN, 0),
-        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, ETH_HLEN + 20, 0, 17), /* it would be cut off at the first load behind it */
+        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, ETH_HLEN + 20, 0, 26), /* it would be cut off at the first load behind it */
         BPF_STMT(BPF_LD | BPF_B | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 15),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 24),
         BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 12),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IP, 0, 13),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IP, 0, 22),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, ETH_ALEN),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, mac_head, 0, 11),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, mac_head, 0, 20),
         BPF_STMT(BPF_LD | BPF_H | BPF_ABS, ETH_ALEN + 4),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, mac_tail, 0, 9),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, mac_tail, 0, 18),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, ETH_HLEN + 12),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, sm_addr_to_u32(&card->ip), 0, 7),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, guest, 0, 16),
         BPF_STMT(BPF_LD | BPF_B | BPF_ABS, ETH_HLEN),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x45, 0, 5), /* version 4, a header of 20 bytes */
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x45, 0, 14), /* version 4, a header of 20 bytes */
         BPF_STMT(BPF_LD | BPF_B | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_PKTTYPE)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_HOST, 0, 3),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_HOST, 0, 12),
         BPF_STMT(BPF_LD | BPF_B | BPF_ABS, ETH_HLEN + 9),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_TCP, 2, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_UDP, 1, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_UDP, 5, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_TCP, 0, 9),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, ETH_HLEN + 16), /* TCP to many */
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, INADDR_BROADCAST, 7, 0),
+        BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 28),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0xe, 5, 0),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, ETH_HLEN + 16), /* to nobody, to the guest itself, to a loopback */
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, INADDR_ANY, 3, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, guest, 2, 0),
+        BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 24),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IN_LOOPBACKNET, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, UINT32_MAX), /* SEEN */
         BPF_STMT(BPF_RET | BPF_K, 0),          /* LEFT_OUT */
     };

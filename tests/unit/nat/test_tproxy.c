@@ -168,6 +168,17 @@ static void test_what_is_recorded(void **state)
     ip_frame(&b, test_link.guest, IP4(203, 0, 113, 1), 47, 1, 0, "GRE.", 4);
     frame(t, &b);
     expect_other(t, SM_OTHER_PROTO, 47);
+
+    /* The kernel takes these for no packets of a wire's, and they come to no socket. */
+    udp_frame(&b, test_link.guest, IP4(127, 9, 9, 9), 1, 2, "x", 1);
+    frame(t, &b);
+    expect_other(t, SM_OTHER_PROTO, SM_IPPROTO_UDP);
+    udp_frame(&b, test_link.guest, IP4(0, 0, 0, 0), 1, 2, "x", 1);
+    frame(t, &b);
+    expect_other(t, SM_OTHER_PROTO, SM_IPPROTO_UDP);
+    udp_frame(&b, test_link.guest, IP4(128, 0, 0, 1), 1, 2, "x", 1); /* with options, say: it is a flow's as well */
+    frame(t, &b);
+    core_expect_nothing(&t->h);
     expect_nothing(t, t->frames);
     expect_nothing(t, t->raw);
 }
