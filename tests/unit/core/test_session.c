@@ -515,6 +515,92 @@ static void test_dns_connection_that_is_dropped(void **state)
     close(silent);
 }
 
+/* A packet of the channel with so many questions about names that are not listed, and as many about one that is. */
+static void ask_in_numbers(struct fixture *f, unsigned n_denied, unsigned n_listed)
+{
+    static unsigned names; /* a new one each time: what is repeated is counted */
+    char denied[] = "\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x04"
+                    "evil\x04test\x00\x00\x01\x00\x01";
+    static const char listed[] = "\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01"
+                                 "a\x06listed\x04test\x00\x00\x01\x00\x01";
+    uint8_t packet[SM_FLOW_MSG_MAX] = {SM_FLOW_PACKET_MANY};
+    size_t len = 1;
+
+    for (unsigned i = 0; i < n_denied + n_listed; i++) {
+        bool good = i >= n_denied;
+        denied[13] = (char)('a' + names / 26);
+        denied[14] = (char)('a' + names++ % 26);
+        struct sm_flow_msg m = {.type = SM_FLOW_DATAGRAM,
+                                .src = {f->core.config->guest, (uint16_t)(1000 + i)},
+                                .dst = {sm_addr_v4(10, 0, 2, 3), 53},
+                                .data = (const uint8_t *)(good ? listed : denied),
+                                .data_len = good ? sizeof(listed) - 1 : sizeof(denied) - 1};
+        size_t n = sm_flow_encode(&m, packet + len + 2, sizeof(packet) - len - 2);
+        assert_true(n > 0);
+        packet[len] = (uint8_t)(n >> 8);
+        packet[len + 1] = (uint8_t)n;
+        len += 2 + n;
+    }
+    assert_int_equal(send(f->front, packet, len, 0), len);
+}
+
+static unsigned lines_of(const struct fixture *f, const char *event)
+{
+    unsigned n = 0;
+    for (;; n++) {
+        g_autofree char *line = audit_line(f, event, n);
+        if (!line)
+            return n;
+    }
+}
+
+/* Questions that come together are answered and sent on together, behind their lines; and where these cannot be written, neither. */
+static void test_dns_in_numbers(void **state)
+{
+    struct fixture *f = *state;
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(in);
+    int silent = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct pollfd asked = {.fd = silent, .events = POLLIN};
+    assert_int_equal(bind(silent, (struct sockaddr *)&in, sizeof(in)), 0);
+    assert_int_equal(getsockname(silent, (struct sockaddr *)&in, &len), 0);
+    struct sm_endpoint server = {loopback, ntohs(in.sin_port)};
+    assert_true(sm_resolver_set_servers(f->core.resolver, &server, 1, NULL));
+
+    ask_in_numbers(f, 40, 0);
+    for (unsigned i = 0; i < 40; i++) {
+        assert_int_equal(hear(f), SM_FLOW_DATAGRAM);
+        assert_int_equal(f->last.src.port, 1000 + i);
+        assert_int_equal(f->last.data[3] & 15, 5); /* REFUSED */
+        assert_int_equal(lines_of(f, "egress_dns_deny"), 40);
+    }
+    assert_true(says_nothing(f));
+
+    harness_disk(true);
+    ask_in_numbers(f, 20, 20);
+    assert_true(says_nothing(f));
+    ask_in_numbers(f, 0, 20); /* it is known now: a refusal may go out without its line, for it opens nothing */
+    for (unsigned i = 0; i < 20; i++) {
+        assert_int_equal(hear(f), SM_FLOW_DATAGRAM);
+        assert_int_equal(f->last.data[3] & 15, 5);
+    }
+    assert_true(says_nothing(f));
+    assert_int_equal(poll(&asked, 1, 0), 0);
+    harness_disk(false);
+    assert_int_equal(lines_of(f, "egress_dns_deny"), 40);
+    assert_int_equal(lines_of(f, "egress_dns_query"), 0);
+    sm_core_every_second(&f->core.second, sm_loop_now(f->core.loop));
+    assert_true(says_nothing(f)); /* what was not written is not said later either */
+    assert_int_equal(poll(&asked, 1, 0), 0);
+
+    ask_in_numbers(f, 1, 2);
+    assert_int_equal(hear(f), SM_FLOW_DATAGRAM);
+    assert_int_equal(lines_of(f, "egress_dns_deny"), 41);
+    assert_int_equal(lines_of(f, "egress_dns_query"), 2);
+    assert_int_equal(poll(&asked, 1, 1000), 1);
+    close(silent);
+}
+
 static void test_too_many_dns_connections(void **state)
 {
     struct fixture *f = *state;
@@ -739,6 +825,7 @@ int main(void)
         T(test_no_descriptor_left, setup_ip_rule),
         T(test_idle_core_sleeps, setup_ip_rule),
         T(test_dns_connection_that_is_dropped, setup_strict_suffix),
+        T(test_dns_in_numbers, setup_strict_suffix),
         T(test_too_many_dns_connections, setup_guarded),
         T(test_held_bytes_of_all_flows, setup_strict),
         T(test_total, setup_total),
