@@ -264,8 +264,8 @@ static void ready(struct sm_core *core, const GError *error)
 }
 
 /**
- * One that was started ahead (supervisor/ahead.h) gets its descriptors through the link. @tls: meanwhile OpenSSL is made ready, which takes longer
- * than all that is waited for.
+ * One that was started ahead (supervisor/ahead.h) gets its descriptors through the link. @tls: meanwhile OpenSSL is
+ * made ready, which takes longer than all that is waited for.
  */
 static bool wait_for_files(bool tls, GError **error)
 {
@@ -299,7 +299,8 @@ static bool wait_for_files(bool tls, GError **error)
             (void)close(i);
     if (n > 0 && m.verb == SM_LINK_TAKE)
         return true;
-    sm_fd_close(&m.fd);
+    if (n > 0)
+        sm_fd_close(&m.fd);
     sm_error_set(error, SM_ERROR_SYSTEM, "the supervisor gave no descriptors");
     return false;
 }
