@@ -50,7 +50,7 @@
 #define SM_FLOW_ID_CORE (UINT64_C(1) << 63)
 /** Un-acknowledged ATTACH and INBOUND messages: bounds descriptors in flight (the kernel's limit is RLIMIT_NOFILE a user). */
 #define SM_FLOW_ATTACH_MAX 64
-/** Largest packet on a UDP pair: datagrams, each behind its 16-bit length, as many as fit. */
+/** Largest packet on a UDP pair: runs of datagrams (udpbatch.h), as many as fit; the largest datagram does. */
 #define SM_FLOW_UDP_BATCH_MAX 65600
 /** ... and never more datagrams than this, so that many empty ones are no more work than many full ones. */
 #define SM_FLOW_UDP_BATCH_DATAGRAMS 256
@@ -170,8 +170,8 @@ size_t sm_flow_encode(const struct sm_flow_msg *msg, uint8_t *out, size_t cap);
 bool sm_flow_decode(const uint8_t *data, size_t len, struct sm_flow_msg *ret) SM_WARN_UNUSED;
 
 /**
- * What one packet of the channel holds: a message, or, led by this byte, some of them, each behind its 16-bit length. Only DATAGRAM
- * comes in numbers, so only that is legal there.
+ * What one packet of the channel holds: a message, or, led by this byte, some of them, each behind its 16-bit length.
+ * Only DATAGRAM comes in numbers, so only that is legal there.
  */
 #define SM_FLOW_PACKET_MANY 0xff
 

@@ -131,7 +131,7 @@ void sm_front_guest_left(struct sm_front *front);
  * is called when the core closes it in its turn. */
 void sm_front_last_word(struct sm_front *front);
 
-/** sm_nat_main() - the subcommand `slirp-med nat`: descriptors as in base/link.h, then the sandbox, then the loop.
+/** sm_nat_main() - the subcommand `slirp-med-edge nat`: descriptors as in base/link.h, then the sandbox, then the loop.
  * kinds: the ports that the configuration may name. Returns an exit status. */
 int sm_nat_main(const struct sm_port_kind *kinds, size_t n_kinds);
 

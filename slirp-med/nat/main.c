@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The process `slirp-med nat`: descriptors and configuration in, sandbox on, then the loop until one of the three
+ * The process `slirp-med-edge nat`: descriptors and configuration in, sandbox on, then the loop until one of the three
  * others goes away. After the sandbox the link is written with write(2) only, since sendmsg(2) is not on the front's
  * list.
  */

@@ -74,9 +74,10 @@ bool sm_open_role_parse(const char *text, enum sm_open_role *ret, unsigned *ret_
 /** sm_request_ca_hash() - CA's text: eight lower-case hex digits. */
 bool sm_request_ca_hash(const char *text) SM_WARN_UNUSED;
 
-/** sm_request_exit_status() - EXIT's text: 0 to 255 in decimal, nothing around it. */
-/** sm_request_keeper_pid() - TAP's text on the kernel path: a process's number. For `status` alone: nobody signals it. */
+/** sm_request_keeper_pid() - TAP's text on the kernel path: a process's number. For `status`, and to wait for its end
+ * behind all others': nobody signals it. */
 bool sm_request_keeper_pid(const char *text, pid_t *ret) SM_WARN_UNUSED;
+/** sm_request_exit_status() - EXIT's text: 0 to 255 in decimal, nothing around it. */
 bool sm_request_exit_status(const char *text, int *ret) SM_WARN_UNUSED;
 
 /**

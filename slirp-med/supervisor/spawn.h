@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Starting one of our own subcommands by exec of our own executable, with exactly the descriptors that it is to have.
+ * Starting one of our own subcommands by exec of one of our own programs (launch/program.h), with exactly the descriptors
+ * that it is to have.
  *
  * posix_spawn(3) does the work (vfork underneath): between the fork and the exec runs only code that is async-signal-safe. The child has
  * 0, 1 and 2 as we have them, 3 and up as the spec says, and nothing else; an empty signal mask or the one given; and nothing of our

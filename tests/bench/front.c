@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A front for measurements: the core alone, without libslirp and without a guest. It starts `slirp-med core` as the supervisor would, and
- * every TCP connection that it accepts becomes a flow to a fixed destination, over the handoff that flow/msg.h describes.
+ * A front for measurements: the core alone, without libslirp and without a guest. It starts `slirp-med-core core` as
+ * the supervisor would, and every TCP connection that it accepts becomes a flow to a fixed destination, over the handoff
+ * that flow/msg.h describes.
  *
  *   front --core FILE --dir FOLDER --roots PEM [--opaque] [--swaps JSON --secret FILE] --map LISTEN=DESTINATION [--map ...]
  *

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * `slirp-med guest-init`: makes the namespaces that CMD lives in, the tap that is its only way out, masks what leads
+ * `slirp-med-edge guest-init`: makes the namespaces that CMD lives in, the tap that is its only way out, masks what leads
  * around it, and runs CMD.
  *
  * Processes: A (this program, outside the new PID namespace) -> B (PID 1 inside: mounts, then a small init) -> C (CMD).
@@ -9,13 +9,16 @@
  * TERM USR1 USR2 WINCH CONT TSTP ...) is passed on to CMD, once.
  *
  * Descriptors at start: 0 1 2 become CMD's; 3 SOCK_SEQPACKET to the supervisor; 4 memfd with the configuration; 7, when
- * the configuration says "ca", ca.pem for reading, complete at GO; from 8 on as many as "more" says. All others are closed. The environment at start is the caller's; CMD gets it less the variables named below.
+ * the configuration says "ca", ca.pem for reading, complete when CA comes; from 8 on as many as "more" says. All others
+ * are closed. The environment at start is the caller's; CMD gets it less the variables named below.
  *
  * Messages on 3 (base/link.h):
  *   A -> TAP +fd    namespaces and device stand; the fd is the tap (non-blocking, close-on-exec).
- *                   Without fd when network is "isolated". On the kernel path "TAP pid +fd": the keeper's, and the bundle of tproxy.h.
- *   S -> GO [hash]  the front and the core are ready: start CMD. Mounts and masks are made before, unless CMD is to trust a CA: then
- *                   after, and hash is that of the CA's subject.
+ *                   Without fd when network is "isolated". On the kernel path "TAP pid +fd": the keeper's, and the bundle
+ *                   of tproxy.h.
+ *   S -> CA hash    ca.pem is complete; the hash of its subject: make CMD trust it. Once, before GO, and only when the
+ *                   configuration says "ca" without "bare"; in other cases it is passed over
+ *   S -> GO         the front and the core are ready: start CMD. All that CMD is to find is made before.
  *                   Closing the link instead ends guest-init, status 125.
  *   S -> SIGNAL n   pass signal n to CMD (the same as kill(2) on guest-init)
  *   S -> STOP       end everything inside with SIGKILL
@@ -39,8 +42,9 @@
  *   mtu          int        576-65520
  *   vnet_hdr     bool       tap with a virtio-net header (default false)
  *   datapath     string     "slirp" (default): the card is a tap; "tproxy": it is one end of a pair (tproxy.h), and what TAP
- *                           brings are the sockets at the other; the following two are required then. With "bare" CMD has a tap in
- *                           its hands (descriptor 8, "more" is 0) in place of a card, and its own namespace has lo alone
+ *                           brings are the sockets at the other; the following two are required then. With "bare" CMD
+ *                           has a tap in its hands (descriptor 8, "more" is 0) in place of a card, and its own namespace
+ *                           has lo alone
  *   gateway_mac  string     of the other end
  *   resolver     string     an address of the other end, beside the gateway's (or the same)
  *   hostname     string     default: name
