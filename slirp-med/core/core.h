@@ -41,8 +41,8 @@
 #include "tls/clienthello.h"
 #include "tls/conn.h"
 
-/** Flows of one workspace at once. The front has the same bound; each costs one descriptor (what was handed over) to three (a pair on its way)
- * and about 2 KiB here. */
+/** Flows of one workspace at once. The front has the same bound; each costs one descriptor (what was handed over) to
+ * three (a pair on its way) and about 2 KiB here. */
 #define SM_CORE_SESSIONS_MAX 16384
 /** Descriptors of RLIMIT_NOFILE that flows leave to the resolver, audit and the rest. */
 #define SM_CORE_FD_RESERVE 256
@@ -211,15 +211,17 @@ struct sm_core {
     struct sm_watch ghost; /* sockets that the front should have closed; see tcp.c */
     struct sm_timer stop_timer;
     char *stop_reason; /* STOP came: the end waits for the front's last word, its counts */
-    struct sm_timer
-        second; /* audit probe, repeats, pins, rotation: at most once a second, and only while one of them waits */
+    /* Audit probe, repeats, pins, rotation, what ingress and limits have to tell: at most once a second, and only while
+     * one of them waits. */
+    struct sm_timer second;
     int64_t second_us, pins_us; /* when it ran last; when pins were last looked through */
     GHashTable *sessions;       /* id -> struct sm_session, owned */
     GQueue by_age;              /* of the same, oldest first */
     unsigned sessions_max;
     int fd_max; /* no flow has a descriptor from here on: RLIMIT_NOFILE less the reserve */
-    unsigned
-        fd_sessions; /* flows that there were when one would have had such a one: before another ends, none begins. 0: none would */
+    /* Flows that there were when one would have had such a descriptor: before another ends, none begins. 0: none
+     * would. */
+    unsigned fd_sessions;
     uint64_t last_id;   /* of the front's OPENs: they rise, so that no two flows of the record share one */
     size_t relayed_now; /* bytes that wait in all mediated flows */
     size_t held_now;    /* bytes in all sessions' held */
@@ -270,12 +272,15 @@ void sm_core_every_second(struct sm_timer *timer, int64_t now_us);
 void sm_core_message(const struct sm_flow_msg *msg, const int *fds, size_t n_fds, void *core);
 void sm_session_free(struct sm_session *s);
 /**
- * sm_session_fd() - a descriptor that was just made for a flow, or -1: that, or closed for the reserve's sake, with EMFILE.
+ * sm_session_fd() - may a flow have this descriptor, which was just made for it?
+ * @fd: what socket(2) said; -1 with errno is passed on.
  *
- * The kernel gives out the lowest number that is free, so a number says how many are in use. sm_session_pair() - socketpair(2) of this type for a
- * flow; 0 or -1 with errno.
+ * The kernel gives out the lowest number that is free, so a number says how many are in use: one that the reserve is to
+ * have is closed. Returns fd, or -1 with errno (EMFILE for the reserve's sake).
  */
 int sm_session_fd(struct sm_core *core, int fd);
+/** sm_session_pair() - socketpair(2) of this type for a flow, non-blocking, under the same rule; the caller's. 0, or -1
+ * with errno. */
 int sm_session_pair(struct sm_core *core, int type, int ret[2]);
 /** sm_session_new() - of msg's id, proto, src and dst; in core->sessions. */
 struct sm_session *sm_session_new(struct sm_core *core, const struct sm_flow_msg *msg);
@@ -342,6 +347,7 @@ void sm_tcp_count(struct sm_session *s);
 enum sm_flow_how sm_tcp_how(int err);
 
 /* udp.c */
+/** sm_udp_free() - the buffers that all flows share; when no flow is left. */
 void sm_udp_free(struct sm_core *core);
 void sm_udp_start(struct sm_session *s, bool ok);
 /** sm_udp_end() - tell the front, the close line, and forget it. */

@@ -95,8 +95,8 @@ struct sm_supervisor_spec {
     uint64_t audit_max_bytes; /* a rotation asked for far below this is refused (it would wipe the record) */
     struct sm_child_spec children[SM_CHILDREN]; /* guest alone (isolated), all three, or
                                                     core and front: a VMM that somebody else starts */
-    struct sm_ahead *
-        core_ahead; /* the core, if it was started ahead: taken over by sm_supervisor_new(); NULL: it is started there */
+    /** The core, if it was started ahead: taken over by sm_supervisor_new(). NULL: it is started there. */
+    struct sm_ahead *core_ahead;
     int ca_key_fd, ca_cert_fd; /* the core's 7 and 8, the empty files; -1 both: nothing is intercepted */
     int ca_guest_fd;           /* the guest's 7, the same ca.pem for reading; stay the caller's, all three */
     enum sm_port_source port_source;
