@@ -4,9 +4,9 @@
  *
  * The input is a program: each step is a TCP segment near the numbers of one
  * of a few connections, a UDP datagram or fragment, a raw frame, a call of the
- * flow API, or time, alone or in a batch, and frames are lent or not. Checksums are made right, or left to the guest's card, so
- * that the input gets past them; what goes to the guest passes the card of the
- * tests. After each step what must always hold is checked.
+ * flow API, or time, alone or in a batch, and frames are lent or not. Checksums are made right, or left to the guest's
+ * card, so that the input gets past them; what goes to the guest passes the card of the tests. After each step what
+ * must always hold is checked.
  */
 #include <stdint.h>
 #include <stddef.h>

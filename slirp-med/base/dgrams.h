@@ -3,9 +3,9 @@
  * Many datagrams with one system call, on a connected UDP socket.
  *
  * Sending: a run (neighbours of one size, the last of which may be shorter) goes as one message that the kernel cuts
- * (UDP_SEGMENT, udp(7)), and all messages with one sendmmsg(2). What is on the wire is what one send(2) for each would have put there.
- * A path whose MTU is smaller than the datagram (or a kernel or device that cannot cut) refuses that: then each goes by
- * itself, fragmented if need be, and `segment_max` remembers it for the socket's next ones.
+ * (UDP_SEGMENT, udp(7)), and all messages with one sendmmsg(2). What is on the wire is what one send(2) for each would
+ * have put there. A path whose MTU is smaller than the datagram (or a kernel or device that cannot cut) refuses that:
+ * then each goes by itself, fragmented if need be, and `segment_max` remembers it for the socket's next ones.
  *
  * Receiving: one recvmmsg(2); with sm_dgrams_gather() the kernel may hand over neighbours of one size as one message
  * (UDP_GRO), which is taken apart here along the size that it says.
@@ -29,10 +29,12 @@
 #define SM_DGRAMS_RUN_MAX 64
 /** Messages in one sendmmsg(2). */
 #define SM_DGRAMS_SEND_MAX 64
-/** Messages in one recvmmsg(2): enough to make the call cheap beside the copies, few enough that their memory is small. */
+/** Messages in one recvmmsg(2): enough to make the call cheap beside the copies, few enough that their memory is
+ * small. */
 #define SM_DGRAMS_RECV_MAX 32
 
-/** Datagrams that lie behind each other and have one size, but for the last, which may be shorter. An empty one is a run of its own. */
+/** Datagrams that lie behind each other and have one size, but for the last, which may be shorter. An empty one is a
+ * run of its own. */
 struct sm_dgrams_run {
     const uint8_t *data;
     size_t len;  /* of all */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What a snapshot keeps of the core, written out; see carry.h. Apart from carry.c, which the launcher reads with too. */
+/* What a snapshot keeps of the core, written out; see carry.h. Apart from carry.c, which the launcher reads with
+ * too. */
 #include "core/carry.h"
 
 #include <errno.h>

@@ -7,10 +7,10 @@
  * For each query, in this order: budget (over it REFUSED; one LIMITED event a second), parse (FORMERR, NOTIMP ...),
  * types that are never served (ANY, AXFR, IXFR and the like: REFUSED), the judge, AAAA (NODATA, answered here: IPv6 is
  * not mediated), in-flight bound (SERVFAIL), event, and then the query waits for the caller to write the record of this
- * turn and call sm_dnsserve_send(): all queries of a turn are one write and then leave. When the answer has come: event,
- * pin, reply - in this order, all in one turn, so that the caller's end-of-turn hook can write the record before the
- * reply leaves. An event callback that returns false (it cannot be recorded) stops what it stands for: nothing is sent,
- * no pin is made.
+ * turn and call sm_dnsserve_send(): all queries of a turn are one write and then leave. When the answer has come:
+ * event, pin, reply - in this order, all in one turn, so that the caller's end-of-turn hook can write the record before
+ * the reply leaves. An event callback that returns false (it cannot be recorded) stops what it stands for: nothing is
+ * sent, no pin is made.
  *
  * Events: for a query that goes upstream SM_DNSSERVE_FORWARD comes before it is sent and then exactly one ANSWER or
  * ERROR (none if the client was forgotten, or the record could not be written); every other query makes exactly one
@@ -105,8 +105,8 @@ void sm_dnsserve_free(struct sm_dnsserve *serve);
  * sm_loop_now(). */
 void sm_dnsserve_query(struct sm_dnsserve *serve, const struct sm_dnsserve_client *client, const uint8_t *msg,
                        size_t len, int64_t now_us);
-/** sm_dnsserve_send() - the record of this turn is written (@ok): what waited for it goes upstream. Not ok: it is dropped, and
- * nobody is answered. */
+/** sm_dnsserve_send() - the record of this turn is written (@ok): what waited for it goes upstream. Not ok: it is
+ * dropped, and nobody is answered. */
 void sm_dnsserve_send(struct sm_dnsserve *serve, bool ok);
 /** sm_dnsserve_forget() - the client with this key is gone (TCP connection closed): its queries are dropped without
  * replies. */

@@ -171,8 +171,9 @@ void sm_requests_clear(struct sm_mediation *m);
 
 /* pki.c */
 /**
- * sm_pki_make() - before the sandbox: the CA is made and written to ca_key_fd and ca_cert_fd, or, where the configuration names one that was
- * kept, read from them: then it must be that one, and its life must not be nearly over. Both are closed.
+ * sm_pki_make() - before the sandbox: the CA is made and written to ca_key_fd and ca_cert_fd, or, where the
+ * configuration names one that was kept, read from them: then it must be that one, and its life must not be nearly
+ * over. Both are closed.
  */
 bool sm_pki_make(struct sm_core *core, int ca_key_fd, int ca_cert_fd, GError **error) SM_WARN_UNUSED;
 /** sm_pki_open() - after that, still before the sandbox: what connections are made of. */

@@ -2,9 +2,10 @@
 /*
  * UDP flows: one connected socket and one SOCK_SEQPACKET pair for each 4-tuple, so that only the peer that the guest addressed can answer.
  *
- * The pair carries datagrams in batches (flow/udpbatch.h), and the upstream socket takes and gives them in batches (base/dgrams.h). A datagram that
- * does not fit anywhere is dropped, as on any network, and counted; nothing is queued here. The packets of the front are decoded strictly: a
- * malformed one ends the flow. Under a byte cap datagrams move one by one, since what one uses decides about the next.
+ * The pair carries datagrams in batches (flow/udpbatch.h), and the upstream socket takes and gives them in batches
+ * (base/dgrams.h). A datagram that does not fit anywhere is dropped, as on any network, and counted; nothing is queued
+ * here. The packets of the front are decoded strictly: a malformed one ends the flow. Under a byte cap datagrams move
+ * one by one, since what one uses decides about the next.
  */
 #include "core/limits.h"
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The claims of a token as an operator writes them; see jwt.h. Apart from jwt.c, so that who only reads settings need not have OpenSSL. */
+/* The claims of a token as an operator writes them; see jwt.h. Apart from jwt.c, so that who only reads settings need
+ * not have OpenSSL. */
 #include "cred/jwt.h"
 
 #include "base/error.h"

@@ -98,7 +98,8 @@ void sm_cred_text_base64(struct sm_cred_text *t, const void *bytes, size_t len)
         t->bad = true;
         return;
     }
-    /* Straight into its place: GLib's keeps what is left over in variables of its caller's, which would have to be wiped. */
+    /* Straight into its place: GLib's keeps what is left over in variables of its caller's, which would have to be
+     * wiped. */
     uint8_t *at = room(t, (len + 2) / 3 * 4);
     for (size_t i = 0; at && i < len; i += 3, at += 4) {
         size_t left = len - i;

@@ -37,7 +37,8 @@ struct sm_channel {
     struct sm_timer many_timer;
 };
 
-/* In front of the first gathered message: the packet's byte and the length, which it does not need when it stays alone. */
+/* In front of the first gathered message: the packet's byte and the length, which it does not need when it stays
+ * alone. */
 #define MANY_HEAD 3
 
 /* What a queued message weighs: its bytes and the node, so that empty messages are bounded too. */

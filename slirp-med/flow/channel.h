@@ -6,9 +6,9 @@
  * OPEN, OTHER, REPEATED and DATAGRAM may be dropped: they are refused (and counted) as soon as anything waits beyond a quarter of the queue,
  * since the guest sends again. Every other type may use the whole queue; when half of it is full sm_channel_congested() is true, and the
  * owner stops reading from the guest (front) or from the channel (core) until it is false again. A queue that overflows all the same is a
- * broken peer: the channel fails. DATAGRAMs are gathered into one packet until another type is sent, the packet is full or the owner calls
- * sm_channel_flush(), which it does at the end of its turn. The front must not use sendmsg(2): an end made with may_send_fds false writes with write(2) only and
- * refuses messages that carry descriptors.
+ * broken peer: the channel fails. DATAGRAMs are gathered into one packet until another type is sent, the packet is full
+ * or the owner calls sm_channel_flush(), which it does at the end of its turn. The front must not use sendmsg(2): an
+ * end made with may_send_fds false writes with write(2) only and refuses messages that carry descriptors.
  */
 #ifndef SM_FLOW_CHANNEL_H
 #define SM_FLOW_CHANNEL_H
@@ -21,7 +21,8 @@
 
 /** Waiting messages: 64 flows' worth of held bytes; a core that is slower than this for a moment is not a failure. */
 #define SM_CHANNEL_QUEUE_MAX (4u << 20)
-/** Messages handled in one turn, and the rest of a packet, so that one busy channel does not starve timers and sockets. */
+/** Messages handled in one turn, and the rest of a packet, so that one busy channel does not starve timers and
+ * sockets. */
 #define SM_CHANNEL_BATCH 128
 
 struct sm_channel;

@@ -6,9 +6,9 @@
  *   | bytes of all: 2 | size of each: 2 | the datagrams' bytes, with nothing between |
  *   +-----------------+-----------------+------------------------------------------+
  *
- * A run is what a kernel cuts (UDP_SEGMENT) and gathers (UDP_GRO): all of its datagrams have one size, and the last may be
- * shorter, but not empty. So a run goes to a socket or to a guest's card as it lies here. An empty datagram is a run of its
- * own, of size 0.
+ * A run is what a kernel cuts (UDP_SEGMENT) and gathers (UDP_GRO): all of its datagrams have one size, and the last may
+ * be shorter, but not empty. So a run goes to a socket or to a guest's card as it lies here. An empty datagram is a run
+ * of its own, of size 0.
  *
  * Both sides are trusted to differ: the core reads what a front may have forged, so decoding is strict.
  */
@@ -49,7 +49,8 @@ static inline void sm_udpbatch_put_head(uint8_t head[SM_UDPBATCH_HEAD], size_t a
     head[3] = (uint8_t)size;
 }
 
-/** sm_udpbatch_joins() - may a datagram of len bytes join a run of `all` bytes in datagrams of `size` that no shorter one has ended? */
+/** sm_udpbatch_joins() - may a datagram of len bytes join a run of `all` bytes in datagrams of `size` that no shorter
+ * one has ended? */
 static inline bool sm_udpbatch_joins(size_t all, size_t size, size_t len)
 {
     return len > 0 && len <= size && all + len <= SM_DGRAM_MAX && all / size < SM_DGRAMS_RUN_MAX;

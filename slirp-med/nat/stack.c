@@ -34,8 +34,9 @@ void sm_front_defer(struct sm_front_flow *flow)
 /* ---- frames ---- */
 
 /*
- * A whole datagram behind a plain header, whose own sum nobody need look at: it goes past libslirp, which would copy it and find in it
- * what the guard has found. The guard does not sum the IP header. Anything else takes the long way, and is dropped or answered there.
+ * A whole datagram behind a plain header, whose own sum nobody need look at: it goes past libslirp, which would copy it
+ * and find in it what the guard has found. The guard does not sum the IP header. Anything else takes the long way, and
+ * is dropped or answered there.
  */
 static bool plain_datagram(struct sm_front *front, const struct sm_frame *frame, const struct sm_guard_verdict *v)
 {

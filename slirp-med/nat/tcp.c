@@ -16,8 +16,8 @@
 #include "base/buf.h"
 #include "nat/front_priv.h"
 
-/* While a batch of frames is handled, fewer bytes than this wait in libslirp for the batch's end. Half of its smallest receive
- * buffer. */
+/* While a batch of frames is handled, fewer bytes than this wait in libslirp for the batch's end. Half of its smallest
+ * receive buffer. */
 #define WRITE_NOW (32u << 10)
 
 struct tcp_flow {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The seccomp filters, loaded. What they let through stands in rules.c and guest_rules.c; the programs were made of that by libseccomp when this was
- * built (rules.h). One number in them is known only here: our own process id.
+ * The seccomp filters, loaded. What they let through stands in rules.c and guest_rules.c; the programs were made of
+ * that by libseccomp when this was built (rules.h). One number in them is known only here: our own process id.
  */
 #include <errno.h>
 #include <linux/filter.h>

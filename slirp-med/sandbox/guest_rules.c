@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The deny-list that CMD runs under, as rules; see rules.h. CMD is any program, so all is allowed but what reaches past its namespaces. It is
- * not what holds CMD in (namespaces and the lack of capabilities are); it shuts the few doors that those leave open.
+ * The deny-list that CMD runs under, as rules; see rules.h. CMD is any program, so all is allowed but what reaches past
+ * its namespaces. It is not what holds CMD in (namespaces and the lack of capabilities are); it shuts the few doors
+ * that those leave open.
  */
 #include "sandbox/rules.h"
 

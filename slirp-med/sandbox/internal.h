@@ -27,7 +27,8 @@ enum sm_filter {
     SM_FILTER_GUEST,
     SM_FILTERS
 };
-/** Stands in the programs where the process id belongs, once in each but the guest's. Larger than any process id, and no other number in them. */
+/** Stands in the programs where the process id belongs, once in each but the guest's. Larger than any process id, and
+ * no other number in them. */
 #define SM_FILTER_PID 0x7fedcba9u
 
 struct sock_fprog;

@@ -43,7 +43,8 @@ static int make(enum sm_filter filter)
 
 int main(void)
 {
-    /* What comes out is for the kernel that it will run on, whatever this one can do: level 3 has KILL_PROCESS (Linux 4.14). */
+    /* What comes out is for the kernel that it will run on, whatever this one can do: level 3 has KILL_PROCESS (Linux
+     * 4.14). */
     int rc = seccomp_api_set(3);
 
     if (rc < 0)

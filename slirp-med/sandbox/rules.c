@@ -1,23 +1,24 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The seccomp allow-lists of the front and the core, as rules; see rules.h. What is not here kills the process (SIGSYS), in every thread and
- * every ABI.
+ * The seccomp allow-lists of the front and the core, as rules; see rules.h. What is not here kills the process
+ * (SIGSYS), in every thread and every ABI.
  *
  * Each call stands beside the caller that needs it; a call without a caller is taken out. Two rules shape the front's
  * list:
  *
  *   - It holds connected sockets of the host's network namespace, so nothing that could point one elsewhere is there:
- * no connect (AF_UNSPEC disconnects), no sendto/sendmsg/sendmmsg (an address on a connected UDP socket; MSG_FASTOPEN
- * after a disconnect), no setsockopt, no ioctl, no io_uring (which does all of it past the filter), no bind, listen,
- * accept, socket.
- *   - It cannot make a descriptor and cannot send one. (A front of accepted sockets takes them from listeners: rules_accepts.)
+ *     no connect (AF_UNSPEC disconnects), no sendto/sendmsg/sendmmsg (an address on a connected UDP socket;
+ *     MSG_FASTOPEN after a disconnect), no setsockopt, no ioctl, no io_uring (which does all of it past the filter), no
+ *     bind, listen, accept, socket.
+ *   - It cannot make a descriptor and cannot send one. (A front of accepted sockets takes them from listeners:
+ *     rules_accepts.)
  *
- * The fetch helper holds a connected socket too, and its list follows the same two rules, but for what libcurl and OpenSSL call on that
- * socket. What it calls beyond the list fails with EPERM.
+ * The fetch helper holds a connected socket too, and its list follows the same two rules, but for what libcurl and
+ * OpenSSL call on that socket. What it calls beyond the list fails with EPERM.
  *
- * Memory: mmap only anonymous and never executable, mprotect never executable; a front that serves vhost-user maps a VMM's files besides
- * (rules_guest_memory). Calls without a condition on an argument cost next to nothing (the kernel caches "always allowed" per call
- * number), so conditions are put only where they mean something.
+ * Memory: mmap only anonymous and never executable, mprotect never executable; a front that serves vhost-user maps a
+ * VMM's files besides (rules_guest_memory). Calls without a condition on an argument cost next to nothing (the kernel
+ * caches "always allowed" per call number), so conditions are put only where they mean something.
  */
 #include "sandbox/rules.h"
 
@@ -203,8 +204,8 @@ static void rules_memory(scmp_filter_ctx ctx, int *rc)
     rule(ctx, rc, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), SM_ARRAY_LEN(protect), protect);
 }
 
-/* vmm-glue/vhost/mem.c. Of the descriptors that a front can have, files come from the VMM alone; a socket has no such mapping. The
- * kernel picks the place: nothing is mapped over something else. */
+/* vmm-glue/vhost/mem.c. Of the descriptors that a front can have, files come from the VMM alone; a socket has no such
+ * mapping. The kernel picks the place: nothing is mapped over something else. */
 static void rules_guest_memory(scmp_filter_ctx ctx, int *rc)
 {
     const struct scmp_arg_cmp map[] = {
@@ -300,7 +301,8 @@ static void rules_fetch(scmp_filter_ctx ctx, int *rc)
     rule(ctx, rc, SCMP_ACT_ALLOW, SCMP_SYS(sendto), SM_ARRAY_LEN(send), send);
     rule(ctx, rc, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1, empty); /* fstat() of glibc 2.33-2.38 */
     rules_sockopts(ctx, rc, fetch_sockopts, SM_ARRAY_LEN(fetch_sockopts));
-    /* libcurl 7.88 connects although it was told that the socket is connected. It is told so again; EINPROGRESS would cost it 200 ms. */
+    /* libcurl 7.88 connects although it was told that the socket is connected. It is told so again; EINPROGRESS would
+     * cost it 200 ms. */
     rule(ctx, rc, SCMP_ACT_ERRNO(0), SCMP_SYS(connect), 0, NULL);
 }
 

@@ -27,8 +27,9 @@
  * A front of accepted sockets (nat/sock.h) takes clients from listening sockets that it was given, non-blocking, looks at their addresses,
  * and resets them: accept4, getsockname, and of setsockopt SO_LINGER alone (`accepts`). No other front may.
  *
- * The fetch helper (core/fetcher.h) is like the front: own and empty network, no file. Its list (rules.c) holds no call that makes or
- * connects a socket; what is not on it fails with EPERM instead of killing, since libcurl's needs change with its version. Its memory is limited.
+ * The fetch helper (core/fetcher.h) is like the front: own and empty network, no file. Its list (rules.c) holds no call
+ * that makes or connects a socket; what is not on it fails with EPERM instead of killing, since libcurl's needs change
+ * with its version. Its memory is limited.
  *
  * The user namespace maps one id only (no subuid ranges): ours to 65534. Where user namespaces are refused (a chroot, a
  * sysctl) but we hold CAP_SYS_ADMIN, the other namespaces are made without one; where we hold neither, `enter` fails:

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A child that is started before it is known what it will have: while its starter reads settings and opens files, it loads its libraries and
- * prepares what depends on nothing. It is started with its link alone, sheds what a child of ours sheds first, and waits; then its descriptors come
- * through the link, one a TAKE with the number that it is to have, and a TAKE with nothing says that these were all. From there on it is as
- * any other child. Its stderr is its starter's until then: it has met no byte of anybody.
+ * A child that is started before it is known what it will have: while its starter reads settings and opens files, it
+ * loads its libraries and prepares what depends on nothing. It is started with its link alone, sheds what a child of
+ * ours sheds first, and waits; then its descriptors come through the link, one a TAKE with the number that it is to
+ * have, and a TAKE with nothing says that these were all. From there on it is as any other child. Its stderr is its
+ * starter's until then: it has met no byte of anybody.
  */
 #ifndef SM_SUPERVISOR_AHEAD_H
 #define SM_SUPERVISOR_AHEAD_H
@@ -23,7 +24,8 @@ struct sm_ahead {
 /** sm_ahead_start() - 0, or -1 with error set and nothing started. */
 int sm_ahead_start(struct sm_ahead *ahead, const char *exe, char *const *argv, char *const *envp, GError **error);
 
-/** sm_ahead_give() - fd, which stays the caller's, becomes the child's descriptor `number`. 0 or -1 with errno; EPIPE, ECONNRESET: it has ended. */
+/** sm_ahead_give() - fd, which stays the caller's, becomes the child's descriptor `number`. 0 or -1 with errno; EPIPE,
+ * ECONNRESET: it has ended. */
 int sm_ahead_give(const struct sm_ahead *ahead, int number, int fd);
 /** sm_ahead_go() - it has all. As above. */
 int sm_ahead_go(const struct sm_ahead *ahead);

@@ -181,7 +181,8 @@ struct more_fds {
     int fd[SM_SPAWN_FDS_MAX - 2];
 };
 
-/** Give one that was started ahead what it waits for. One that has ended by now tells why through its link, and its end. */
+/** Give one that was started ahead what it waits for. One that has ended by now tells why through its link, and its
+ * end. */
 static int give_ahead(const struct sm_ahead *a, int config, struct more_fds more, int err_fd)
 {
     bool all = sm_ahead_give(a, STDERR_FILENO, err_fd) == 0 && sm_ahead_give(a, SM_CONFIG_FD, config) == 0;
@@ -458,7 +459,8 @@ static void begin_stop(struct sm_supervisor *s)
         signal_guest(s, SIGTERM);
     }
     stop_services(s);
-    /* The kernel lets go of an inotify only after others have (0.2 to 14 ms were measured): while they end, and not after. */
+    /* The kernel lets go of an inotify only after others have (0.2 to 14 ms were measured): while they end, and not
+     * after. */
     g_clear_pointer(&s->resolv, sm_resolv_watch_free);
     if (!any_alive(s)) {
         s->phase = PHASE_DONE;
@@ -1420,7 +1422,8 @@ static void wait_for_orphans(void)
     sm_log_warning("processes of the workspace have not ended yet");
 }
 
-/** The keeper of the kernel path ends with the front, and is ours since guest-init ended: it is to be gone when we say that all is over. */
+/** The keeper of the kernel path ends with the front, and is ours since guest-init ended: it is to be gone when we say
+ * that all is over. */
 static void wait_for_keeper(pid_t pid)
 {
     sm_autofd fd = pidfd_open(pid, 0);

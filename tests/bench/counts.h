@@ -21,8 +21,8 @@ struct counts_case {
 
 /** counts_begin() - what is counted begins here. */
 void counts_begin(void);
-/** counts_turn() - one turn of the loop of what is looked at; the caller has made sure that there is something to do, or
- * waits for it (timeout_ms). */
+/** counts_turn() - one turn of the loop of what is looked at; the caller has made sure that there is something to do,
+ * or waits for it (timeout_ms). */
 void counts_turn(struct sm_loop *loop, int timeout_ms);
 
 extern const struct counts_case counts_front[], counts_vhost[], counts_core[];

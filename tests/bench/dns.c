@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * The DNS server of dns.py: `dns serve ADDR PORT` answers every question over UDP at once with one A record, 32 messages to a system call,
- * so that what is measured is what stands in front of it.
+ * The DNS server of dns.py: `dns serve ADDR PORT` answers every question over UDP at once with one A record, 32
+ * messages to a system call, so that what is measured is what stands in front of it.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

@@ -2,12 +2,13 @@
 /*
  * Many flows at once, from within a guest, and the server that they reach.
  *
- *   flows serve ADDR PORT        answer each TCP connection's and each datagram's 64 bytes with as many, until killed; on
- *                                PORT and the seven behind it, which clients take in turn: TIME-WAIT keeps a port of theirs
- *                                for each destination
+ *   flows serve ADDR PORT        answer each TCP connection's and each datagram's 64 bytes with as many, until killed;
+ *                                on PORT and the seven behind it, which clients take in turn: TIME-WAIT keeps a port of
+ *                                theirs for each destination
  *   flows tcp|udp ADDR PORT      do what is said on standard input, one line each, and answer with one line:
  *                                  open N    have N flows open, each of which has had its 64 bytes back: milliseconds
- *                                  probe N   N new flows one after the other, each with 64 bytes and back: p50 p99 in us
+ *                                  probe N   N new flows one after the other, each with 64 bytes and back: p50 p99 in
+ *                                            us
  *                                  close N   keep the N oldest: milliseconds
  *
  * A UDP flow is a socket of its own; the mediator may keep it for longer than we do.

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * New connections in the whole front, in process: frames come from memory and go nowhere, the core is a few lines at the
- * other end of the channel. Times are processor time of the one thread, so that other work on the machine does not count.
+ * New connections in the whole front, in process: frames come from memory and go nowhere, the core is a few lines at
+ * the other end of the channel. Times are processor time of the one thread, so that other work on the machine does not
+ * count.
  *
  *   bench_syn held [COUNT]        SYNs to one refused destination, which the core has told the front to hold
  *   bench_syn unheld [COUNT]      SYNs to as many destinations: each is asked about, and refused at once
- *   bench_syn beside FLOWS COUNT  COUNT connections one after the other (opened, attached to a socket pair, 64 bytes up and
- *                                 down, reset by the guest) while FLOWS others are open and idle
+ *   bench_syn beside FLOWS COUNT  COUNT connections one after the other (opened, attached to a socket pair, 64 bytes up
+ *                                 and down, reset by the guest) while FLOWS others are open and idle
  *
  * Prints one line of JSON. Also what callgrind runs: the work is the same each time.
  */

@@ -2,12 +2,15 @@
 /*
  * The UDP measuring tool of udp.py: datagrams a second from a guest to an origin and back.
  *
- *   udp serve ADDR PORT                        count what comes, and send what is asked for
- *   udp up    ADDR PORT SIZE MILLISECONDS RATE HOW   send RATE datagrams a second (0: as fast as may be), ask how many came
+ *   udp serve ADDR PORT                              count what comes, and send what is asked for
+ *   udp up    ADDR PORT SIZE MILLISECONDS RATE HOW   send RATE datagrams a second (0: as fast as may be), and ask how
+ *                                                    many came
  *   udp down  ADDR PORT SIZE MILLISECONDS RATE HOW   the other way round
  *
- * HOW the sender gives 32 datagrams to its kernel with a system call: plain, as so many messages (sendmmsg), each of which that
- * kernel then takes through its stack; or cut, as one that it cuts (UDP_SEGMENT). The receiver always takes them one by one.
+ * HOW the sender gives 32 datagrams to its kernel with a system call: plain, as so many messages (sendmmsg), each of
+ * which that kernel then takes through its stack; or cut, as one that it cuts (UDP_SEGMENT). The receiver always takes
+ * them one by one.
+ *
  * Prints: sent, received, seconds between the first and the last that was received.
  */
 #define _GNU_SOURCE

@@ -47,8 +47,8 @@ static struct st_stack *with_room(uint16_t mtu, size_t flows)
     return st_new_cfg(&cfg);
 }
 
-/* Twelve bytes 0 to 11 under the key 0 to 15, the last under the key 0 (which is CPython's hash of bytes with PYTHONHASHSEED=0), prf from the paper's
- * list. */
+/* Twelve bytes 0 to 11 under the key 0 to 15, the last under the key 0 (which is CPython's hash of bytes with
+ * PYTHONHASHSEED=0), prf from the paper's list. */
 static void hash_is_siphash(void **state)
 {
     uint8_t bytes[16], in[12], want[8] = {0xa2, 0xd9, 0xb4, 0x57, 0xb1, 0x84, 0xa3, 0x78},
@@ -338,8 +338,8 @@ static void timer_persist(void **state)
     st_free(st);
 }
 
-/* The process was stopped for ten minutes while a word was on the way: it is sent again once, and the connection has not
- * been given up meanwhile. */
+/* The process was stopped for ten minutes while a word was on the way: it is sent again once, and the connection has
+ * not been given up meanwhile. */
 static void timer_stopped_process(void **state)
 {
     struct st_stack *st = st_new(1500);

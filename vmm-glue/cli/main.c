@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * slirp-med and slirp-med-core (launch/program.h): picks the subcommand out of one table. Roles (core, fetch; those that face the guest are in
- * slirp-med-edge) are started by the supervisor, not by users.
+ * slirp-med and slirp-med-core (launch/program.h): picks the subcommand out of one table. Roles (core, fetch; those
+ * that face the guest are in slirp-med-edge) are started by the supervisor, not by users.
  */
 #include <stdio.h>
 #include <string.h>

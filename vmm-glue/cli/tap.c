@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * `slirp-med tap PATH`: fetch the tap of `attach --tap PATH` (launch/kernelpath.h), for a VMM that takes descriptors but no socket:
- * either it is started with it, or, as the helper of QEMU's -netdev tap, it is sent it over the socket that --fd names.
+ * `slirp-med tap PATH`: fetch the tap of `attach --tap PATH` (launch/kernelpath.h), for a VMM that takes descriptors
+ * but no socket: either it is started with it, or, as the helper of QEMU's -netdev tap, it is sent it over the socket
+ * that --fd names.
  */
 #include <errno.h>
 #include <fcntl.h>

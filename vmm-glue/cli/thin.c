@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* In slirp-med, what needs OpenSSL: the process becomes slirp-med-core, which starts over with the same arguments. See launch/program.h. */
+/* In slirp-med, what needs OpenSSL: the process becomes slirp-med-core, which starts over with the same arguments. See
+ * launch/program.h. */
 #include <errno.h>
 #include <string.h>
 #include <sys/prctl.h>

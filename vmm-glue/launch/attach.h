@@ -7,8 +7,8 @@
  *   --stream      stream         a unix socket, or TCP on loopback: QEMU's -netdev stream
  *   --vhost-user  vhost-user     a unix socket: QEMU's -netdev vhost-user, cloud-hypervisor's --net vhost_user=true
  *   --dgram       dgram          a pair of unix datagram sockets: QEMU's -netdev dgram
- *   --tap         tproxy         a unix socket, over which it is sent a tap (kernelpath.h); with --datapath tproxy alone,
- *   --device      tproxy         a device of ours that is moved (kernelpath.h);           as is this
+ *   --tap         tproxy         a unix socket, over which it is sent a tap (kernelpath.h); with --datapath tproxy only
+ *   --device      tproxy         a device of ours that is moved (kernelpath.h); the same
  *   --fd          any of them,   a descriptor that we inherit, whose other end is the VMM's; when a stream ends, so does
  *                 or a tap       the workspace, since nothing else can come
  *
@@ -78,7 +78,8 @@ bool sm_attach_take_device(struct sm_attach_options *a, const char *value, GErro
 bool sm_attach_take_kind(struct sm_attach_options *a, const char *value, GError **error) SM_WARN_UNUSED;
 bool sm_attach_take_ready_fd(struct sm_attach_options *a, const char *value, GError **error) SM_WARN_UNUSED;
 bool sm_attach_take_owner_fd(struct sm_attach_options *a, const char *value, GError **error) SM_WARN_UNUSED;
-/** sm_attach_check() - what can only be said when all flags are known; looks what --fd is. @tproxy: --datapath tproxy. */
+/** sm_attach_check() - what can only be said when all flags are known; looks what --fd is. @tproxy: --datapath
+ * tproxy. */
 bool sm_attach_check(struct sm_attach_options *a, bool tproxy, GError **error) SM_WARN_UNUSED;
 void sm_attach_clear(struct sm_attach_options *a);
 

@@ -36,8 +36,8 @@ struct sm_detached {
 };
 /** sm_detached_enter() - take the streams. @log: path to append to, or NULL. */
 bool sm_detached_enter(struct sm_detached *ret, const char *log, GError **error) SM_WARN_UNUSED;
-/** sm_detached_keep() - this process stays the program that it is (launch/program.h): from here on what it executes is not to have the starter's
- * socket. */
+/** sm_detached_keep() - this process stays the program that it is (launch/program.h): from here on what it executes is
+ * not to have the starter's socket. */
 void sm_detached_keep(const struct sm_detached *d);
 /** sm_detached_ready() - all run; data is struct sm_detached. For struct sm_launch_how. */
 void sm_detached_ready(void *data);

@@ -24,7 +24,8 @@
 
 #define WHO "the kernel path's keeper"
 
-/** A network card, a bridge or lo would take this machine's own network away: only what was made to have two ends is taken. */
+/** A network card, a bridge or lo would take this machine's own network away: only what was made to have two ends is
+ * taken. */
 bool sm_kernel_path_check(const char *device, GError **error)
 {
     struct ethtool_drvinfo info = {.cmd = ETHTOOL_GDRVINFO};

@@ -13,8 +13,9 @@ bool sm_kvm_usable(const char **ret_why);
 
 struct sm_kvm_asked;
 
-/** sm_kvm_ask() - the same in a thread of its own, beside what the caller has to do: nearly all of it is waiting. SIGALRM is blocked until
- * sm_kvm_answer(). NULL: there is no thread to be had; then the answer is looked for when it is asked for. */
+/** sm_kvm_ask() - the same in a thread of its own, beside what the caller has to do: nearly all of it is waiting.
+ * SIGALRM is blocked until sm_kvm_answer(). NULL: there is no thread to be had; then the answer is looked for when it
+ * is asked for. */
 struct sm_kvm_asked *sm_kvm_ask(void);
 /** sm_kvm_answer() - wait for the end of it. *asked becomes NULL. */
 bool sm_kvm_answer(struct sm_kvm_asked **asked, const char **ret_why);

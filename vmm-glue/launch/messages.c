@@ -232,7 +232,8 @@ char *sm_message_guest(const struct sm_run_options *o, const struct sm_workspace
     put(m, &ok, "name", json_string(o->name));
     put(m, &ok, "argv", argv);
     put(m, &ok, "cwd", json_string(o->command == SM_COMMAND_VM ? "/" : g->cwd));
-    /* A VMM has no network at all: its guest's frames leave by a socket that it was given, or by the tap of the kernel path. */
+    /* A VMM has no network at all: its guest's frames leave by a socket that it was given, or by the tap of the kernel
+     * path. */
     bool tap = o->net.mode == SM_NETWORK_USER && (o->command != SM_COMMAND_VM || o->datapath == SM_DATAPATH_TPROXY);
     put(m, &ok, "network", json_string(sm_network_mode_name(tap ? SM_NETWORK_USER : SM_NETWORK_ISOLATED)));
     if (o->command == SM_COMMAND_VM) {

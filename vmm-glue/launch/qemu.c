@@ -63,7 +63,8 @@ static const char *msix(const struct sm_qemu *q)
     return q->kvm ? "" : ",vectors=0";
 }
 
-/** A tap with a virtio-net header: QEMU sees that it has one. vhost=off: the kernel's vhost would be one more way into it. */
+/** A tap with a virtio-net header: QEMU sees that it has one. vhost=off: the kernel's vhost would be one more way into
+ * it. */
 static void add_tap(GPtrArray *argv, const struct sm_qemu *q)
 {
     add(argv, "-netdev", "tap,id=net0,fd=%d,vhost=off", SM_GUEST_MORE_FD);

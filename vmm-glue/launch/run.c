@@ -139,7 +139,8 @@ static void unpin(struct sm_ref_source *refs, size_t n)
         sm_ref_unpin(&refs[i]);
 }
 
-/** The sockets that VMMs come to, as rows whose texts may lie in @texts. Returns whether the network card's frames come by one of them. */
+/** The sockets that VMMs come to, as rows whose texts may lie in @texts. Returns whether the network card's frames come
+ * by one of them. */
 static bool gather_doors(const struct sm_run_options *o, const struct sm_vm *vm, GArray *rows, GPtrArray *texts)
 {
     struct sm_listen_spec card = {.kind = SM_LISTEN_UNIX, .single = true, .tag = SM_LISTEN_TAG_NET, .path = vm->socket};

@@ -28,8 +28,8 @@ struct sm_vm {
 /** sm_vm_devices() - which other ways to the host the machine has: the options get the paths of their sockets, in the workspace's folder. A
  * virtio-serial port where there is a CA to be had; a vsock device where memory is shared anyway, or a mediation target is given. */
 void sm_vm_devices(struct sm_run_options *o);
-/** sm_vm_prepare() - look for QEMU, and begin to look for KVM: makes no process, no file and no socket. Returns 0, or the exit status of `vm`
- * (127: no QEMU) with error set. */
+/** sm_vm_prepare() - look for QEMU, and begin to look for KVM: makes no process, no file and no socket. Returns 0, or
+ * the exit status of `vm` (127: no QEMU) with error set. */
 int sm_vm_prepare(const struct sm_run_options *o, struct sm_vm *ret, GError **error);
 /** sm_vm_command() - after that, the command line. */
 void sm_vm_command(const struct sm_run_options *o, struct sm_vm *vm);

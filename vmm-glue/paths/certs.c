@@ -140,7 +140,8 @@ const uint8_t *sm_certs_get(const struct sm_certs *c, size_t i, size_t *ret_len)
     return g_bytes_get_data(g_ptr_array_index(c->list, (guint)i), ret_len);
 }
 
-/** One line, without its end. GLib's encoder goes by single bytes, and was a tenth of all that a start works for CMD's trust. */
+/** One line, without its end. GLib's encoder goes by single bytes, and was a tenth of all that a start works for CMD's
+ * trust. */
 static size_t encode_line(const uint8_t *p, size_t len, char out[LINE_LEN])
 {
     static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

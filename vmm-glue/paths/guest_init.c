@@ -7,11 +7,12 @@
  *   B  PID 1: mounts -> fork C -> no capabilities, reaps, passes signals on, exits with C's status
  *   C  limits, no capabilities, filter -> exec CMD
  *
- * All is made ready while core and front start, up to a gate just before the exec that A opens at GO. Where CMD is to trust a CA, B has a gate too,
- * between the mounts and the trust, which A opens when the core has made it (CA).
+ * All is made ready while core and front start, up to a gate just before the exec that A opens at GO. Where CMD is to
+ * trust a CA, B has a gate too, between the mounts and the trust, which A opens when the core has made it (CA).
  *
- * A pipe goes from B and C to A. Whoever fails before CMD runs writes the reason into it; the exec closes it. A gate is a pipe from A: a line and
- * then the end of file; a gate that ends without a byte is A's end. A goes to watch() when GO has come, or when a reason has.
+ * A pipe goes from B and C to A. Whoever fails before CMD runs writes the reason into it; the exec closes it. A gate is
+ * a pipe from A: a line and then the end of file; a gate that ends without a byte is A's end. A goes to watch() when GO
+ * has come, or when a reason has.
  */
 #include "paths/guest_init.h"
 
@@ -414,7 +415,8 @@ static int hand_over_tap(const struct sm_guest_config *c, struct sm_tproxy *tpro
         (void)g_snprintf(keeper, sizeof(keeper), "%d", (int)tproxy->keeper);
     } else if (!c->isolated) {
         tap = sm_tap_open(c->tap.name, c->tap.vnet_hdr, error);
-        /* Else the front could not end before the kernel has taken the device down, and the workspace would wait for that. */
+        /* Else the front could not end before the kernel has taken the device down, and the workspace would wait for
+         * that. */
         if (tap < 0 || sm_tap_keep(tap, error) < 0)
             return -1;
     }
@@ -450,7 +452,8 @@ static void open_gate(int *gate, const char *text)
     sm_fd_close(gate);
 }
 
-/* Returns 0 when watch() comes next: *ret_go says whether for GO; the exit status otherwise. *ca_gate is opened in between. */
+/* Returns 0 when watch() comes next: *ret_go says whether for GO; the exit status otherwise. *ca_gate is opened in
+ * between. */
 static int wait_for_go(int signals, int reasons, int *ca_gate, bool *ret_go)
 {
     static struct sm_link_msg msg; /* large */

@@ -38,8 +38,8 @@ struct sm_guest_view *sm_guest_view_prepare(const struct sm_guest_config *config
                                             const char *runtime_dir, GError **error);
 
 /**
- * sm_guest_view_apply() - make the view, but for the trust in a CA: with_trust says whether that is to come. Call it as PID 1 of the new PID
- * namespace. Returns 0, or -1 with error set (then give up).
+ * sm_guest_view_apply() - make the view, but for the trust in a CA: with_trust says whether that is to come. Call it as
+ * PID 1 of the new PID namespace. Returns 0, or -1 with error set (then give up).
  */
 int sm_guest_view_apply(struct sm_guest_view *view, bool with_trust, GError **error);
 

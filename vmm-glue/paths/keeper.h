@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * `slirp-med-edge keeper`: the kernel path (tproxy.h) of a guest that is not ours to start (`attach`). It makes the mediator's network
- * namespace and what is in it, hands that over, and becomes the keeper.
+ * `slirp-med-edge keeper`: the kernel path (tproxy.h) of a guest that is not ours to start (`attach`). It makes the
+ * mediator's network namespace and what is in it, hands that over, and becomes the keeper.
  *
  * Descriptors at start: 3 SOCK_SEQPACKET to the launcher; 4 memfd with the configuration. Messages on 3 (base/link.h):
  *   K -> TAP ns +fd     with "device" alone: the namespace that the launcher is to bring the device into; answered by
  *   L -> GO             it is there. Closing the link instead ends the keeper.
  *   K -> TAP +fd        all stands: the bundle for the front (nat/tproxy.h)
  *   K -> TAP card +fd   without "device": the tap, for the VMM
- *   K -> FAIL text      it could not be made; text is for the operator (the spec's message when the kernel refuses TPROXY)
+ *   K -> FAIL text      it could not be made; text is for the operator (the spec's message when the kernel refuses
+ *                       TPROXY)
  * After that the link is closed: the keeper's only descriptor leads to the front, and its end is the front's.
  *
- * Configuration (JSON object, all required but "device"; unknown keys are an error): name, ip, gateway, resolver, mac, gateway_mac,
- * mtu, device: the name that the device has when it comes.
+ * Configuration (JSON object, all required but "device"; unknown keys are an error): name, ip, gateway, resolver, mac,
+ * gateway_mac, mtu, device: the name that the device has when it comes.
  */
 #ifndef SM_PATHS_KEEPER_H
 #define SM_PATHS_KEEPER_H

@@ -2,8 +2,9 @@
 /*
  * A tap device in the current network namespace: made, addressed and routed by ioctls (no ip(8) needed).
  *
- * The device lives as long as its descriptor, or its namespace (sm_tap_keep()): whoever holds the last copy ends the guest's network by closing
- * it. Needs CAP_NET_ADMIN in the user namespace that owns the network namespace, and permission to open /dev/net/tun.
+ * The device lives as long as its descriptor, or its namespace (sm_tap_keep()): whoever holds the last copy ends the
+ * guest's network by closing it. Needs CAP_NET_ADMIN in the user namespace that owns the network namespace, and
+ * permission to open /dev/net/tun.
  */
 #ifndef SM_PORTS_TAP_H
 #define SM_PORTS_TAP_H
@@ -36,13 +37,14 @@ struct sm_tap_spec {
  * (CLOEXEC, non-blocking) or -1 with error set. */
 int sm_tap_open(const char *name, bool vnet_hdr, GError **error);
 
-/** sm_tap_keep() - the device is not taken down when the last descriptor is closed (its carrier goes then), but when its network namespace
- * ends. Taking it down, the kernel waits for all that may still use it, 17 ms or so: in the first case whoever closes waits, in the second a thread
- * of the kernel's own. Only for a namespace that ends soon after. 0 or -1 with error. */
+/** sm_tap_keep() - the device is not taken down when the last descriptor is closed (its carrier goes then), but when
+ * its network namespace ends. Taking it down, the kernel waits for all that may still use it, 17 ms or so: in the first
+ * case whoever closes waits, in the second a thread of the kernel's own. Only for a namespace that ends soon after. 0
+ * or -1 with error. */
 int sm_tap_keep(int fd, GError **error);
 
-/** sm_tap_cuts_udp() - does the kernel behind this tap (with a virtio-net header) cut UDP datagrams that are given to it in one
- * piece? Also sets what the guest may leave to us, as sm_tap_open() does. */
+/** sm_tap_cuts_udp() - does the kernel behind this tap (with a virtio-net header) cut UDP datagrams that are given to
+ * it in one piece? Also sets what the guest may leave to us, as sm_tap_open() does. */
 bool sm_tap_cuts_udp(int fd);
 
 /** sm_tap_adopt() - one that somebody else made: an IFF_TAP | IFF_NO_PI device; *ret_vnet_hdr says whether it has the header

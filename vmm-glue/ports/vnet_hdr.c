@@ -5,8 +5,8 @@
 #include <linux/virtio_net.h>
 #include <string.h>
 
-/* VIRTIO_NET_HDR_GSO_UDP_L4 (virtio 1.3), which the headers of Linux before 6.2 do not have. Only sent: no port lets a guest
- * leave the cutting of datagrams to us. */
+/* VIRTIO_NET_HDR_GSO_UDP_L4 (virtio 1.3), which the headers of Linux before 6.2 do not have. Only sent: no port lets a
+ * guest leave the cutting of datagrams to us. */
 #define GSO_UDP_L4 5
 
 static uint16_t get_le16(const uint8_t *p)

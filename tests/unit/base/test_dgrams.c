@@ -141,7 +141,8 @@ static void test_send(void **state)
     ends_close(&e);
 }
 
-/* Datagrams that are larger than the path takes in one piece cannot be cut out of a larger one: they go one by one, in fragments. */
+/* Datagrams that are larger than the path takes in one piece cannot be cut out of a larger one: they go one by one, in
+ * fragments. */
 static void test_larger_than_the_path(void **state)
 {
     struct ends e = ends_new();
@@ -151,7 +152,8 @@ static void test_larger_than_the_path(void **state)
 
     fill();
     assert_int_equal(setsockopt(e.a, IPPROTO_IP, IP_MTU_DISCOVER, &discover, sizeof(discover)), 0);
-    /* loopback's MTU is 65536 at the most: 40000 fits, so that the limit is taken from what the kernel says, a smaller one is put here */
+    /* loopback's MTU is 65536 at the most: 40000 fits, so that the limit is taken from what the kernel says, a smaller
+     * one is put here */
     segment_max = 20000;
     struct sm_dgrams_sent done = sm_dgrams_send(e.a, big, 2, &segment_max, refused);
     assert_int_equal(done.sent, 5);
@@ -259,7 +261,8 @@ static void test_receive_gathered(void **state)
     receive(true);
 }
 
-/* Where the kernel gathers more than a run holds, what is left over is a run like any other: no datagram of it claims more than there is. */
+/* Where the kernel gathers more than a run holds, what is left over is a run like any other: no datagram of it claims
+ * more than there is. */
 static void test_receive_more_than_a_run(void **state)
 {
     enum { SIZE = 100, REST = 30 };

@@ -454,7 +454,8 @@ static void test_idle_core_sleeps(void **state)
     assert_false(sm_timer_armed(&f->core.second));
 }
 
-/* No descriptor of the reserve is for a flow, whatever kind it is: what has none ends, and nothing begins before it did. */
+/* No descriptor of the reserve is for a flow, whatever kind it is: what has none ends, and nothing begins before it
+ * did. */
 static void test_no_descriptor_left(void **state)
 {
     struct fixture *f = *state;

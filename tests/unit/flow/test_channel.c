@@ -225,7 +225,8 @@ static void test_free_inside_callback(void **state)
     assert_int_equal(f->core.failures, 1);
 }
 
-/* DATAGRAMs go together, in order among themselves and before what is sent behind them, and by themselves in the next turn. */
+/* DATAGRAMs go together, in order among themselves and before what is sent behind them, and by themselves in the next
+ * turn. */
 static void test_datagrams_together(void **state)
 {
     struct fixture *f = *state;

@@ -166,8 +166,8 @@ static void test_datagram_and_answers(void **state)
     assert_memory_equal(rx.head, nothing, sizeof(nothing));
 }
 
-/* A datagram whose sum the guest leaves to us takes a way of its own through the front, if its IP header is plain and right; what is not
- * takes the long one, with the same result as ever. */
+/* A datagram whose sum the guest leaves to us takes a way of its own through the front, if its IP header is plain and
+ * right; what is not takes the long one, with the same result as ever. */
 static void test_datagram_ways(void **state)
 {
     static const uint8_t head[] = HEAD(1, 0, 0, 0, 34, 6);
@@ -313,7 +313,8 @@ static void expect_run(struct h *h, const uint8_t *data, size_t len, size_t size
     assert_false(guest_poll(h, &rx));
 }
 
-/* Runs of datagrams to a guest whose kernel cuts them, for as long as its driver says so, and never into more than its MTU. */
+/* Runs of datagrams to a guest whose kernel cuts them, for as long as its driver says so, and never into more than its
+ * MTU. */
 static void test_datagrams_down(void **state)
 {
     static struct buf b;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The front of the kernel path: the test is the kernel of the mediator's namespace, with sockets of its own in the bundle's places,
- * the keeper, and the core. TCP is test_sock.c's.
+ * The front of the kernel path: the test is the kernel of the mediator's namespace, with sockets of its own in the
+ * bundle's places, the keeper, and the core. TCP is test_sock.c's.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The filters' programs, made when this was built, are what libseccomp makes of the rules here and now. What they do is tried by test_sandbox.c. */
+/* The filters' programs, made when this was built, are what libseccomp makes of the rules here and now. What they do is
+ * tried by test_sandbox.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

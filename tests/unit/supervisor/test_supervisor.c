@@ -389,7 +389,8 @@ static void test_whole_life(void **state)
     expect(r, 7, NULL);
 }
 
-/** A core that was there before has its link alone, gets the same descriptors, and is held to the same; one that ends early is met. */
+/** A core that was there before has its link alone, gets the same descriptors, and is held to the same; one that ends
+ * early is met. */
 static void test_core_ahead(void **state)
 {
 #define TAKEN "recv TAKE 2 +fd; recv TAKE 4 +fd; recv TAKE 5 +fd; recv TAKE 6 +fd; "
