@@ -138,6 +138,31 @@ def test_what_is_not_the_guests_is_dropped_and_recorded(sm, world, mark):
     assert a.end().rc == 0
 
 
+def test_a_fragment_of_another_card_completes_nothing(sm, world, mark):
+    """Who is beside the guest on its wire does not get a word into a datagram of the guest's; the guest's own fragments go together."""
+    a, v = over_tap(sm)
+    card, theirs = v.mac, bytes.fromhex("525400112233")
+
+    def send(ident, mac, port):
+        data = bytes(64)
+        d = struct.pack(">HHHH", 4100, port, 8 + len(data), 0) + data
+        d = d[:6] + struct.pack(">H", vmmlib.transport_sum(vmmlib.GUEST, OK, 17, d)) + d[8:]
+        for payload, where, of in ((d[:16], 0x2000, card), (d[16:], 2, mac)):
+            h = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(payload), ident, where, 64, 17, 0, socket.inet_aton(vmmlib.GUEST), socket.inet_aton(OK))
+            v.mac = of
+            v.send(v.ether(0x800, h[:10] + struct.pack(">H", vmmlib.csum(h)) + h[12:] + payload))
+        v.mac = card
+    send(1, theirs, 4101)
+    send(2, card, 4102)
+    waits("the guest's own to arrive", lambda: world.wire(mark, dst=OK, port=4102))
+    a.p.terminate()
+    r = a.end()
+    assert r.rc == 0 and not world.wire(mark, dst=OK, port=4101)
+    r.one("egress_udp_allow", dst=OK, port=4102)
+    r.none("egress_udp_allow", port=4101)
+    r.some("egress_other_deny", reason="spoofed")
+
+
 @pytest.mark.core
 def test_garbage_ends_nothing(sm):
     """A machine's kernel may send anything, with any virtio-net header: what comes of it is dropped, by the kernel or the guard, and the guest is served on."""

@@ -38,10 +38,12 @@
 #include "sandbox/sandbox.h"
 
 #define TABLE "slirp_med"
+#define CHAIN_SOURCE "source"
 #define CHAIN_IN "prerouting"
 #define CHAIN_THROUGH "forward"
-/** iptables' "mangle": before routing, behind the assembly of fragments. */
+/** iptables' "mangle": before routing, behind the assembly of fragments; and in front of that, which is at -400. */
 #define PRIORITY (-150)
+#define PRIORITY_SOURCE (-450)
 /** What a client of a published port waits for at most is the kernel's business; this is TCP's backlog. */
 #define BACKLOG 4096
 /** A guest may go without a word, when its VMM is killed: a silent connection is asked after a minute, and given up when there is
@@ -54,14 +56,14 @@
 
 /* ---- the rules ---- */
 
-static void rule_begin(struct sm_netlink *n)
+static void rule_begin(struct sm_netlink *n, const char *chain)
 {
     struct nfgenmsg fixed = {.nfgen_family = NFPROTO_INET};
 
     sm_netlink_begin(n, NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND | NLM_F_ACK, &fixed,
                      sizeof(fixed));
     sm_netlink_text(n, NFTA_RULE_TABLE, TABLE);
-    sm_netlink_text(n, NFTA_RULE_CHAIN, CHAIN_IN);
+    sm_netlink_text(n, NFTA_RULE_CHAIN, chain);
     sm_netlink_open(n, NFTA_RULE_EXPRESSIONS);
 }
 
@@ -115,21 +117,6 @@ static void expr_payload(struct sm_netlink *n, enum nft_payload_bases base, uint
     expr_equals(n, value, len);
 }
 
-/* IPv4 of the guest that came in by its device, from its card, to us alone (no broadcast), of that protocol. */
-static void expr_from_guest(struct sm_netlink *n, const struct sm_tproxy_source *from, uint8_t proto)
-{
-    uint8_t v4 = NFPROTO_IPV4, to_us = PACKET_HOST;
-    char name[IFNAMSIZ] = {0};
-
-    g_strlcpy(name, from->device, sizeof(name));
-    expr_meta(n, NFT_META_NFPROTO, &v4, sizeof(v4));
-    expr_meta(n, NFT_META_IIFNAME, name, sizeof(name));
-    expr_meta(n, NFT_META_PKTTYPE, &to_us, sizeof(to_us));
-    expr_payload(n, NFT_PAYLOAD_LL_HEADER, ETH_ALEN, from->mac, ETH_ALEN);
-    expr_payload(n, NFT_PAYLOAD_NETWORK_HEADER, 12, from->guest->bytes, 4);
-    expr_meta(n, NFT_META_L4PROTO, &proto, sizeof(proto));
-}
-
 static void rule_accept(struct sm_netlink *n)
 {
     expr_begin(n, "immediate");
@@ -143,12 +130,31 @@ static void rule_accept(struct sm_netlink *n)
     sm_netlink_close(n); /* NFTA_RULE_EXPRESSIONS */
 }
 
-static void rule_tproxy(struct sm_netlink *n, const struct sm_tproxy_source *from, uint8_t proto)
+/* IPv4 of the guest that came in by its device, from its card, to us alone (no broadcast): each fragment by itself, for
+ * what they make is from where the first one was. */
+static void rule_source(struct sm_netlink *n, const struct sm_tproxy_source *from)
 {
+    uint8_t v4 = NFPROTO_IPV4, to_us = PACKET_HOST;
+    char name[IFNAMSIZ] = {0};
+
+    g_strlcpy(name, from->device, sizeof(name));
+    rule_begin(n, CHAIN_SOURCE);
+    expr_meta(n, NFT_META_NFPROTO, &v4, sizeof(v4));
+    expr_meta(n, NFT_META_IIFNAME, name, sizeof(name));
+    expr_meta(n, NFT_META_PKTTYPE, &to_us, sizeof(to_us));
+    expr_payload(n, NFT_PAYLOAD_LL_HEADER, ETH_ALEN, from->mac, ETH_ALEN);
+    expr_payload(n, NFT_PAYLOAD_NETWORK_HEADER, 12, from->guest->bytes, 4);
+    rule_accept(n);
+}
+
+static void rule_tproxy(struct sm_netlink *n, uint8_t proto)
+{
+    uint8_t v4 = NFPROTO_IPV4;
     uint16_t port = htons(SM_TPROXY_PORT_NUMBER);
 
-    rule_begin(n);
-    expr_from_guest(n, from, proto);
+    rule_begin(n, CHAIN_IN);
+    expr_meta(n, NFT_META_NFPROTO, &v4, sizeof(v4));
+    expr_meta(n, NFT_META_L4PROTO, &proto, sizeof(proto));
     expr_begin(n, "immediate");
     sm_netlink_be32(n, NFTA_IMMEDIATE_DREG, NFT_REG_1);
     data_value(n, NFTA_IMMEDIATE_DATA, &port, sizeof(port));
@@ -161,12 +167,13 @@ static void rule_tproxy(struct sm_netlink *n, const struct sm_tproxy_source *fro
 }
 
 /* An echo request that is for the gateway: there is no other echo that is answered (spec section 3). */
-static void rule_echo(struct sm_netlink *n, const struct sm_tproxy_source *from, const struct sm_addr *gateway)
+static void rule_echo(struct sm_netlink *n, const struct sm_addr *gateway)
 {
-    uint8_t request = 8;
+    uint8_t v4 = NFPROTO_IPV4, icmp = IPPROTO_ICMP, request = 8;
 
-    rule_begin(n);
-    expr_from_guest(n, from, IPPROTO_ICMP);
+    rule_begin(n, CHAIN_IN);
+    expr_meta(n, NFT_META_NFPROTO, &v4, sizeof(v4));
+    expr_meta(n, NFT_META_L4PROTO, &icmp, sizeof(icmp));
     expr_payload(n, NFT_PAYLOAD_NETWORK_HEADER, 16, gateway->bytes, 4);
     expr_payload(n, NFT_PAYLOAD_TRANSPORT_HEADER, 0, &request, 1);
     rule_accept(n);
@@ -203,12 +210,14 @@ static int make_rules(const struct sm_tproxy_source *from, const struct sm_addr 
     batch(n, NFNL_MSG_BATCH_BEGIN);
     sm_netlink_begin(n, NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_ACK, &fixed, sizeof(fixed));
     sm_netlink_text(n, NFTA_TABLE_NAME, TABLE);
+    chain(n, CHAIN_SOURCE, NF_INET_PRE_ROUTING, PRIORITY_SOURCE);
     chain(n, CHAIN_IN, NF_INET_PRE_ROUTING, PRIORITY);
     chain(n, CHAIN_THROUGH, NF_INET_FORWARD, 0);
-    rule_tproxy(n, from, IPPROTO_TCP);
-    rule_tproxy(n, from, IPPROTO_UDP);
+    rule_source(n, from);
+    rule_tproxy(n, IPPROTO_TCP);
+    rule_tproxy(n, IPPROTO_UDP);
     if (gateway)
-        rule_echo(n, from, gateway);
+        rule_echo(n, gateway);
     batch(n, NFNL_MSG_BATCH_END);
     return sm_netlink_send(n, NETLINK_NETFILTER);
 }

@@ -21,7 +21,7 @@
  * is off and dropped by rule besides: nothing leaves it, whatever is bound or sent in it. What the guest sends ends in a socket
  * that the front holds, or nowhere; without the front there is no socket, and the rules then drop.
  *
- * Source guard: the rules let through what comes from the guest's card (MAC) and its address, and nothing else of IPv4;
+ * Source guard: the rules let through what comes from the guest's card (MAC) and its address, each fragment by itself, and nothing else of IPv4;
  * where answers go is a permanent entry of the neighbour table, so no ARP of the guest's changes it. ARP for any
  * address but the guest's own is answered by the kernel.
  *
