@@ -18,7 +18,6 @@ import contextlib
 import datetime
 import json
 import os
-import platform
 import re
 import resource
 import statistics
@@ -241,10 +240,8 @@ def inner(a):
         for p in procs:
             mitm.end(p)
     colds, worse = cold(env, min(a.rounds, 3), a.colds) if a.colds else ({}, {})
-    with open("/proc/cpuinfo") as f:
-        model = next((x.split(":", 1)[1].strip() for x in f if x.startswith("model name")), platform.machine())
     print(json.dumps({"date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-                      "machine": f"{os.cpu_count()} x {model}, Linux {platform.release()}", "rounds": a.rounds, "seconds": a.seconds,
+                      "machine": report.machine(), "rounds": a.rounds, "seconds": a.seconds,
                       "results": got, "cold": colds, "colds": a.colds, "failed": {**bad, **worse}}))
 
 

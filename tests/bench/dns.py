@@ -21,12 +21,11 @@ import statistics
 import subprocess
 import sys
 
+import inside
 import paths
 import report
 
 BEGIN, END = "<!-- bench dns: begin -->", "<!-- bench dns: end -->"
-HERE = os.path.dirname(os.path.realpath(__file__))
-REPO = os.path.dirname(os.path.dirname(HERE))
 PORT, NAMES = 5204, 20000
 ROUTER = "192.0.2.1"  # what paths.Veth gives to our end
 WAYS = ("UDP", "TCP")
@@ -132,14 +131,10 @@ def table(doc):
 
 
 def inner(a):
-    d = os.environ["SM_WORLD_DIR"]
-    tool, names = os.path.join(d, "dns"), os.path.join(d, "names")
-    subprocess.run([os.environ.get("CC") or "cc", "-O2", "-Wall", "-o", tool, f"{HERE}/dns.c"], check=True)
+    tool, names = inside.make("dns"), os.path.join(os.environ["SM_WORLD_DIR"], "names")
     with open(names, "w") as f:
         f.writelines(f"n{i}.bench.test A\n" for i in range(NAMES))
-    os.mkdir(d + "/benchstate")
-    os.chmod(d + "/benchstate", 0o700)
-    os.environ["XDG_STATE_HOME"] = d + "/benchstate"
+    inside.keep_state()
     peers = [Straight(), Dnsmasq(), SlirpMed(a.bin, "slirp-med guarded", GUARDED), SlirpMed(a.bin, "slirp-med kernel path", ["--datapath", "tproxy", *GUARDED])]
     if a.only:
         peers = [p for p in peers if p.name in a.only.split(",")]
@@ -167,10 +162,6 @@ def main(argv=None):
     a.bin = os.path.realpath(a.bin)
     if os.environ.get("SM_WORLD"):
         return inner(a)
-    p = subprocess.run([f"{REPO}/tests/world/world", "run", "--root", "--", sys.executable, "-B", f"{HERE}/bench.py", "dns", "--bin", a.bin,
-                        "--rounds", str(a.rounds), "--seconds", str(a.seconds)] + (["--only", a.only] if a.only else []), stdout=subprocess.PIPE, text=True)
-    if p.returncode:
-        return p.returncode
-    doc = json.loads(p.stdout.splitlines()[-1])
+    doc = inside.enter("dns", ["--bin", a.bin, "--rounds", str(a.rounds), "--seconds", str(a.seconds)] + (["--only", a.only] if a.only else []))
     report.write(doc, table(doc), a.json, a.markdown, BEGIN, END)
     return 0

@@ -13,23 +13,20 @@ the number of flows (two in one process for a UDP or an intercepted flow, and on
 connections once more without the noise of a machine, are counted in process, by bench_syn (syn.c).
 """
 import argparse
-import contextlib
 import datetime
 import json
 import os
 import resource
-import signal
 import statistics
 import subprocess
 import sys
 import time
 
+import inside
 import life
 import report
 
 BEGIN, END = "<!-- bench flows: begin -->", "<!-- bench flows: end -->"
-HERE = os.path.dirname(os.path.realpath(__file__))
-REPO = os.path.dirname(os.path.dirname(HERE))
 ORIGIN, PORT = "203.0.113.20", 5210
 INTERNET = ["nsenter", "--net=/run/netns/internet", "--"]
 FEW, IDLE_SECONDS, FDS_RESERVED = 10, 5, 400
@@ -205,19 +202,12 @@ def table(doc):
 
 
 def inner(a):
-    d = os.environ["SM_WORLD_DIR"]
-    tool = os.path.join(d, "flows")
-    subprocess.run([os.environ.get("CC") or "cc", "-O2", "-Wall", "-o", tool, f"{HERE}/flows.c"], check=True)
-    os.mkdir(d + "/benchstate")
-    os.chmod(d + "/benchstate", 0o700)
-    os.environ["XDG_STATE_HOME"] = d + "/benchstate"
+    tool = inside.make("flows")
+    inside.keep_state()
     ways = [w for w in WAYS if not a.only or any(o in w for o in a.only.split(","))]
     doc = {"date": datetime.date.today().isoformat(), "machine": report.machine(),
            "load": os.getloadavg()[0], "rounds": a.rounds, "probes": a.probes, "results": {w: [] for w in ways}, "failed": {}, "intercepted": [], "syn": []}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline") as f:
-            if "/sniff.py" in f.read():
-                os.kill(int(pid), signal.SIGSTOP)  # the world's sniffer writes a line for every SYN
+    inside.hush()
     server = subprocess.Popen(INTERNET + [tool, "serve", ORIGIN, str(PORT)], stdout=subprocess.PIPE)
     try:
         server.stdout.readline()
@@ -257,11 +247,7 @@ def main(argv=None):
     a.tools = os.path.realpath(a.tools or os.path.join(os.path.dirname(a.bin), "..", "tests", "bench"))
     if os.environ.get("SM_WORLD"):
         return inner(a)
-    p = subprocess.run([f"{REPO}/tests/world/world", "run", "--root", "--", sys.executable, "-B", f"{HERE}/bench.py", "flows", "--bin", a.bin, "--tools", a.tools,
-                        "--rounds", str(a.rounds), "--flows", str(a.flows), "--probes", str(a.probes)] + (["--only", a.only] if a.only else []),
-                       stdout=subprocess.PIPE, text=True)
-    if p.returncode:
-        return p.returncode
-    doc = json.loads(p.stdout.splitlines()[-1])
+    doc = inside.enter("flows", ["--bin", a.bin, "--tools", a.tools, "--rounds", str(a.rounds), "--flows", str(a.flows), "--probes", str(a.probes)]
+                       + (["--only", a.only] if a.only else []))
     report.write(doc, table(doc), a.json, a.markdown, BEGIN, END)
     return 0

@@ -13,17 +13,14 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
-import sys
 import time
 
+import inside
 import report
 
 BEGIN, END = "<!-- bench life: begin -->", "<!-- bench life: end -->"
-HERE = os.path.dirname(os.path.realpath(__file__))
-REPO = os.path.dirname(os.path.dirname(HERE))
 ORIGIN, PORT = "203.0.113.20", 5202
 INTERNET = ["nsenter", "--net=/run/netns/internet", "--"]
 USER = ["unshare", "-U", "--map-user=1000", "--map-group=1000", "--"]
@@ -119,15 +116,9 @@ def table(doc):
 
 
 def inner(a):
-    d = os.environ["SM_WORLD_DIR"]
-    crr = os.path.join(d, "crr")
-    subprocess.run([os.environ.get("CC") or "cc", "-O2", "-Wall", "-o", crr, f"{HERE}/crr.c"], check=True)
-    os.mkdir(d + "/benchstate")
-    os.chmod(d + "/benchstate", 0o700)
-    os.environ["XDG_STATE_HOME"] = d + "/benchstate"
-    with open("/proc/cpuinfo") as f:
-        model = next((x.split(":", 1)[1].strip() for x in f if x.startswith("model name")), platform.machine())
-    doc = {"date": datetime.date.today().isoformat(), "machine": f"{os.cpu_count()} x {model}, Linux {platform.release()}",
+    crr = inside.make("crr")
+    inside.keep_state()
+    doc = {"date": datetime.date.today().isoformat(), "machine": report.machine(),
            "load": os.getloadavg()[0], "rounds": a.rounds, "results": {w: [] for w in WAYS}, "failed": {}}
     server = subprocess.Popen(INTERNET + [crr, "serve", ORIGIN, str(PORT)], stdout=subprocess.PIPE)
     try:
@@ -159,10 +150,6 @@ def main(argv=None):
     a.bin = os.path.realpath(a.bin)
     if os.environ.get("SM_WORLD"):
         return inner(a)
-    p = subprocess.run([f"{REPO}/tests/world/world", "run", "--root", "--", sys.executable, "-B", f"{HERE}/bench.py", "life", "--bin", a.bin,
-                        "--rounds", str(a.rounds), "--many", str(a.many)], stdout=subprocess.PIPE, text=True)
-    if p.returncode:
-        return p.returncode
-    doc = json.loads(p.stdout.splitlines()[-1])
+    doc = inside.enter("life", ["--bin", a.bin, "--rounds", str(a.rounds), "--many", str(a.many)])
     report.write(doc, table(doc), a.json, a.markdown, BEGIN, END)
     return 0

@@ -14,15 +14,14 @@ import contextlib
 import datetime
 import json
 import os
-import platform
 import re
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
 import time
 
+import inside
 import report
 
 HERE = os.path.dirname(os.path.realpath(__file__))
@@ -469,11 +468,7 @@ def origins(env):
     """nginx and bench_tls in the internet namespace, and what a bench asks of both namespaces."""
     d = os.path.join(env.d, "bench")
     os.makedirs(d)
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        # The world's sniffer writes a line for every SYN: not while connections are counted.
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline") as f:
-            if "/sniff.py" in f.read():
-                os.kill(int(pid), signal.SIGSTOP)
+    inside.hush()
     for inside in (False, True):
         sh("echo 1 >/proc/sys/net/ipv4/tcp_tw_reuse; echo '1024 65535' >/proc/sys/net/ipv4/ip_local_port_range; "
            "echo 4096 >/proc/sys/net/core/somaxconn", inside)
@@ -532,10 +527,8 @@ def inner(a):
     finally:
         for p in procs:
             end(p)
-    with open("/proc/cpuinfo") as f:
-        model = next((x.split(":", 1)[1].strip() for x in f if x.startswith("model name")), platform.machine())
     print(json.dumps({"date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-                      "machine": f"{os.cpu_count()} x {model}, Linux {platform.release()}", "rounds": a.rounds, "seconds": a.seconds, "results": got,
+                      "machine": report.machine(), "rounds": a.rounds, "seconds": a.seconds, "results": got,
                       "core_load": load, "failed": bad, "slirp": slirp, "slirp_failed": slirp_bad,
                       "peers": [{"name": p.name, "note": p.note, "missing": missing[p.name]} for p in peers]}))
 

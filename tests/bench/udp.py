@@ -18,12 +18,11 @@ import statistics
 import subprocess
 import sys
 
+import inside
 import paths
 import report
 
 BEGIN, END = "<!-- bench udp: begin -->", "<!-- bench udp: end -->"
-HERE = os.path.dirname(os.path.realpath(__file__))
-REPO = os.path.dirname(os.path.dirname(HERE))
 PORT, GOAL = 5203, 200_000
 RATES = (120_000, 210_000, 350_000, 0)  # offered; 0: as fast as may be
 WAYS = {"up plain": "guest to origin", "down plain": "origin to guest", "up cut": "guest to origin, cut by the sender's kernel",
@@ -89,12 +88,8 @@ def table(doc):
 
 
 def inner(a):
-    d = os.environ["SM_WORLD_DIR"]
-    tool = os.path.join(d, "udp")
-    subprocess.run([os.environ.get("CC") or "cc", "-O2", "-Wall", "-o", tool, f"{HERE}/udp.c"], check=True)
-    os.mkdir(d + "/benchstate")
-    os.chmod(d + "/benchstate", 0o700)
-    os.environ["XDG_STATE_HOME"] = d + "/benchstate"
+    tool = inside.make("udp")
+    inside.keep_state()
     flags = ["--egress", "guarded", "--egress-opaque"]
     peers = [paths.Veth(), paths.Slirp4netns(), paths.Pasta(), paths.SlirpMed(a.bin, "slirp-med", flags),
              paths.SlirpMed(a.bin, "slirp-med, kernel path", ["--datapath", "tproxy", *flags])]
@@ -126,11 +121,7 @@ def main(argv=None):
     a.bin = os.path.realpath(a.bin)
     if os.environ.get("SM_WORLD"):
         return inner(a)
-    p = subprocess.run([f"{REPO}/tests/world/world", "run", "--root", "--", sys.executable, "-B", f"{HERE}/bench.py", "udp", "--bin", a.bin,
-                        "--rounds", str(a.rounds), "--seconds", str(a.seconds), "--size", str(a.size), "--rates", ",".join(map(str, a.rates))]
-                       + (["--only", a.only] if a.only else []), stdout=subprocess.PIPE, text=True)
-    if p.returncode:
-        return p.returncode
-    doc = json.loads(p.stdout.splitlines()[-1])
+    doc = inside.enter("udp", ["--bin", a.bin, "--rounds", str(a.rounds), "--seconds", str(a.seconds), "--size", str(a.size),
+                               "--rates", ",".join(map(str, a.rates))] + (["--only", a.only] if a.only else []))
     report.write(doc, table(doc), a.json, a.markdown, BEGIN, END)
     return 0

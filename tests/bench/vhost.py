@@ -12,7 +12,6 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -70,9 +69,7 @@ def main(argv=None):
     tool = os.path.realpath(os.path.join(tools, "bench_vhost"))
     if not os.access(tool, os.X_OK):
         ap.error(f"no bench_vhost in {tools}: ninja -C BUILD tests/bench/bench_vhost")
-    with open("/proc/cpuinfo") as f:
-        model = next((x.split(":", 1)[1].strip() for x in f if x.startswith("model name")), platform.machine())
-    doc = {"date": datetime.date.today().isoformat(), "machine": f"{os.cpu_count()} x {model}, Linux {platform.release()}",
+    doc = {"date": datetime.date.today().isoformat(), "machine": report.machine(),
            "load": os.getloadavg()[0], "rounds": a.rounds, "seconds": a.seconds, "results": {}, "failed": []}
     for n in range(a.rounds):
         for case in CASES:

@@ -10,9 +10,7 @@ ready. Nothing is sent anywhere, and no guest boots.
 """
 import argparse
 import datetime
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -66,9 +64,7 @@ def main(argv=None):
     tool = os.path.realpath(os.path.join(a.tools or os.path.join(os.path.dirname(a.bin), "..", "tests", "bench"), "bench_stamp"))
     if not os.access(tool, os.X_OK):
         ap.error(f"there is no {tool}: ninja -C BUILD tests/bench/bench_stamp")
-    with open("/proc/cpuinfo") as f:
-        model = next((x.split(":", 1)[1].strip() for x in f if x.startswith("model name")), platform.machine())
-    doc = {"date": datetime.date.today().isoformat(), "machine": f"{os.cpu_count()} x {model}, Linux {platform.release()}",
+    doc = {"date": datetime.date.today().isoformat(), "machine": report.machine(),
            "load": os.getloadavg()[0], "rounds": a.rounds, "results": {w: [] for w in WAYS}}
     with tempfile.TemporaryDirectory(prefix="sm-bench-vm.") as state:
         for _ in range(a.rounds):
