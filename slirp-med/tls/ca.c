@@ -340,14 +340,3 @@ void sm_tls_ca_fingerprint(const struct sm_tls_ca *ca, char out[SM_TLS_FINGERPRI
 {
     fingerprint(ca->cert, out);
 }
-
-bool sm_tls_cert_fingerprint(const char *cert_pem, char out[SM_TLS_FINGERPRINT_STRLEN])
-{
-    g_autoptr(BIO) bio = BIO_new_mem_buf(cert_pem, -1);
-    g_autoptr(X509) cert = bio ? PEM_read_bio_X509(bio, NULL, no_passphrase, NULL) : NULL;
-
-    ERR_clear_error();
-    if (cert)
-        fingerprint(cert, out);
-    return cert != NULL;
-}

@@ -70,8 +70,6 @@ struct sm_secret *sm_tls_ca_key_pem(const struct sm_tls_ca *ca);
 bool sm_tls_ca_lasts(const struct sm_tls_ca *ca, int64_t wall_us, GError **error) SM_WARN_UNUSED;
 /** sm_tls_ca_fingerprint() - SHA-256 of the certificate, 64 lower-case hex digits and NUL. */
 void sm_tls_ca_fingerprint(const struct sm_tls_ca *ca, char out[SM_TLS_FINGERPRINT_STRLEN]);
-/** sm_tls_cert_fingerprint() - the same of a certificate in PEM. False: it is none. */
-bool sm_tls_cert_fingerprint(const char *cert_pem, char out[SM_TLS_FINGERPRINT_STRLEN]) SM_WARN_UNUSED;
 /** sm_tls_ca_subject_hash() - the name under which OpenSSL looks for it in a folder of certificates: 8 lower-case hex digits and NUL.
  * False: not known. */
 bool sm_tls_ca_subject_hash(const struct sm_tls_ca *ca, char out[9]) SM_WARN_UNUSED;
