@@ -1279,6 +1279,8 @@ void slirp_flow_free(Slirp *slirp)
     flow_table_free(slirp);
     flow_timer_free(slirp);
     memset(slirp->fl.secret, 0, sizeof(slirp->fl.secret));
+    memset(slirp->fl.isn_key, 0, sizeof(slirp->fl.isn_key));
+    memset(slirp->fl.table_key, 0, sizeof(slirp->fl.table_key));
     g_free(slirp);
 }
 
