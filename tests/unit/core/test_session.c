@@ -489,6 +489,52 @@ static void test_no_descriptor_left(void **state)
     assert_int_equal(hear(f), SM_FLOW_ACCEPT);
 }
 
+/* A question over UDP, of a name that is one letter and a domain. */
+static void ask(struct fixture *f, const char *domain)
+{
+    uint8_t query[64] = "\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01"
+                        "a";
+    size_t len = 14, n = strlen(domain);
+
+    memcpy(query + len, domain, n + 1);
+    memcpy(query + len + n + 1, "\x00\x01\x00\x01", 4);
+    struct sm_flow_msg m = {.type = SM_FLOW_DATAGRAM,
+                            .src = {sm_addr_v4(10, 0, 2, 15), 40000},
+                            .dst = {sm_addr_v4(10, 0, 2, 3), 53},
+                            .data = query,
+                            .data_len = len + n + 5};
+    tell(f, &m);
+}
+
+/* A name can carry data out: of what could not be recorded no question leaves, and no answer either. */
+static void test_unwritable_log_lets_no_question_out(void **state)
+{
+    struct fixture *f = *state;
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(in);
+    uint8_t got[512];
+    sm_autofd server = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    assert_int_equal(bind(server, (struct sockaddr *)&in, sizeof(in)), 0);
+    assert_int_equal(getsockname(server, (struct sockaddr *)&in, &len), 0);
+    struct sm_endpoint at = {loopback, ntohs(in.sin_port)};
+    assert_true(sm_resolver_set_servers(f->core.resolver, &at, 1, NULL));
+
+    harness_disk(true);
+    ask(f, "\x06listed\x04test");
+    ask(f, "\x04"
+           "evil\x04test");
+    assert_true(says_nothing(f));
+    assert_int_equal(recv(server, got, sizeof(got), 0), -1);
+    harness_disk(false);
+    sm_core_every_second(&f->core.second, sm_loop_now(f->core.loop));
+    ask(f, "\x06listed\x04test");
+    assert_true(recv_turning(f, server, got, sizeof(got)) > 0);
+    assert_true(audit_has(f, "egress_dns_query"));
+    ask(f, "\x04"
+           "evil\x04test");
+    assert_int_equal(hear(f), SM_FLOW_DATAGRAM);
+}
+
 /* A front that closes its end of a DNS connection and does not say GONE: nobody is left to answer, whatever is still asked. */
 static void test_dns_connection_that_is_dropped(void **state)
 {
@@ -825,6 +871,7 @@ int main(void)
         T(test_too_many_flows, setup_ip_rule),
         T(test_no_descriptor_left, setup_ip_rule),
         T(test_idle_core_sleeps, setup_ip_rule),
+        T(test_unwritable_log_lets_no_question_out, setup_strict_suffix),
         T(test_dns_connection_that_is_dropped, setup_strict_suffix),
         T(test_dns_in_numbers, setup_strict_suffix),
         T(test_too_many_dns_connections, setup_guarded),
