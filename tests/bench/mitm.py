@@ -538,7 +538,7 @@ def main(argv=None):
     ap.add_argument("--bin", default=os.environ.get("SLIRP_MED_BIN"))
     ap.add_argument("--tools", help="where bench_front and bench_tls are (default: beside the binary's build)")
     ap.add_argument("--rounds", type=int, default=3)
-    ap.add_argument("--seconds", type=int, default=2)
+    ap.add_argument("--seconds", type=lambda t: max(1, round(float(t))), default=2)
     ap.add_argument("--only", help="names of peers, comma separated")
     ap.add_argument("--columns", help="what to measure, comma separated: down, 'down h2', up, conns, 'conns full', h1, h2, get, sse, idle, 'idle h2'")
     ap.add_argument("--json", help="write the raw figures here")

@@ -313,7 +313,7 @@ def main(argv, what):
     ap.add_argument("--bin", default=os.environ.get("SLIRP_MED_BIN"))
     ap.add_argument("--rounds", type=int, default=3)
     if what == "tcp":
-        ap.add_argument("--seconds", type=int, default=2)
+        ap.add_argument("--seconds", type=lambda t: max(1, round(float(t))), default=2)
     else:
         ap.set_defaults(seconds=None)
     ap.add_argument("--only", help="peers whose name contains one of these, comma separated")
