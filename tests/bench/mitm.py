@@ -41,8 +41,8 @@ THREADS, IDLE = 20, 1000
 FAULTS = (RuntimeError, subprocess.SubprocessError, ValueError, KeyError, OSError, TimeoutError, AttributeError)
 
 
-def sh(text, inside=False):
-    p = subprocess.run((INTERNET if inside else []) + ["sh", "-ec", text], capture_output=True, text=True, timeout=60)
+def sh(text, there=False):
+    p = subprocess.run((INTERNET if there else []) + ["sh", "-ec", text], capture_output=True, text=True, timeout=60)
     if p.returncode:
         raise RuntimeError(f"{text.splitlines()[0]}: {p.stderr.strip()}")
 
@@ -469,9 +469,9 @@ def origins(env):
     d = os.path.join(env.d, "bench")
     os.makedirs(d)
     inside.hush()
-    for inside in (False, True):
+    for there in (False, True):
         sh("echo 1 >/proc/sys/net/ipv4/tcp_tw_reuse; echo '1024 65535' >/proc/sys/net/ipv4/ip_local_port_range; "
-           "echo 4096 >/proc/sys/net/core/somaxconn", inside)
+           "echo 4096 >/proc/sys/net/core/somaxconn", there)
     with open(os.path.join(env.d, "www", "zeros"), "rb", buffering=0) as f:  # into the page cache, or the first download pays for it
         while f.read(1 << 20):
             pass
