@@ -21,7 +21,7 @@
  * Effects (spec section 8: "a decision that cannot be recorded is not carried out"). Code that decides appends its audit line and then
  * schedules what the decision releases (dial, accept, write, attach, reply) with sm_core_effect(). turn.c commits the batch at the end of the
  * turn; only then do effects run, with ok true. If the commit fails they run with ok false and must refuse. A session has at most one effect
- * waiting.
+ * waiting. The end of a flow releases nothing, so it comes after them (sm_core_end_later()).
  */
 #ifndef SM_CORE_CORE_H
 #define SM_CORE_CORE_H
@@ -62,6 +62,8 @@
 /** SYNs of a dial are repeated this often: ETIMEDOUT comes after 63 s, before the guest's side of the handshake gives up (75 s in libslirp),
  * so that the guest hears of it and the record has the reason. */
 #define SM_CORE_SYN_RETRIES 5
+/** How long a line that lets nothing happen (a close line) waits for others to be written with. */
+#define SM_CORE_LINES_US INT64_C(1000)
 /** How long an ended flow waits for the other side's word on how it ended, before its close line is written. */
 #define SM_CORE_END_WAIT_US INT64_C(2000000)
 /** How long the end waits for the front's last word: longer than SM_FRONT_LINGER_US (3 s), in which it delivers what the guest sent last.
@@ -174,7 +176,7 @@ struct sm_session {
 
     sm_effect_fn effect;
     GList effect_link; /* its place in effect_in; data is the session */
-    GQueue *effect_in; /* &core->effects, or &core->running while that list is worked off */
+    GQueue *effect_in; /* &core->effects, &core->ends, or &core->running while the first of them is worked off */
     GList attach_link; /* its place in core->attach_wait */
     GList age_link;    /* its place in core->by_age */
     bool attach_waiting;
@@ -228,6 +230,8 @@ struct sm_core {
     unsigned dns_tcp_now;
     bool front_odd;          /* told the operator that the front does what no front of ours does */
     GQueue effects, running; /* of struct sm_session, linked by effect_link */
+    GQueue ends;             /* of the same: flows that are over, which wait until what others wait for is done */
+    struct sm_timer lines;   /* lines that nothing waits for are written by then */
     uint64_t dns_key;        /* last key given to a UDP query */
     char dns_rule[SM_ENTRY_STRLEN];
     GByteArray *replies; /* DNS over UDP, recorded and about to leave (turn.c); NULL: none yet */
@@ -257,6 +261,12 @@ void sm_core_stop(struct sm_core *core, const char *reason, int status);
 /* turn.c */
 void sm_core_effect(struct sm_session *s, sm_effect_fn fn);
 void sm_core_effect_cancel(struct sm_session *s);
+/** sm_core_end_later() - fn ends the flow behind this turn's effects, and its lines go with the next write: within SM_CORE_LINES_US. */
+void sm_core_end_later(struct sm_session *s, sm_effect_fn fn);
+/** sm_core_run_ends() - now, because somebody needs the room of flows that are over, or looks at all flows. */
+void sm_core_run_ends(struct sm_core *core);
+/** sm_core_lines_due() - what core->lines calls: a turn, at the end of which they are written. */
+void sm_core_lines_due(struct sm_timer *timer, int64_t now_us);
 bool sm_core_turn_end(void *core);
 /** sm_core_commit_now() - for an effect that cannot wait for the end of the turn. */
 bool sm_core_commit_now(struct sm_core *core) SM_WARN_UNUSED;
@@ -335,7 +345,8 @@ bool sm_session_allows_opaque(struct sm_session *s);
 void sm_session_allow(struct sm_session *s, sm_effect_fn fn);
 void sm_tcp_bytes(struct sm_session *s, const uint8_t *data, size_t len);
 void sm_tcp_guest_eof(struct sm_session *s);
-void sm_tcp_gone(struct sm_session *s);
+/** sm_tcp_gone() - an effect: the front says that a flow which was handed over is over. */
+void sm_tcp_gone(struct sm_session *s, bool ok);
 /** sm_tcp_end() - of a flow that was handed over: the front closes first, so that both sides get a reset; one that does not is cut off. */
 void sm_tcp_end(struct sm_session *s, const char *reason);
 void sm_tcp_resolve(struct sm_session *s);

@@ -50,6 +50,7 @@ void sm_core_stop(struct sm_core *core, const char *reason, int status)
     if (core->stopping)
         return;
     core->stopping = true;
+    sm_core_run_ends(core);
     for (;;) {
         g_hash_table_iter_init(&it, core->sessions);
         if (!g_hash_table_iter_next(&it, NULL, &value))
@@ -345,6 +346,7 @@ int sm_core_main(int argc, char **argv)
     sm_watch_init(&core.link, SM_LINK_FD, on_link);
     sm_timer_init(&core.stop_timer, on_stop_timer);
     sm_timer_init(&core.second, sm_core_every_second);
+    sm_timer_init(&core.lines, sm_core_lines_due);
     sm_loop_arm(core.loop, &core.second, sm_loop_now(core.loop) + 1000000);
     sm_loop_set_turn_end(core.loop, sm_core_turn_end, &core);
     if (sm_loop_watch(core.loop, &core.link, EPOLLIN) < 0)

@@ -26,6 +26,7 @@ static void sweep(struct sm_core *core)
     GHashTableIter it;
     void *key;
 
+    sm_core_run_ends(core);
     g_hash_table_iter_init(&it, core->sessions);
     while (g_hash_table_iter_next(&it, &key, NULL))
         g_array_append_val(ids, *(const uint64_t *)key);

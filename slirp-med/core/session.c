@@ -767,6 +767,8 @@ static void on_open(struct sm_core *core, const struct sm_flow_msg *msg)
     }
     struct sm_session *s = sm_session_new(core, msg);
     core->n_opened++;
+    if (core->limits || g_hash_table_size(core->sessions) > core->sessions_max || core->fd_sessions)
+        sm_core_run_ends(core); /* what they held is this one's to have */
     unsigned now = g_hash_table_size(core->sessions);
     if (now > core->sessions_max || (core->fd_sessions && now >= core->fd_sessions)) {
         s->verdict.refuse = is_udp(s) ? SM_REFUSAL_ICMP_ADMIN : SM_REFUSAL_RST;
@@ -783,7 +785,7 @@ static void on_gone(struct sm_session *s, enum sm_flow_why why)
     s->gone = true;
     s->gone_why = why;
     if (s->state == SM_SESSION_ATTACHED && !is_udp(s)) {
-        sm_tcp_gone(s);
+        sm_core_end_later(s, sm_tcp_gone);
         return;
     }
     if (s->state == SM_SESSION_MEDIATED) {

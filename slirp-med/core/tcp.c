@@ -24,6 +24,7 @@
 /* tcpi_state's values (the kernel's include/net/tcp_states.h has no exported copy, and netinet/tcp.h cannot be used with linux/tcp.h). */
 enum { TCP_FIN_WAIT1 = 4, TCP_TIME_WAIT = 6, TCP_CLOSE = 7, TCP_CLOSE_WAIT = 8, TCP_LAST_ACK = 9, TCP_CLOSING = 11 };
 
+static void connected(struct sm_session *s);
 static void on_connected(struct sm_watch *watch, uint32_t events);
 static void on_held_upstream(struct sm_watch *watch, uint32_t events);
 static void on_write_judged(struct sm_watch *watch, uint32_t events);
@@ -122,12 +123,17 @@ static void dial(struct sm_session *s, enum sm_session_state state)
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     (void)setsockopt(fd, IPPROTO_TCP, TCP_SYNCNT, &retries, sizeof(retries));
     sm_limits_dialling(s, fd);
-    if (connect(fd, (struct sockaddr *)&ss, len) < 0 && errno != EINPROGRESS) {
-        dial_failed(s, errno, NULL);
-        return;
+    int err = connect(fd, (struct sockaddr *)&ss, len) < 0 ? errno : 0;
+    if (err == EINPROGRESS) /* a near peer may have answered by now: asked again, the kernel tells how it ended */
+        err = connect(fd, (struct sockaddr *)&ss, len) < 0 ? errno : 0;
+    if (err == EALREADY) {
+        if (sm_loop_watch(s->core->loop, &s->upstream, EPOLLOUT) < 0)
+            dial_failed(s, errno, NULL);
+    } else if (err) {
+        dial_failed(s, err, NULL);
+    } else {
+        connected(s);
     }
-    if (sm_loop_watch(s->core->loop, &s->upstream, EPOLLOUT) < 0)
-        dial_failed(s, errno, NULL);
 }
 
 void sm_tcp_dial(struct sm_session *s, bool ok)
@@ -177,21 +183,10 @@ void sm_tcp_hold(struct sm_session *s, bool ok)
     sm_loop_arm(s->core->loop, &s->timer, sm_loop_now(s->core->loop) + SM_CORE_SILENT_US);
 }
 
-static void on_connected(struct sm_watch *watch, uint32_t events)
+static void connected(struct sm_session *s)
 {
-    struct sm_session *s = sm_container_of(watch, struct sm_session, upstream);
-    int err = 0;
-    socklen_t len = sizeof(err);
-
-    (void)events;
-    if (getsockopt(watch->fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0)
-        err = errno;
-    if (err) {
-        dial_failed(s, err, NULL);
-        return;
-    }
     s->upstream_up = true;
-    sm_loop_unwatch(s->core->loop, watch);
+    sm_loop_unwatch(s->core->loop, &s->upstream);
     if (s->state == SM_SESSION_REDIALLING && s->accepted) {
         sm_tcp_proceed(s);
         return;
@@ -208,9 +203,24 @@ static void on_connected(struct sm_watch *watch, uint32_t events)
         return;
     }
     start_classifying(s);
-    watch->fn = on_held_upstream;
-    if (sm_loop_watch(s->core->loop, watch, EPOLLIN | EPOLLRDHUP) < 0)
+    s->upstream.fn = on_held_upstream;
+    if (sm_loop_watch(s->core->loop, &s->upstream, EPOLLIN | EPOLLRDHUP) < 0)
         dial_failed(s, errno, NULL);
+}
+
+static void on_connected(struct sm_watch *watch, uint32_t events)
+{
+    struct sm_session *s = sm_container_of(watch, struct sm_session, upstream);
+    int err = 0;
+    socklen_t len = sizeof(err);
+
+    (void)events;
+    if (getsockopt(watch->fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0)
+        err = errno;
+    if (err)
+        dial_failed(s, err, NULL);
+    else
+        connected(s);
 }
 
 /* A route is for cleartext HTTP (policy/route.h), each request of which is judged and recorded. */
@@ -222,8 +232,7 @@ static bool suits_route(const struct sm_session *s)
 /* What was said is enough to decide: by whom the name is asserted, and how many bytes the decision rests on. */
 static void decided(struct sm_session *s, enum sm_assertion assertion, size_t judged)
 {
-    sm_loop_disarm(s->core->loop, &s->timer);
-    sm_loop_unwatch(s->core->loop, &s->upstream);
+    sm_loop_disarm(s->core->loop, &s->timer); /* and on_held_upstream() watches until the decision is carried out */
     if (!suits_route(s)) {
         sm_session_deny(s, "route_not_http");
         return;
@@ -245,6 +254,11 @@ static void on_held_upstream(struct sm_watch *watch, uint32_t events)
 {
     struct sm_session *s = sm_container_of(watch, struct sm_session, upstream);
 
+    if (s->effect) {
+        /* Decided in this turn, or on its way: until that is carried out the server's word waits. */
+        sm_loop_unwatch(s->core->loop, watch);
+        return;
+    }
     if (events & (EPOLLERR | EPOLLHUP)) {
         struct sm_flow_msg m = {.type = SM_FLOW_ABORT, .id = s->id};
         (void)sm_channel_send(s->core->channel, &m, -1);
@@ -353,7 +367,7 @@ static void classify(struct sm_session *s)
     } else if (http == SM_HTTP_REJECT) {
         sm_session_deny(s, sm_http_reject_name(s->http->reject));
     } else if (tls == SM_TLS_NOT_TLS && http == SM_HTTP_NOT_HTTP) {
-        decided(s, SM_ASSERTION_OPAQUE, 0);
+        decided(s, SM_ASSERTION_OPAQUE, s->held.len);
     } else if (s->guest_eof) {
         /* Nothing more will come: a head that was begun stays unfinished, anything else is a short opaque message. */
         if (must_be_named(s))
@@ -464,7 +478,6 @@ void sm_tcp_resolve(struct sm_session *s)
 
 static void hand_over_now(struct sm_session *s)
 {
-    sm_loop_unwatch(s->core->loop, &s->upstream);
     s->give_fd = fcntl(s->upstream.fd, F_DUPFD_CLOEXEC, 0);
     s->upstream.fn = on_attached;
     if (s->give_fd < 0 || sm_loop_watch(s->core->loop, &s->upstream, EPOLLET) < 0) {
@@ -606,10 +619,11 @@ static bool is_reset(enum sm_flow_why why)
     return why != SM_WHY_CLOSED;
 }
 
-void sm_tcp_gone(struct sm_session *s)
+void sm_tcp_gone(struct sm_session *s, bool ok)
 {
     bool reset = is_reset(s->gone_why);
 
+    (void)ok; /* an end opens nothing */
     if (!s->kernel_end) {
         sm_tcp_count(s);
         sm_loop_unwatch(s->core->loop, &s->upstream);

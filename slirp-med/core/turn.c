@@ -23,13 +23,24 @@ struct reply {
 /* Memory for replies that is kept between turns; a burst's is given back. */
 #define KEEP_BYTES (64u << 10)
 
+static void schedule(struct sm_session *s, sm_effect_fn fn, GQueue *in)
+{
+    s->effect = fn;
+    s->effect_in = in;
+    s->effect_link = (GList){.data = s};
+    g_queue_push_tail_link(in, &s->effect_link);
+}
+
 void sm_core_effect(struct sm_session *s, sm_effect_fn fn)
 {
     g_assert(!s->effect);
-    s->effect = fn;
-    s->effect_in = &s->core->effects;
-    s->effect_link = (GList){.data = s};
-    g_queue_push_tail_link(s->effect_in, &s->effect_link);
+    schedule(s, fn, &s->core->effects);
+}
+
+void sm_core_end_later(struct sm_session *s, sm_effect_fn fn)
+{
+    sm_core_effect_cancel(s);
+    schedule(s, fn, &s->core->ends);
 }
 
 void sm_core_effect_cancel(struct sm_session *s)
@@ -145,6 +156,22 @@ static void arm_second(struct sm_core *core)
         sm_loop_arm(core->loop, &core->second, due);
 }
 
+void sm_core_lines_due(struct sm_timer *timer, int64_t now_us)
+{
+    (void)timer;
+    (void)now_us;
+}
+
+void sm_core_run_ends(struct sm_core *core)
+{
+    while (core->ends.head) {
+        struct sm_session *s = core->ends.head->data;
+        sm_effect_fn fn = s->effect;
+        sm_core_effect_cancel(s);
+        fn(s, true);
+    }
+}
+
 bool sm_core_turn_end(void *data)
 {
     struct sm_core *core = data;
@@ -172,8 +199,13 @@ bool sm_core_turn_end(void *data)
         sm_dnsserve_send(core->dns, ok);
     send_replies(core, replies_end, ok);
     sm_channel_flush(core->channel);
+    bool again =
+        core->effects.length > 0 || (core->replies && core->replies->len > 0) || sm_audit_pending(core->audit) > 0;
+    sm_core_run_ends(core); /* nobody waits for these: they come when everybody who waits for something has it */
+    if (!again && sm_audit_pending(core->audit) > 0 && !sm_timer_armed(&core->lines))
+        sm_loop_arm(core->loop, &core->lines, sm_loop_now(core->loop) + SM_CORE_LINES_US);
     arm_second(core);
-    return core->effects.length > 0 || (core->replies && core->replies->len > 0) || sm_audit_pending(core->audit) > 0;
+    return again;
 }
 
 void sm_core_every_second(struct sm_timer *timer, int64_t now_us)

@@ -31,9 +31,10 @@ struct sm_channel {
     bool doomed;             /* freed while busy */
     struct sm_timer failure; /* reports an overflow from the loop and not from inside a send */
     uint64_t dropped;
-    uint8_t *many; /* DATAGRAMs on their way, SM_FLOW_MSG_MAX; NULL: none was sent yet */
+    uint8_t *many; /* a packet that is being filled, SM_FLOW_MSG_MAX; NULL: none was yet */
     size_t many_len;
     unsigned many_n;
+    bool many_prompt; /* somebody waits for what is in it: it leaves with the turn */
     struct sm_timer many_timer;
 };
 
@@ -52,6 +53,12 @@ static bool droppable(enum sm_flow_type type)
     return type == SM_FLOW_OPEN || type == SM_FLOW_OTHER || type == SM_FLOW_DATAGRAM || type == SM_FLOW_REPEATED;
 }
 
+/* Nobody waits for an acknowledgement or an end: they go with the next message, or after SM_CHANNEL_PATIENCE_US. */
+static bool can_wait(enum sm_flow_type type)
+{
+    return type == SM_FLOW_ATTACHED || type == SM_FLOW_GONE;
+}
+
 static void drop_queue(struct sm_channel *ch)
 {
     while (ch->first) {
@@ -63,6 +70,7 @@ static void drop_queue(struct sm_channel *ch)
     ch->last = &ch->first;
     ch->queued_bytes = 0;
     ch->many_n = 0;
+    ch->many_prompt = false;
     sm_loop_disarm(ch->loop, &ch->many_timer);
 }
 
@@ -200,10 +208,12 @@ static void on_failure(struct sm_timer *timer, int64_t now_us)
     ch->ops.failed("the peer does not read its channel", ch->data);
 }
 
+static void send_gathered(struct sm_channel *ch);
+
 static void on_many(struct sm_timer *timer, int64_t now_us)
 {
     (void)now_us;
-    sm_channel_flush(sm_container_of(timer, struct sm_channel, many_timer));
+    send_gathered(sm_container_of(timer, struct sm_channel, many_timer));
 }
 
 struct sm_channel *sm_channel_new(struct sm_loop *loop, int fd, bool may_send_fds, const struct sm_channel_ops *ops,
@@ -226,6 +236,7 @@ void sm_channel_free(struct sm_channel *ch)
 {
     if (!ch)
         return;
+    send_gathered(ch);
     if (ch->busy) {
         ch->dead = ch->doomed = true;
         return;
@@ -272,13 +283,14 @@ static bool transmit(struct sm_channel *ch, const uint8_t *data, size_t len, int
     return !ch->dead;
 }
 
-void sm_channel_flush(struct sm_channel *ch)
+static void send_gathered(struct sm_channel *ch)
 {
     unsigned n = ch->many_n;
 
     if (n == 0 || ch->dead)
         return;
     ch->many_n = 0;
+    ch->many_prompt = false;
     sm_loop_disarm(ch->loop, &ch->many_timer);
     if (n == 1)
         (void)transmit(ch, ch->many + MANY_HEAD, ch->many_len - MANY_HEAD, -1, true, n);
@@ -286,17 +298,32 @@ void sm_channel_flush(struct sm_channel *ch)
         (void)transmit(ch, ch->many, ch->many_len, -1, true, n);
 }
 
-/* False: it does not fit behind those that are there, or by itself. */
+void sm_channel_flush(struct sm_channel *ch)
+{
+    if (ch->many_prompt)
+        send_gathered(ch);
+}
+
+/* False: it does not fit behind those that are there, or by itself. Only while nothing waits in our own queue, so that
+ * a packet of some finds it empty and is never one of those that are dropped. */
 static bool gather(struct sm_channel *ch, const struct sm_flow_msg *msg)
 {
+    if (ch->first || ch->many_n == SM_FLOW_PACKET_MAX)
+        return false;
     if (!ch->many)
         ch->many = g_malloc(SM_FLOW_MSG_MAX);
     size_t at = ch->many_n > 0 ? ch->many_len : 1;
     size_t len = at + 2 < SM_FLOW_MSG_MAX ? sm_flow_encode(msg, ch->many + at + 2, SM_FLOW_MSG_MAX - at - 2) : 0;
     if (len == 0)
         return false;
+    bool prompt = !can_wait(msg->type);
     if (ch->many_n == 0) {
         ch->many[0] = SM_FLOW_PACKET_MANY;
+        ch->many_prompt = false;
+        sm_loop_arm(ch->loop, &ch->many_timer, sm_loop_now(ch->loop) + SM_CHANNEL_PATIENCE_US);
+    }
+    if (prompt && !ch->many_prompt) {
+        ch->many_prompt = true;
         sm_loop_arm(ch->loop, &ch->many_timer, sm_loop_now(ch->loop));
     }
     ch->many[at] = (uint8_t)(len >> 8);
@@ -313,12 +340,16 @@ bool sm_channel_send(struct sm_channel *ch, const struct sm_flow_msg *msg, int f
     if (ch->dead)
         return false;
     g_assert((fd >= 0) == (sm_flow_fds(msg->type) == 1) && (fd < 0 || ch->may_send_fds));
-    if (msg->type == SM_FLOW_DATAGRAM && !ch->first && gather(ch, msg))
+    bool waits = msg->type == SM_FLOW_DATAGRAM || can_wait(msg->type);
+    if (fd < 0 && (waits || ch->many_n > 0) && gather(ch, msg)) {
+        if (!waits)
+            send_gathered(ch);
         return true;
-    sm_channel_flush(ch); /* order is kept */
+    }
+    send_gathered(ch); /* order is kept */
     if (ch->dead)
         return false;
-    if (msg->type == SM_FLOW_DATAGRAM && !ch->first && gather(ch, msg))
+    if (waits && gather(ch, msg))
         return true;
     size_t len = sm_flow_encode(msg, buf, sizeof(buf));
     g_assert(len > 0); /* our own message: a field out of range is our mistake */
@@ -327,7 +358,7 @@ bool sm_channel_send(struct sm_channel *ch, const struct sm_flow_msg *msg, int f
 
 void sm_channel_finish(struct sm_channel *ch)
 {
-    sm_channel_flush(ch);
+    send_gathered(ch);
     ch->finishing = true;
     if (!ch->dead && !ch->first)
         (void)shutdown(ch->watch.fd, SHUT_WR);

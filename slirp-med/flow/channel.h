@@ -6,9 +6,13 @@
  * OPEN, OTHER, REPEATED and DATAGRAM may be dropped: they are refused (and counted) as soon as anything waits beyond a quarter of the queue,
  * since the guest sends again. Every other type may use the whole queue; when half of it is full sm_channel_congested() is true, and the
  * owner stops reading from the guest (front) or from the channel (core) until it is false again. A queue that overflows all the same is a
- * broken peer: the channel fails. DATAGRAMs are gathered into one packet until another type is sent, the packet is full
- * or the owner calls sm_channel_flush(), which it does at the end of its turn. The front must not use sendmsg(2): an
- * end made with may_send_fds false writes with write(2) only and refuses messages that carry descriptors.
+ * broken peer: the channel fails.
+ *
+ * A packet of the kernel's is a system call and a wake-up of the peer, so messages share them where nobody is the worse for it. DATAGRAMs are
+ * gathered until the packet is full or the owner calls sm_channel_flush(), which it does at the end of its turn. ATTACHED and GONE, which nobody
+ * waits for, stay for SM_CHANNEL_PATIENCE_US. Any other message leaves at once, and what was gathered before it with it.
+ *
+ * The front must not use sendmsg(2): an end made with may_send_fds false writes with write(2) only and refuses messages that carry descriptors.
  */
 #ifndef SM_FLOW_CHANNEL_H
 #define SM_FLOW_CHANNEL_H
@@ -25,6 +29,9 @@
  * sockets. */
 #define SM_CHANNEL_BATCH 128
 
+/** How long an acknowledgement or an end waits for company: what an epoll_wait(2) can be told, and far below what a reader of the log sees. */
+#define SM_CHANNEL_PATIENCE_US 1000
+
 struct sm_channel;
 
 struct sm_channel_ops {
@@ -39,7 +46,7 @@ struct sm_channel_ops {
 /** sm_channel_new() - takes the (non-blocking SEQPACKET) descriptor. may_send_fds: false in the front. */
 struct sm_channel *sm_channel_new(struct sm_loop *loop, int fd, bool may_send_fds, const struct sm_channel_ops *ops,
                                   void *data);
-/** sm_channel_free() - may be called from inside a callback of this channel; no callback follows. */
+/** sm_channel_free() - may be called from inside a callback of this channel; no callback follows. What was gathered is sent. */
 void sm_channel_free(struct sm_channel *ch);
 
 /**
@@ -47,7 +54,7 @@ void sm_channel_free(struct sm_channel *ch);
  * Returns false when a droppable message was dropped or the channel is dead.
  */
 bool sm_channel_send(struct sm_channel *ch, const struct sm_flow_msg *msg, int fd);
-/** sm_channel_flush() - what was gathered leaves now. Without it: in the next turn of the loop. */
+/** sm_channel_flush() - the end of a turn: what was gathered leaves now, if there is a DATAGRAM in it. Without it: in the next turn of the loop. */
 void sm_channel_flush(struct sm_channel *ch);
 /** sm_channel_finish() - nothing more will be sent: the peer's failed() is called behind all that was, ours when it closes. */
 void sm_channel_finish(struct sm_channel *ch);

@@ -88,10 +88,12 @@ bool sm_flow_packet_next(struct sm_flow_packet *p, struct sm_flow_msg *ret)
         return false;
     size_t len = p->many ? sm_rd_u16(&p->r) : p->r.len;
     const uint8_t *data = sm_rd_take(&p->r, len);
-    if (!data || !sm_flow_decode(data, len, &m) || (p->many && m.type != SM_FLOW_DATAGRAM)) {
+    if (!data || !sm_flow_decode(data, len, &m) || (p->many && sm_flow_fds(m.type) > 0) ||
+        p->taken == SM_FLOW_PACKET_MAX) {
         p->bad = true;
         return false;
     }
+    p->taken++;
     *ret = m;
     return true;
 }

@@ -171,13 +171,16 @@ bool sm_flow_decode(const uint8_t *data, size_t len, struct sm_flow_msg *ret) SM
 
 /**
  * What one packet of the channel holds: a message, or, led by this byte, some of them, each behind its 16-bit length.
- * Only DATAGRAM comes in numbers, so only that is legal there.
+ * None of those may be of a type that carries a descriptor.
  */
 #define SM_FLOW_PACKET_MANY 0xff
+/** Messages in one packet, so that a packet is a bounded piece of work for whoever takes it. */
+#define SM_FLOW_PACKET_MAX 128
 
 /** A packet's messages, in order. bad: it broke the form; what came before is good. */
 struct sm_flow_packet {
     struct sm_rd r;
+    unsigned taken;
     bool many;
     bool bad;
 };

@@ -444,6 +444,10 @@ static void attach(struct tcp_flow *t, uint32_t consumed, int *fd)
         pass_eof(t); /* the FIN came with nothing left before it */
     else if (flush_before(t))
         slirp_flow_pull(t->conn);
+    if (consumed > 0 && !t->base.dead) {
+        t->readable = true; /* a near server has answered by now what the core wrote to it */
+        tcp_run(&t->base);
+    }
 }
 
 static void tcp_message(struct sm_front_flow *flow, const struct sm_flow_msg *msg, int *fd)

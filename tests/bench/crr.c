@@ -2,7 +2,7 @@
 /*
  * The small half of the benchmark: connections rather than bytes.
  *
- *   crr serve ADDR PORT             answer each connection's first read with 64 bytes, until killed
+ *   crr serve ADDR PORT [PORTS]     answer each connection's first read with 64 bytes, on that many ports, until killed
  *   crr crr ADDR PORT N             N times connect, send 64 bytes, read 64, close; prints p50 p99 mean in microseconds
  *   crr once ADDR PORT              the same once, without warming anything up before
  *   crr refused ADDR PORT N STEP    N connects that must be refused, 64 in flight; port advances by STEP each time
@@ -12,6 +12,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,30 +50,44 @@ static struct sockaddr_in address(const char *ip, int port)
     return a;
 }
 
-static _Noreturn void serve(const char *ip, int port)
+/** In an event of a listening socket, beside its descriptor. */
+#define LISTENS (UINT64_C(1) << 32)
+
+static void listen_on(int ep, const char *ip, int port)
 {
     struct sockaddr_in a = address(ip, port);
-    struct epoll_event ev = {.events = EPOLLIN}, got[64];
-    int ls = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), one = 1, ep = epoll_create1(0);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), one = 1;
+    struct epoll_event ev = {.events = EPOLLIN, .data.u64 = LISTENS | (uint64_t)fd};
+
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (bind(fd, (struct sockaddr *)&a, sizeof a) != 0 || listen(fd, 4096) != 0)
+        fail("crr: listen");
+    epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev);
+}
+
+static _Noreturn void serve(const char *ip, int port, int ports)
+{
+    struct epoll_event got[64];
+    int ep = epoll_create1(0);
     char buf[64] = {0};
 
-    setsockopt(ls, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    setsockopt(ls, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (bind(ls, (struct sockaddr *)&a, sizeof a) != 0 || listen(ls, 4096) != 0)
-        fail("crr: listen");
-    ev.data.fd = ls;
-    epoll_ctl(ep, EPOLL_CTL_ADD, ls, &ev);
+    for (int i = 0; i < ports; i++)
+        listen_on(ep, ip, port + i);
     puts("ready");
     fflush(stdout);
     for (;;) {
         int n = epoll_wait(ep, got, 64, -1);
 
         for (int i = 0; i < n; i++) {
-            int fd = got[i].data.fd;
+            int fd = (int)(got[i].data.u64 & 0xffffffff);
 
-            if (fd == ls) {
+            if (got[i].data.u64 & LISTENS) {
+                struct epoll_event ev = {.events = EPOLLIN};
+                int ls = fd;
+
                 while ((fd = accept4(ls, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
-                    ev.data.fd = fd;
+                    ev.data.u64 = (uint64_t)fd;
                     epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev);
                 }
             } else if (read(fd, buf, sizeof buf) > 0) {
@@ -178,14 +193,15 @@ static int refused(const char *ip, int port, int n, int step)
 
 int main(int argc, char **argv)
 {
-    if (argc == 4 && strcmp(argv[1], "serve") == 0)
-        serve(argv[2], atoi(argv[3]));
+    if ((argc == 4 || argc == 5) && strcmp(argv[1], "serve") == 0)
+        serve(argv[2], atoi(argv[3]), argc == 5 ? atoi(argv[4]) : 1);
     if (argc == 5 && strcmp(argv[1], "crr") == 0)
         return crr(argv[2], atoi(argv[3]), WARM, atoi(argv[4]));
     if (argc == 4 && strcmp(argv[1], "once") == 0)
         return crr(argv[2], atoi(argv[3]), 0, 1);
     if (argc == 6 && strcmp(argv[1], "refused") == 0)
         return refused(argv[2], atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));
-    fprintf(stderr, "usage: crr serve ADDR PORT | crr ADDR PORT N | once ADDR PORT | refused ADDR PORT N STEP\n");
+    fprintf(stderr,
+            "usage: crr serve ADDR PORT [PORTS] | crr ADDR PORT N | once ADDR PORT | refused ADDR PORT N STEP\n");
     return 2;
 }

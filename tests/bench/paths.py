@@ -14,6 +14,7 @@ named in the output, never silently left out. In each column the origin's link h
 import argparse
 import contextlib
 import datetime
+import itertools
 import json
 import os
 import resource
@@ -23,12 +24,16 @@ import subprocess
 import sys
 import threading
 
+import inside
 import report
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 REPO = os.path.dirname(os.path.dirname(HERE))
 ORIGIN, DENIED, CLOSED_AT = "203.0.113.20", "10.0.0.5", "203.0.113.20"
-IPERF, CRR = 5201, 5202
+IPERF, CRR = 5201, 6001
+# Whoever closed a connection first keeps its source port for a minute, for each destination: with one port for all, 28,000 connections
+# later the kernel searches milliseconds for a free one, in each path alike. Each peer's turn of each round has a port of its own.
+CRR_PORTS = 400
 INTERNET = ["nsenter", "--net=/run/netns/internet", "--"]
 USER = ["unshare", "-U", "--map-user=1000", "--map-group=1000", "--"]
 MTUS = (1500, 65520)
@@ -154,9 +159,9 @@ def tcp(run, seconds, up, mtu):
     return {col: received["bits_per_second"] / 1e9, "cpu " + col: max(user + system, 0) * 1e9 / kib, "sys " + col: max(system, 0) * 1e9 / kib}
 
 
-def crr_columns(peer, run, crr):
+def crr_columns(peer, run, crr, ports):
     """(column, what gives its value or several) for one peer."""
-    yield "crr", lambda: dict(zip(("crr p50", "crr p99"), map(float, run([crr, "crr", ORIGIN, str(CRR), str(CONNECTIONS)]).split())))
+    yield "crr", lambda: dict(zip(("crr p50", "crr p99"), map(float, run([crr, "crr", ORIGIN, str(next(ports)), str(CONNECTIONS)]).split())))
     if not isinstance(peer, SlirpMed) or "off" in peer.flags:
         yield "SYN un-held", lambda: float(run([crr, "refused", CLOSED_AT, "20000", "5000", "1"]))
     elif "tproxy" not in peer.flags:
@@ -171,7 +176,7 @@ def tcp_columns(mtu, run, seconds):
 
 def measure(what, peers, crr, rounds, seconds):
     """{peer: {column: [values]}} and {peer: why not}."""
-    got, bad = {p.name: {} for p in peers}, {}
+    got, bad, ports = {p.name: {} for p in peers}, {}, itertools.cycle(range(CRR, CRR + CRR_PORTS))
 
     def put(peer, col, f):
         try:
@@ -190,7 +195,7 @@ def measure(what, peers, crr, rounds, seconds):
             for peer in peers if r % 2 == 0 else peers[::-1]:
                 try:
                     with peer.guest(mtu) as run:
-                        for col, f in tcp_columns(mtu, run, seconds) if what == "tcp" else crr_columns(peer, run, crr):
+                        for col, f in tcp_columns(mtu, run, seconds) if what == "tcp" else crr_columns(peer, run, crr, ports):
                             put(peer, col, f)
                 except (RuntimeError, OSError, subprocess.CalledProcessError) as e:
                     bad.setdefault(peer.name, str(getattr(e, "stderr", None) or e))
@@ -289,8 +294,9 @@ def inner(a):
     missing = {p.name: p.missing() for p in peers}
     sh("mkdir -p $SM_WORLD_DIR/benchstate")
     os.environ["XDG_STATE_HOME"] = d + "/benchstate"
+    inside.hush()
     servers = [subprocess.Popen(INTERNET + ["iperf3", "-s", "-B", ORIGIN, "-p", str(IPERF), "--forceflush"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT),
-               subprocess.Popen(INTERNET + [crr, "serve", ORIGIN, str(CRR)], stdout=subprocess.PIPE)]
+               subprocess.Popen(INTERNET + [crr, "serve", ORIGIN, str(CRR), str(CRR_PORTS)], stdout=subprocess.PIPE)]
     try:
         while b"listening" not in (line := servers[0].stdout.readline()):
             if not line:

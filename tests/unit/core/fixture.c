@@ -104,6 +104,8 @@ void fixture_free(struct fixture *f)
 
 char *audit_text(const struct fixture *f)
 {
+    while (sm_timer_armed(&f->core.lines)) /* lines that wait for company */
+        sm_loop_turn(f->core.loop, 100);
     return sm_fd_read_all(f->audit_fd, 1u << 20, NULL, NULL);
 }
 

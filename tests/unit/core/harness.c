@@ -54,6 +54,7 @@ void harness_start(struct sm_core *core, const char *dir, const struct harness_o
     core->channel = sm_channel_new(core->loop, pair[0], true, o->ops, core);
     *ret_front = pair[1];
     sm_timer_init(&core->second, sm_core_every_second);
+    sm_timer_init(&core->lines, sm_core_lines_due);
     sm_watch_init(&core->link, -1, NULL);
     sm_watch_init(&core->ghost, -1, sm_tcp_ghost);
     sm_loop_set_turn_end(core->loop, sm_core_turn_end, core);

@@ -202,6 +202,14 @@ static void test_truncated_head_is_denied(void **state)
     close(peer);
 }
 
+static void expect(int peer, const char *text, size_t len)
+{
+    char got[64];
+
+    assert_int_equal(recv(peer, got, SM_MIN(len, sizeof(got)), MSG_WAITALL), len);
+    assert_memory_equal(got, text, len);
+}
+
 static void test_guest_reset_reaches_the_server(void **state)
 {
     struct fixture *f = *state;
@@ -211,7 +219,8 @@ static void test_guest_reset_reaches_the_server(void **state)
     int peer = server_accept(f);
     bytes(f, 1, "\x01\x02\x03", 3); /* neither TLS nor HTTP */
     assert_int_equal(hear(f), SM_FLOW_ATTACH);
-    assert_int_equal(f->last.consumed, 0);
+    assert_int_equal(f->last.consumed, 3); /* what the decision rests on has gone up by now */
+    expect(peer, "\x01\x02\x03", 3);
     sm_fd_close(&f->attached);
     gone(f, 1, SM_WHY_GUEST_RST);
     assert_true(says_nothing(f));
@@ -233,6 +242,7 @@ static void test_front_that_keeps_the_socket(void **state)
     gone(f, 1, SM_WHY_CLOSED);
     assert_true(says_nothing(f));
     assert_int_equal(write(f->attached, "x", 1), -1);
+    expect(peer, "\x01\x02\x03", 3);
     assert_int_equal(recv(peer, got, sizeof(got), 0), 0);
     close(peer);
 }
@@ -274,6 +284,7 @@ static void test_reset_crosses_attach(void **state)
     assert_true(says_nothing(f));
     assert_false(f->core.stopping);
     assert_int_equal(f->core.attach_inflight, 0);
+    expect(peer, "\x01\x02\x03", 3);
     assert_true(recv(peer, got, sizeof(got), 0) <= 0);
     close(peer);
 }

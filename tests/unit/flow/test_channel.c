@@ -225,56 +225,100 @@ static void test_free_inside_callback(void **state)
     assert_int_equal(f->core.failures, 1);
 }
 
+/* Takes one packet from @fd, which must hold these types in this order. */
+static void expect_packet(int fd, const enum sm_flow_type *types, unsigned n)
+{
+    uint8_t raw[SM_FLOW_MSG_MAX];
+    int fds[SM_FD_MSG_MAX];
+    size_t n_fds;
+    struct sm_flow_msg m;
+    ssize_t len = sm_fd_recv(fd, raw, sizeof(raw), fds, &n_fds);
+
+    assert_true(len > 0);
+    assert_int_equal(raw[0] == SM_FLOW_PACKET_MANY, n > 1);
+    struct sm_flow_packet p = sm_flow_packet_init(raw, (size_t)len);
+    for (unsigned k = 0; k < n; k++) {
+        assert_true(sm_flow_packet_next(&p, &m));
+        assert_int_equal(m.type, types[k]);
+    }
+    assert_false(sm_flow_packet_next(&p, &m));
+    assert_false(p.bad);
+}
+
+static bool nothing_there(int fd)
+{
+    uint8_t byte;
+    return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+}
+
+/* Ends and acknowledgements wait for company, keep their place, and go by themselves when none comes. */
+static void test_ends_wait(void **state)
+{
+    struct fixture *f = *state;
+    static uint8_t block[1000];
+    struct sm_flow_msg gone = {.type = SM_FLOW_GONE, .id = 7}, eof = {.type = SM_FLOW_EOF, .id = 8};
+    struct sm_flow_msg acked = {.type = SM_FLOW_ATTACHED, .id = 9};
+    struct sm_flow_msg bytes = {.type = SM_FLOW_BYTES, .id = 8, .data = block, .data_len = sizeof(block)};
+
+    sm_channel_pause(f->core.ch, true);
+    assert_true(sm_channel_send(f->front.ch, &acked, -1));
+    assert_true(sm_channel_send(f->front.ch, &gone, -1));
+    sm_channel_flush(f->front.ch);
+    assert_true(nothing_there(f->core_fd));
+    assert_true(
+        sm_channel_send(f->front.ch, &eof, -1)); /* somebody waits for this one: with what is older, and at once */
+    expect_packet(f->core_fd, (enum sm_flow_type[]){SM_FLOW_ATTACHED, SM_FLOW_GONE, SM_FLOW_EOF}, 3);
+    assert_true(sm_channel_send(f->front.ch, &eof, -1));
+    expect_packet(f->core_fd, (enum sm_flow_type[]){SM_FLOW_EOF}, 1);
+    for (unsigned i = 0; i < SM_FLOW_PACKET_MAX + 1; i++)
+        assert_true(sm_channel_send(f->front.ch, &gone, -1));
+    enum sm_flow_type full[SM_FLOW_PACKET_MAX];
+    for (unsigned i = 0; i < SM_FLOW_PACKET_MAX; i++)
+        full[i] = SM_FLOW_GONE;
+    expect_packet(f->core_fd, full, SM_FLOW_PACKET_MAX); /* no room for the last one */
+    assert_true(nothing_there(f->core_fd));
+    assert_true(sm_channel_send(f->front.ch, &bytes, -1));
+    expect_packet(f->core_fd, (enum sm_flow_type[]){SM_FLOW_GONE, SM_FLOW_BYTES}, 2);
+    sm_channel_pause(f->core.ch, false);
+    assert_true(sm_channel_send(f->front.ch, &gone, -1));
+    for (int i = 0; i < 10 && f->core.messages == 0; i++)
+        sm_loop_turn(f->loop, 1000); /* nobody says anything more: the loop wakes up for it */
+    assert_int_equal(f->core.messages, 1);
+    assert_true(sm_channel_send(f->front.ch, &gone, -1));
+    sm_channel_finish(f->front.ch); /* the last word goes before the end */
+    for (int i = 0; i < 10 && f->core.failures == 0; i++)
+        sm_loop_turn(f->loop, 1000);
+    assert_int_equal(f->core.messages, 2);
+}
+
 /* DATAGRAMs go together, in order among themselves and before what is sent behind them, and by themselves in the next
  * turn. */
 static void test_datagrams_together(void **state)
 {
     struct fixture *f = *state;
-    static uint8_t block[SM_FLOW_DATA_MAX], raw[SM_FLOW_MSG_MAX];
+    static uint8_t block[SM_FLOW_DATA_MAX];
     struct sm_flow_msg dns = {.type = SM_FLOW_DATAGRAM,
                               .src = {sm_addr_v4(1, 1, 1, 1), 1},
                               .dst = {sm_addr_v4(1, 1, 1, 1), 53},
                               .data = block,
                               .data_len = 30};
-    struct sm_flow_msg gone = {.type = SM_FLOW_GONE, .id = 7}, m;
-    int fds[SM_FD_MSG_MAX];
-    size_t n_fds;
+    struct sm_flow_msg eof = {.type = SM_FLOW_EOF, .id = 7};
 
     sm_channel_pause(f->core.ch, true);
-    for (uint8_t i = 0; i < 3; i++) {
-        block[0] = i;
+    for (uint8_t i = 0; i < 3; i++)
         assert_true(sm_channel_send(f->front.ch, &dns, -1));
-    }
-    assert_true(sm_channel_send(f->front.ch, &gone, -1));
+    assert_true(nothing_there(f->core_fd));
+    assert_true(sm_channel_send(f->front.ch, &eof, -1));
     assert_true(sm_channel_send(f->front.ch, &dns, -1));
     dns.data_len = SM_FLOW_DATA_MAX; /* no room beside another one */
     assert_true(sm_channel_send(f->front.ch, &dns, -1));
     sm_channel_flush(f->front.ch);
     sm_channel_flush(f->front.ch);
-    static const struct {
-        enum sm_flow_type type;
-        unsigned n;
-        size_t len;
-    } want[] = {{SM_FLOW_DATAGRAM, 3, 30},
-                {SM_FLOW_GONE, 1, 0},
-                {SM_FLOW_DATAGRAM, 1, 30},
-                {SM_FLOW_DATAGRAM, 1, SM_FLOW_DATA_MAX}};
-    int core = f->core_fd;
-    for (size_t i = 0; i < SM_ARRAY_LEN(want); i++) {
-        ssize_t n = sm_fd_recv(core, raw, sizeof(raw), fds, &n_fds);
-        assert_true(n > 0);
-        assert_int_equal(raw[0] == SM_FLOW_PACKET_MANY, want[i].n > 1);
-        struct sm_flow_packet p = sm_flow_packet_init(raw, (size_t)n);
-        for (unsigned k = 0; k < want[i].n; k++) {
-            assert_true(sm_flow_packet_next(&p, &m));
-            assert_int_equal(m.type, want[i].type);
-            assert_int_equal(m.data_len, want[i].len);
-            if (want[i].n > 1)
-                assert_int_equal(m.data[0], k);
-        }
-        assert_false(sm_flow_packet_next(&p, &m));
-    }
-    assert_int_equal(sm_fd_recv(core, raw, sizeof(raw), fds, &n_fds), -1);
+    expect_packet(f->core_fd, (enum sm_flow_type[]){SM_FLOW_DATAGRAM, SM_FLOW_DATAGRAM, SM_FLOW_DATAGRAM, SM_FLOW_EOF},
+                  4);
+    expect_packet(f->core_fd, (enum sm_flow_type[]){SM_FLOW_DATAGRAM}, 1);
+    expect_packet(f->core_fd, (enum sm_flow_type[]){SM_FLOW_DATAGRAM}, 1);
+    assert_true(nothing_there(f->core_fd));
     /* Nobody says flush: the loop does, and the other end has all of them. */
     sm_channel_pause(f->core.ch, false);
     dns.data_len = 200;
@@ -325,11 +369,17 @@ int main(void)
 {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_attach_passes_fd),          T(test_slow_peer),
-        T(test_peer_that_never_reads),     T(test_malformed_and_stray_fd),
-        T(test_fd_on_wrong_type),          T(test_peer_closes),
-        T(test_datagrams_together),        T(test_datagrams_and_the_end),
-        T(test_free_inside_callback),      T(test_last_words),
+        T(test_attach_passes_fd),
+        T(test_slow_peer),
+        T(test_peer_that_never_reads),
+        T(test_malformed_and_stray_fd),
+        T(test_fd_on_wrong_type),
+        T(test_peer_closes),
+        T(test_ends_wait),
+        T(test_datagrams_together),
+        T(test_datagrams_and_the_end),
+        T(test_free_inside_callback),
+        T(test_last_words),
         T(test_last_words_behind_a_reset),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

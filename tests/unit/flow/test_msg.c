@@ -259,7 +259,7 @@ static void test_udp_batch_malformed(void **state)
     }
 }
 
-/* A packet of many: DATAGRAM alone, whole, and at least one. */
+/* A packet of many: whole, at least one, not too many, and no descriptors. */
 static void test_packet(void **state)
 {
     uint8_t raw[3 * SM_FLOW_MSG_MAX], one[SM_FLOW_MSG_MAX];
@@ -280,8 +280,8 @@ static void test_packet(void **state)
         raw[1] = (uint8_t)(size >> 8);
         raw[2] = (uint8_t)size;
         p = sm_flow_packet_init(raw, size + 3);
-        assert_int_equal(sm_flow_packet_next(&p, &back), type == SM_FLOW_DATAGRAM);
-        assert_int_equal(p.bad, type != SM_FLOW_DATAGRAM);
+        assert_int_equal(sm_flow_packet_next(&p, &back), sm_flow_fds(type) == 0);
+        assert_int_equal(p.bad, sm_flow_fds(type) > 0);
     }
     raw[0] = SM_FLOW_PACKET_MANY;
     for (int i = 0; i < 3; i++, n += 2 + len) {
@@ -300,6 +300,24 @@ static void test_packet(void **state)
         bool whole = cut > 1 && (cut - 1) % (2 + len) == 0;
         assert_int_equal(p.bad, !whole);
         assert_int_equal(got, cut < 1 ? 0 : (cut - 1) / (2 + len));
+    }
+    static uint8_t ends[1 + (SM_FLOW_PACKET_MAX + 1) * 32];
+    m = sample(SM_FLOW_EOF);
+    len = sm_flow_encode(&m, one, sizeof(one));
+    ends[0] = SM_FLOW_PACKET_MANY;
+    n = 1;
+    for (unsigned i = 0; i <= SM_FLOW_PACKET_MAX; i++, n += 2 + len) {
+        assert_true(n + 2 + len <= sizeof(ends));
+        ends[n + 1] = (uint8_t)len;
+        memcpy(ends + n + 2, one, len);
+    }
+    for (unsigned more = 0; more < 2; more++) { /* as many as there may be, and one more */
+        unsigned got = 0;
+        p = sm_flow_packet_init(ends, n - (1 - more) * (2 + len));
+        while (sm_flow_packet_next(&p, &back))
+            got++;
+        assert_int_equal(got, SM_FLOW_PACKET_MAX);
+        assert_int_equal(p.bad, more);
     }
     p = sm_flow_packet_init((const uint8_t *)"\xff\0\0", 3);
     assert_false(sm_flow_packet_next(&p, &back));
