@@ -51,11 +51,15 @@ static struct sm_outq_block *add_block(struct sm_outq *q, size_t n)
     return block;
 }
 
-static void free_block(struct sm_outq_block *block)
+/* The next bytes that are lent will want one like it: a record of TLS is lent after the other. */
+static void free_block(struct sm_outq *q, struct sm_outq_block *block)
 {
     if (block->secret)
         sm_wipe(block->data, block->end);
-    g_free(block);
+    if (block->lent && !q->spare)
+        q->spare = block;
+    else
+        g_free(block);
 }
 
 static void put(struct sm_outq *q, const uint8_t *p, size_t n, bool secret)
@@ -91,7 +95,8 @@ void sm_outq_lend(struct sm_outq *q, const void *src, size_t n)
         sm_outq_put(q, src, n);
         return;
     }
-    struct sm_outq_block *block = g_new(struct sm_outq_block, 1);
+    struct sm_outq_block *block = q->spare ? q->spare : g_new(struct sm_outq_block, 1);
+    q->spare = NULL;
     *block = (struct sm_outq_block){.end = n, .cap = n, .lent = src};
     append(q, block);
     count(q, n);
@@ -112,7 +117,7 @@ void sm_outq_keep(struct sm_outq *q)
             *at = g_malloc(sizeof(*block) + n);
             **at = (struct sm_outq_block){.next = block->next, .end = n, .cap = n};
             memcpy((*at)->data, block->lent + block->begin, n);
-            g_free(block);
+            free_block(q, block);
         }
         last = *at;
     }
@@ -144,7 +149,7 @@ void sm_outq_took(struct sm_outq *q, size_t n)
             q->first = block->next;
             if (!q->first)
                 q->last = NULL;
-            free_block(block);
+            free_block(q, block);
         }
     }
 }
@@ -154,8 +159,10 @@ void sm_outq_clear(struct sm_outq *q)
     while (q->first) {
         struct sm_outq_block *block = q->first;
         q->first = block->next;
-        free_block(block);
+        free_block(q, block);
     }
+    g_free(q->spare);
+    q->spare = NULL;
     if (q->account)
         *q->account -= q->len;
     q->last = NULL;

@@ -460,8 +460,18 @@ static void test_queue_lent(void **state)
         }
     }
     static const uint8_t last[4096];
-    sm_outq_lend(&q, last, sizeof(last));
+    /* One record after the other: what describes the bytes is not allocated again. */
     sm_outq_clear(&q);
+    sm_outq_lend(&q, last, sizeof(last));
+    const struct sm_outq_block *block = q.first;
+    for (unsigned i = 0; i < 3; i++) {
+        sm_outq_took(&q, sizeof(last));
+        assert_null(q.first);
+        sm_outq_lend(&q, last, sizeof(last));
+        assert_ptr_equal(q.first, block);
+    }
+    sm_outq_clear(&q);
+    assert_null(q.spare);
     assert_int_equal(account, 0);
     sm_outq_keep(&q);
     assert_int_equal(sm_outq_peek(&q, &p), 0);
