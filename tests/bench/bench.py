@@ -29,7 +29,7 @@ RUNS = {
     "vm": ("vm", "what a workspace adds to the start of a virtual machine"),
     "life": ("life", "a workspace from create to stop, and many at once"),
 }
-COUNTS = {"check": "instructions and system calls against those that are recorded (callgrind)",
+COUNTS = {"check": "instructions, system calls and allocations against those that are recorded (callgrind)",
           "profile": "the functions that a harness of check spends them in"}
 # What ./dev bench measures without a word.
 USUAL = ["tcp", "crr"]

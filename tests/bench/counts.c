@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  *   counts list             one line for each harness: name, how often its thing is done, what that thing is
- *   counts NAME [N]         runs it, under a counting tool or not; prints how often, and in how many turns of the loop
+ *   counts NAME [N]         runs it, under a counting tool or not; prints how often, in how many turns of the loop, and
+ *                           how many allocations were made in them
+ *   counts known [N]        allocates in a turn what test_counts.py knows the number of, and as much outside of it
  */
 #include "counts.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -46,8 +50,10 @@ void counts_begin(void)
 int counts_counted_turn(struct sm_loop *loop, int timeout_ms);
 __attribute__((noinline)) int counts_counted_turn(struct sm_loop *loop, int timeout_ms)
 {
+    counts_allocations_count(true);
     int status = sm_loop_turn(loop, timeout_ms);
 
+    counts_allocations_count(false);
     turns++;
     return status;
 }
@@ -59,6 +65,58 @@ void counts_turn(struct sm_loop *loop, int timeout_ms)
         exit(1);
     }
 }
+
+/* One of each that counts_alloc.c knows, and of GLib's two: ten. */
+static void allocate(void)
+{
+    static void *volatile p[9]; /* or the compiler would leave them out */
+    void *aligned = NULL;
+
+    p[0] = malloc(1);
+    p[1] = calloc(1, 1);
+    p[2] = malloc(1);
+    p[2] = realloc(p[2], 5000);
+    p[3] = reallocarray(NULL, 1, 1);
+    p[4] = memalign(64, 64);
+    p[5] = aligned_alloc(64, 64);
+    p[6] = posix_memalign(&aligned, 64, 64) == 0 ? aligned : NULL;
+    p[7] = g_malloc(1);
+    p[8] = g_slice_alloc(48);
+    for (unsigned i = 0; i < 8; i++)
+        free(p[i]);
+    g_slice_free1(48, p[8]);
+}
+
+static void on_known(struct sm_watch *watch, uint32_t events)
+{
+    uint64_t n;
+
+    if (read(watch->fd, &n, sizeof(n)) == sizeof(n))
+        allocate();
+}
+
+static void known(unsigned n)
+{
+    struct sm_loop *loop = sm_loop_new(NULL);
+    struct sm_watch watch;
+    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+    sm_watch_init(&watch, fd, on_known);
+    if (!loop || fd < 0 || sm_loop_watch(loop, &watch, EPOLLIN) < 0) {
+        perror("counts: known");
+        exit(1);
+    }
+    for (unsigned i = 0; i < n + 1; i++) {
+        if (i == 1)
+            counts_begin();
+        allocate();
+        if (eventfd_write(fd, 1) < 0)
+            exit(1);
+        counts_turn(loop, 0);
+    }
+}
+
+static const struct counts_case case_known = {"known", "ten allocations", 100, known};
 
 static const struct counts_case *find(const struct counts_case *c, size_t n, const char *name)
 {
@@ -90,6 +148,8 @@ int main(int argc, char **argv)
     }
     if (argc == 2 && strcmp(argv[1], "list") == 0)
         return 0;
+    if (argc >= 2 && strcmp(argv[1], case_known.name) == 0)
+        c = &case_known;
     int n = argc == 3 ? atoi(argv[2]) : c ? (int)c->n : 0;
     if (!c || n <= 0 || argc > 3) {
         fprintf(stderr, "usage: counts list | counts NAME [N]\n");
@@ -101,7 +161,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "counts: %s did not begin\n", c->name);
         return 1;
     }
-    printf("%d %lu\n", n, turns);
+    printf("%d %lu %lu\n", n, turns, counts_allocations_made());
     (void)fflush(stdout);
     _exit(0); /* taking it all down is not looked at, and takes long */
 }

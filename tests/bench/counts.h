@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Harnesses whose instructions and system calls are counted (counts.py): a front, or a core, in one process with a
+ * Harnesses whose instructions, system calls and allocations are counted (counts.py): a front, or a core, in one process with a
  * scripted other side, doing the same thing again and again. Only what runs below counts_turn() is counted, so the
  * other side may be as simple as it likes; and that only after counts_begin(), so that start-up and the first of
  * everything fall out. A harness leaves what it made to the end of the process.
@@ -24,6 +24,10 @@ void counts_begin(void);
 /** counts_turn() - one turn of the loop of what is looked at; the caller has made sure that there is something to do,
  * or waits for it (timeout_ms). */
 void counts_turn(struct sm_loop *loop, int timeout_ms);
+
+/** counts_allocations_count() - allocations count from here on, or no more; counts_allocations_made() - how many there were. */
+void counts_allocations_count(bool on);
+unsigned long counts_allocations_made(void);
 
 extern const struct counts_case counts_front[], counts_vhost[], counts_core[];
 extern const size_t n_counts_front, n_counts_vhost, n_counts_core;

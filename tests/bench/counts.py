@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""Instructions and system calls of one thing done once: a frame, a connection, a request. Repeatable, so they can be compared.
+"""Instructions, system calls and allocations of one thing done once: a frame, a connection, a request. Repeatable, so they can be compared.
 
 bench.py check [--tools FOLDER] [--only NAME,...] [--counts FILE] [--record]
 bench.py profile NAME|all [--tools FOLDER] [--top N] [--markdown FILE]
@@ -13,6 +13,9 @@ unseen. `profile` says in which functions the instructions are.
 What a count depends on: the code, the compiler and its flags, the libraries. Not the machine's load, and not its processor: callgrind shows a
 program one of a few processors of its own, and what that leaves open is closed by PINS (glibc's and OpenSSL's choice of routines: SSE2 copies, AES-NI
 and PCLMULQDQ without AVX, no ADX, no SHA extensions). So the counts are not those of the routines that a present processor would run: they are for comparing.
+
+Allocations are the calls of malloc and its family (counts_alloc.c), by whatever library; they are counted by the program itself in a second run, without
+callgrind, in which GLib's slices are allocations like others. What is nought has to stay so.
 """
 import argparse
 import concurrent.futures
@@ -31,26 +34,37 @@ REPO = os.path.dirname(os.path.dirname(HERE))
 RECORDED = os.path.join(HERE, "counts.json")
 BEGIN, END = "<!-- bench profile: begin -->", "<!-- bench profile: end -->"
 GROWTH = 0.10
-# A system call more or less in ten of something, which differs from run to run, is none.
-SLACK = {"instructions": 20.0, "system calls": 0.25}
+# A system call more or less in ten of something, which differs from run to run, is none. Allocations do not differ.
+SLACK = {"instructions": 20.0, "system calls": 0.25, "allocations": 0.0}
+DIGITS = {"instructions": 2, "system calls": 2, "allocations": 4}
 COUNTED = "counts_counted_turn"
 # OPENSSL_ia32cap: without AVX, FMA, MOVBE, OSXSAVE, XOP, RDRAND; and nothing of leaf 7.
 PINS = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX,-AVX2,-AVX512F,-AVX_Fast_Unaligned_Load,-BMI1,-BMI2,-ERMS,-FSRM,-MOVBE,-RTM",
         "OPENSSL_ia32cap": "~0x5840180000000000:0x0", "MALLOC_ARENA_MAX": "1"}
 
 
-def callgrind(tool, name, out):
-    """Runs one harness; {"instructions", "system calls"} of one unit, and how many there were. The profile stays in out."""
-    p = subprocess.run(["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", f"--toggle-collect={COUNTED}", "--collect-systime=nsec",
-                        tool, name], capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL, env={**os.environ, **PINS})
+def run(argv, **env):
+    """What a harness says at its end: (how often, turns, allocations)."""
+    p = subprocess.run(argv, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL, env={**os.environ, **PINS, **env})
     if p.returncode:
-        raise RuntimeError(f"{name}: exit status {p.returncode}: {p.stderr.strip()[-500:]}")
-    n, turns = map(int, p.stdout.split())
+        raise RuntimeError(f"{argv[-1]}: exit status {p.returncode}: {p.stderr.strip()[-500:]}")
+    return map(int, p.stdout.split())
+
+
+def allocations(tool, name):
+    """Of one unit."""
+    n, _, made = run([tool, name], G_SLICE="always-malloc")
+    return made / n
+
+
+def callgrind(tool, name, out):
+    """Runs one harness; its counts for one unit, and how many there were. The profile stays in out."""
+    n, turns, _ = run(["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", f"--toggle-collect={COUNTED}", "--collect-systime=nsec", tool, name])
     with open(out) as f:
         calls, instructions, system = inclusive(f)
     if calls != turns:
         raise RuntimeError(f"{name}: {turns} turns, and callgrind saw {calls}")
-    return {"instructions": instructions / n, "system calls": system / n}, n
+    return {"instructions": instructions / n, "system calls": system / n, "allocations": allocations(tool, name)}, n
 
 
 def inclusive(lines):
@@ -91,7 +105,7 @@ def measure(tool, names):
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 2) as pool:
         for name, result in [(n, pool.submit(one, n)) for n in names]:
             try:
-                got[name] = {k: round(v, 2) for k, v in result.result().items()}
+                got[name] = {k: round(v, DIGITS[k]) for k, v in result.result().items()}
             except (RuntimeError, subprocess.SubprocessError, OSError, ValueError) as e:
                 failed.append(str(e))
     return got, failed
@@ -130,7 +144,8 @@ def compare(recorded, measured, there_are):
             if before is None:
                 wrong.append(f"{name}: {kind}: not recorded; ./dev bench check --record")
                 continue
-            text = f"{name}: {kind} for one {recorded[name].get('unit', 'unit')}: {before:,.2f} before, {now:,.2f} now ({100 * (now / before - 1) if before else 100:+.1f} %)"
+            unit, growth = recorded[name].get("unit", "unit"), 100 * (now / before - 1) if before else 100
+            text = f"{name}: {kind} for one {unit}: {before:,.{DIGITS[kind]}f} before, {now:,.{DIGITS[kind]}f} now ({growth:+.1f} %)"
             if now > before * (1 + GROWTH) and now - before > slack:
                 wrong.append(text)
             elif now < before * (1 - GROWTH) and before - now > slack:
@@ -164,7 +179,7 @@ def check(a):
     wrong, better = compare(recorded["counts"], measured, units)
     wrong += failed
     for name, c in measured.items():
-        print(f"{name:30} {c['instructions']:14,.1f} instructions {c['system calls']:8.2f} system calls for one {units[name]}")
+        print(f"{name:30} {c['instructions']:14,.1f} instructions {c['system calls']:8.2f} system calls {c['allocations']:9.2f} allocations for one {units[name]}")
     for text in better:
         print(f"better: {text}\n  record it, so that it cannot grow back unseen: ./dev bench check --record")
     if wrong:
@@ -216,7 +231,7 @@ def profile_one(a, name, unit):
         alone, below = (functions(os.path.join(d, "out"), x) for x in (False, True))
     total = counts["instructions"]
     below = [(f, x) for f, x in below if x < 0.85 * n * total]  # the chain of calls that leads to the rest says nothing
-    lines = [f"**{name}**: one {unit}: {total:,.0f} instructions, {counts['system calls']:.2f} system calls.", "",
+    lines = [f"**{name}**: one {unit}: {total:,.0f} instructions, {counts['system calls']:.2f} system calls, {counts['allocations']:.2f} allocations.", "",
              "| in the function itself | instructions | | with what it calls | instructions | |", "|---|---|---|---|---|---|"]
     for (f, x), (g, y) in zip(alone[:a.top], below[:a.top]):
         lines.append(f"| `{f}` | {x / n:,.0f} | {100 * x / n / total:.1f} % | `{g}` | {y / n:,.0f} | {100 * y / n / total:.1f} % |")
@@ -231,8 +246,8 @@ def profile(a):
         return 2
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 2) as pool:
         made = list(pool.map(lambda n: profile_one(a, n, units[n]), names))
-    lines = ["Counted with " + "; ".join(f"{k} {v}" if v[:1].isdigit() else v for k, v in made_with(a.tools).items()) + ".", "", "| harness | one | instructions | system calls |", "|---|---|---|---|"]
-    lines += [f"| {n} | {units[n]} | {c['instructions']:,.0f} | {c['system calls']:.2f} |" for n, (c, _) in zip(names, made)]
+    lines = ["Counted with " + "; ".join(f"{k} {v}" if v[:1].isdigit() else v for k, v in made_with(a.tools).items()) + ".", "", "| harness | one | instructions | system calls | allocations |", "|---|---|---|---|---|"]
+    lines += [f"| {n} | {units[n]} | {c['instructions']:,.0f} | {c['system calls']:.2f} | {c['allocations']:.2f} |" for n, (c, _) in zip(names, made)]
     report.write(None, "\n".join(lines + [""] + [text for _, text in made]), None, a.markdown, BEGIN, END)
     return 0
 

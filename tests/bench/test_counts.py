@@ -11,11 +11,12 @@ sys.dont_write_bytecode = True
 import counts  # noqa: E402
 import report  # noqa: E402
 
-QUICK = "core-udp-up"
+QUICK, ALLOCATES = "core-udp-up", "core-denied"
 
 
 def record(**counts_of):
-    return {n: {"unit": "thing", "instructions": i, "system calls": s} for n, (i, s) in counts_of.items()}
+    """By name: instructions, system calls, and allocations, if not 0."""
+    return {n: {"unit": "thing", "instructions": c[0], "system calls": c[1], "allocations": c[2] if len(c) > 2 else 0} for n, c in counts_of.items()}
 
 
 def compare(recorded, measured, there_are="ab"):
@@ -33,6 +34,22 @@ def test_a_system_call_more_is_a_growth():
     assert len(wrong) == 1 and "system calls" in wrong[0] and "3.00 before, 4.00 now" in wrong[0]
 
 
+def test_an_allocation_where_there_was_none_is_a_growth():
+    wrong, better = compare(record(a=(1000, 3, 0)), record(a=(1000, 3, 0.0025)))
+    assert len(wrong) == 1 and not better and wrong[0].startswith("a: allocations for one thing: 0.0000 before, 0.0025 now")
+
+
+def test_allocations_may_not_grow_by_more_than_a_tenth_either():
+    wrong, better = compare(record(a=(1000, 3, 20), b=(1000, 3, 20), c=(1000, 3, 20)), record(a=(1000, 3, 23), b=(1000, 3, 22), c=(1000, 3, 17)), "abc")
+    assert [x.split(":")[0] for x in wrong] == ["a"] and [x.split(":")[0] for x in better] == ["c"]
+
+
+def test_the_allocations_of_a_harness_whose_number_is_known():
+    """Each of the family once, and GLib's two; as many outside of what is counted are not in it."""
+    tool = HERE.parent.parent / "build" / "tests" / "bench" / "bench_counts"
+    assert counts.allocations(str(tool), "known") == 10
+
+
 def test_what_shrank_is_to_be_recorded():
     wrong, better = compare(record(a=(1000, 10)), record(a=(890, 10)))
     assert not wrong and len(better) == 1 and "1,000.00 before, 890.00 now" in better[0]
@@ -41,17 +58,18 @@ def test_what_shrank_is_to_be_recorded():
 def test_what_is_not_recorded_is_wrong():
     wrong, _ = compare({}, record(a=(1, 1)))
     assert len(wrong) == 1 and "not recorded" in wrong[0]
-    wrong, _ = compare({"a": {"instructions": 1}}, record(a=(1, 1)))
+    wrong, _ = compare({"a": {"instructions": 1, "allocations": 0}}, record(a=(1, 1)))
     assert len(wrong) == 1 and "system calls: not recorded" in wrong[0]
 
 
-def check(tmp_path, alter):
+def check(tmp_path, alter, name=QUICK):
     with open(counts.RECORDED) as f:
         recorded = json.load(f)
     alter(recorded)
     path = tmp_path / "counts.json"
     path.write_text(json.dumps(recorded))
-    return subprocess.run([sys.executable, "-B", HERE / "bench.py", "check", "--only", QUICK, "--counts", path], capture_output=True, text=True, timeout=120)
+    argv = [sys.executable, "-B", HERE / "bench.py", "check", "--only", name, "--counts", path]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=120)
 
 
 def test_over_the_real_harness(tmp_path):
@@ -65,6 +83,12 @@ def test_over_the_real_harness(tmp_path):
     grown = check(tmp_path, less)
     assert grown.returncode == 1
     assert f"{QUICK}: instructions for one" in grown.stderr and "before" in grown.stderr and "bench profile" in grown.stderr
+
+    def nothing(r):
+        r["counts"][ALLOCATES]["allocations"] = 0
+
+    grown = check(tmp_path, nothing, ALLOCATES)
+    assert grown.returncode == 1 and f"{ALLOCATES}: allocations for one" in grown.stderr
 
     def more(r):
         r["counts"][QUICK]["instructions"] *= 2
