@@ -42,10 +42,13 @@ struct scene {
 
 enum end { OPEN, FIN, RESET };
 
-/* Text that has come out of TLS. */
+/* Text that has come out of TLS, or, of a burst, how much and in what records. */
 struct heard {
     char text[8192];
     size_t len;
+    bool bulk;
+    size_t bytes;
+    unsigned records, whole; /* with data, as the wire has them; ... as long as one may be */
 };
 
 struct story {
@@ -132,6 +135,10 @@ static void give_roots(struct story *s)
 
 static void keep(struct heard *h, const void *data, size_t len)
 {
+    if (h->bulk) {
+        h->bytes += len;
+        return;
+    }
     assert_true(h->len + len < sizeof(h->text));
     memcpy(h->text + h->len, data, len);
     h->len += len;
@@ -1104,6 +1111,97 @@ static void test_another_protocol_by_alpn(void **state)
     story_free(s);
 }
 
+/* --- bulk: few records, and long ones */
+
+/** Plaintext of a record at its longest, and what is around it in TLS 1.3 (RFC 8446, 5.1, 5.2). */
+#define RECORD_MAX 16384u
+#define RECORD_HEAD 5u
+#define RECORD_OVER (1u + 16u)
+#define BURST (4 * RECORD_MAX)
+#define BURSTS 8u
+
+static void on_tls_message(int sent, int version, int type, const void *buf, size_t len, SSL *ssl, void *data)
+{
+    struct heard *h = data;
+    const uint8_t *head = buf;
+
+    if (sent || type != SSL3_RT_HEADER || !h->bulk)
+        return;
+    assert_int_equal(len, RECORD_HEAD);
+    assert_int_equal(head[0], SSL3_RT_APPLICATION_DATA);
+    h->records++;
+    h->whole += ((unsigned)head[3] << 8 | head[4]) == RECORD_MAX + RECORD_OVER;
+}
+
+static void listen_to(struct heard *h, SSL *ssl)
+{
+    h->bulk = true;
+    SSL_set_msg_callback(ssl, on_tls_message);
+    SSL_set_msg_callback_arg(ssl, h);
+}
+
+/* What was written is there for the core before its next turn, all of it. */
+static void send_all(SSL *ssl, int fd)
+{
+    static uint8_t buf[2 * BURST];
+    int n = BIO_read(SSL_get_wbio(ssl), buf, sizeof(buf));
+
+    assert_true(n > 0 && (size_t)n < sizeof(buf));
+    assert_int_equal(send(fd, buf, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT), n);
+}
+
+/* A burst at a time, in records of so many bytes, one way. However they came, the other end gets whole ones: one may be
+ * in two, since the first read after the head asks for less. */
+static void pour(struct story *s, SSL *ssl, int fd, struct heard *h, size_t size)
+{
+    static const uint8_t zeros[RECORD_MAX];
+    int big = 1 << 20;
+
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &big, sizeof(big));
+    for (unsigned i = 0; i < BURSTS; i++) {
+        for (size_t sent = 0, n; sent < BURST; sent += n) {
+            n = SM_MIN(size, BURST - sent);
+            assert_int_equal(SSL_write(ssl, zeros, (int)n), (int)n);
+        }
+        send_all(ssl, fd);
+        UNTIL(s, h->bytes == (i + 1) * BURST);
+    }
+    assert_in_range(h->whole, BURSTS * 4 - 1, BURSTS * 4);
+    assert_in_range(h->records, h->whole, BURSTS * 4 + 1);
+}
+
+static void bulk(const char *alpn, size_t size)
+{
+    struct story *s = story_new((struct scene){.alpn = alpn});
+    g_autofree char *head = g_strdup_printf("HTTP/1.1 200 OK\r\nContent-Length: %u\r\n\r\n", BURST * BURSTS);
+    g_autofree char *put =
+        g_strdup_printf("PUT / HTTP/1.1\r\nHost: " NAME "\r\nContent-Length: %u\r\n\r\n", BURST * BURSTS);
+
+    until_asked(s);
+    origin_says(s, head, strlen(head));
+    UNTIL(s, s->answered.len > 0);
+    listen_to(&s->answered, s->guest);
+    pour(s, s->origin, s->peer, &s->answered, size);
+
+    s->said.len = 0;
+    guest_says(s, put);
+    UNTIL(s, s->said.len == strlen(put));
+    listen_to(&s->said, s->origin);
+    pour(s, s->guest, s->f->attached, &s->said, size);
+    story_free(s);
+}
+
+static void test_bulk_in_whole_records(void **state)
+{
+    static const size_t sizes[] = {RECORD_MAX, 1000, 1400, 4096};
+
+    (void)state;
+    for (unsigned i = 0; i < SM_ARRAY_LEN(sizes); i++) {
+        bulk("\x08http/1.1", sizes[i]);
+        bulk("\x03xyz", sizes[i]); /* another protocol, passed on as it is */
+    }
+}
+
 /* Whatever became of the test: the next one can write. */
 static int disk_again(void **state)
 {
@@ -1140,6 +1238,7 @@ int main(void)
         T(test_short_word),
         T(test_request_letter_by_letter),
         T(test_another_protocol_by_alpn),
+        T(test_bulk_in_whole_records),
     };
     sm_log_set_level(SM_LOG_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);
