@@ -47,7 +47,8 @@ def several(names, a):
     if a.bin:
         os.environ["SLIRP_MED_BIN"] = os.path.realpath(a.bin)
     for i, name in enumerate(names):
-        print(f"bench: {i + 1} of {len(names)}: {name}: {RUNS[name][1]} ({(time.monotonic() - begin) / 60:.0f} min so far)", file=sys.stderr, flush=True)
+        print(f"bench: {i + 1} of {len(names)}: {name}: {RUNS[name][1]} ({(time.monotonic() - begin) / 60:.0f} min so far)",
+              file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(prefix="sm-bench.") as d:
             argv = [sys.executable, "-B", os.path.join(HERE, "bench.py"), name, "--json", os.path.join(d, "json")]
             for option in knows(name):
@@ -82,7 +83,8 @@ def main():
         return module.main(argv[1:]) if module.__name__ == name else module.main(argv[1:], name)
     ap = argparse.ArgumentParser(prog="./dev bench", formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__,
                                  epilog="WHAT:\n" + "\n".join(f"  {n:8} {t}" for n, t in [*((n, t) for n, (_, t) in RUNS.items()), *COUNTS.items()])
-                                 + f"\n  all      {', '.join(RUNS)}; without a word: {' and '.join(USUAL)}\n\nA peer that is not installed, or does not work, is named in the table.")
+                                 + f"\n  all      {', '.join(RUNS)}; without a word: {' and '.join(USUAL)}\n\n"
+                                 "A peer that is not installed, or does not work, is named in the table.")
     ap.add_argument("what", nargs="*", metavar="WHAT", help="see below; `./dev bench WHAT --help` lists the options of one")
     ap.add_argument("--bin", default=os.environ.get("SLIRP_MED_BIN"), help="slirp-med (default: the build's)")
     ap.add_argument("--rounds", type=int, help="alternating rounds (default: each run's own)")

@@ -29,6 +29,21 @@ void counts_turn(struct sm_loop *loop, int timeout_ms);
 void counts_allocations_count(bool on);
 unsigned long counts_allocations_made(void);
 
+/** UNTIL() - turns, by the turn() of the file, until it is so: as few as are needed. */
+#define UNTIL(what)                                                                                                    \
+    do {                                                                                                               \
+        unsigned turns_ = 0;                                                                                           \
+        while (!(what)) {                                                                                              \
+            assert_true(turns_++ < TURNS_MAX);                                                                         \
+            turn();                                                                                                    \
+        }                                                                                                              \
+    } while (0)
+#define TURNS_MAX 500
+
+/** What happens between two turns: so many frames or datagrams at most, as a card under load has them. */
+#define BURST 16u
+#define DATAGRAM 1400u
+
 extern const struct counts_case counts_front[], counts_vhost[], counts_core[];
 extern const size_t n_counts_front, n_counts_vhost, n_counts_core;
 

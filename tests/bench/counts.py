@@ -12,10 +12,11 @@ unseen. `profile` says in which functions the instructions are.
 
 What a count depends on: the code, the compiler and its flags, the libraries. Not the machine's load, and not its processor: callgrind shows a
 program one of a few processors of its own, and what that leaves open is closed by PINS (glibc's and OpenSSL's choice of routines: SSE2 copies, AES-NI
-and PCLMULQDQ without AVX, no ADX, no SHA extensions). So the counts are not those of the routines that a present processor would run: they are for comparing.
+and PCLMULQDQ without AVX, no ADX, no SHA extensions). So the counts are not those of the routines that a present processor would run: they are for
+comparing.
 
-Allocations are the calls of malloc and its family (counts_alloc.c), by whatever library; they are counted by the program itself in a second run, without
-callgrind, in which GLib's slices are allocations like others. What is nought has to stay so.
+Allocations are the calls of malloc and its family (counts_alloc.c), by whatever library; they are counted by the program itself in a second run,
+without callgrind, in which GLib's slices are allocations like others. What is nought has to stay so.
 """
 import argparse
 import concurrent.futures
@@ -59,7 +60,8 @@ def allocations(tool, name):
 
 def callgrind(tool, name, out):
     """Runs one harness; its counts for one unit, and how many there were. The profile stays in out."""
-    n, turns, _ = run(["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", f"--toggle-collect={COUNTED}", "--collect-systime=nsec", tool, name])
+    n, turns, _ = run(["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", f"--toggle-collect={COUNTED}", "--collect-systime=nsec",
+                       tool, name])
     with open(out) as f:
         calls, instructions, system = inclusive(f)
     if calls != turns:
@@ -179,13 +181,14 @@ def check(a):
     wrong, better = compare(recorded["counts"], measured, units)
     wrong += failed
     for name, c in measured.items():
-        print(f"{name:30} {c['instructions']:14,.1f} instructions {c['system calls']:8.2f} system calls {c['allocations']:9.2f} allocations for one {units[name]}")
+        print(f"{name:30} {c['instructions']:14,.1f} instructions {c['system calls']:8.2f} system calls {c['allocations']:9.2f} allocations "
+              f"for one {units[name]}")
     for text in better:
         print(f"better: {text}\n  record it, so that it cannot grow back unseen: ./dev bench check --record")
     if wrong:
         print("\nbench check: more than is recorded in tests/bench/counts.json:\n  " + "\n  ".join(wrong), file=sys.stderr)
-        print("Where it is: ./dev bench profile NAME, here and at the commit before. A growth that is meant: ./dev bench check --record, and say why in the commit.",
-              file=sys.stderr)
+        print("Where it is: ./dev bench profile NAME, here and at the commit before. "
+              "A growth that is meant: ./dev bench check --record, and say why in the commit.", file=sys.stderr)
         for k, v in recorded["made with"].items():
             if now_with.get(k) != v:
                 print(f"Recorded with {k} {v}; this is {now_with.get(k)}.", file=sys.stderr)
@@ -199,8 +202,8 @@ LINE = re.compile(r"^\s*([\d,]+)(?: \(\s*[\d.]+%\))?\s+(.*?):([^:\[]+?)\s*(?:\[(
 
 def functions(out, below):
     """[(function, instructions)], most first; with all that it calls, if below. Not the harness's own, nor the loop around it all."""
-    text = subprocess.run(["callgrind_annotate", "--threshold=100", "--auto=no", "--show=Ir", f"--inclusive={'yes' if below else 'no'}", out], capture_output=True,
-                          text=True, check=True).stdout
+    text = subprocess.run(["callgrind_annotate", "--threshold=100", "--auto=no", "--show=Ir", f"--inclusive={'yes' if below else 'no'}", out],
+                          capture_output=True, text=True, check=True).stdout
     got, around = {}, {COUNTED}
     for m in filter(None, map(LINE.match, text.split("file:function", 1)[1].splitlines())):
         n, path, name, where = int(m.group(1).replace(",", "")), m.group(2), m.group(3), os.path.basename(m.group(4) or "")
@@ -231,7 +234,8 @@ def profile_one(a, name, unit):
         alone, below = (functions(os.path.join(d, "out"), x) for x in (False, True))
     total = counts["instructions"]
     below = [(f, x) for f, x in below if x < 0.85 * n * total]  # the chain of calls that leads to the rest says nothing
-    lines = [f"**{name}**: one {unit}: {total:,.0f} instructions, {counts['system calls']:.2f} system calls, {counts['allocations']:.2f} allocations.", "",
+    lines = [f"**{name}**: one {unit}: {total:,.0f} instructions, {counts['system calls']:.2f} system calls, "
+             f"{counts['allocations']:.2f} allocations.", "",
              "| in the function itself | instructions | | with what it calls | instructions | |", "|---|---|---|---|---|---|"]
     for (f, x), (g, y) in zip(alone[:a.top], below[:a.top]):
         lines.append(f"| `{f}` | {x / n:,.0f} | {100 * x / n / total:.1f} % | `{g}` | {y / n:,.0f} | {100 * y / n / total:.1f} % |")
@@ -246,7 +250,8 @@ def profile(a):
         return 2
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 2) as pool:
         made = list(pool.map(lambda n: profile_one(a, n, units[n]), names))
-    lines = ["Counted with " + "; ".join(f"{k} {v}" if v[:1].isdigit() else v for k, v in made_with(a.tools).items()) + ".", "", "| harness | one | instructions | system calls | allocations |", "|---|---|---|---|---|"]
+    lines = ["Counted with " + "; ".join(f"{k} {v}" if v[:1].isdigit() else v for k, v in made_with(a.tools).items()) + ".", "",
+             "| harness | one | instructions | system calls | allocations |", "|---|---|---|---|---|"]
     lines += [f"| {n} | {units[n]} | {c['instructions']:,.0f} | {c['system calls']:.2f} | {c['allocations']:.2f} |" for n, (c, _) in zip(names, made)]
     report.write(None, "\n".join(lines + [""] + [text for _, text in made]), None, a.markdown, BEGIN, END)
     return 0

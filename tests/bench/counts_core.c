@@ -20,27 +20,13 @@
 #include "flow/udpbatch.h"
 
 #define NAME "name.test"
-#define TURNS_MAX 500
 #define WAIT_MS 100
-#define BURST 16u
-#define DATAGRAM 1400u
-
 static struct fixture *f;
 
 static void turn(void)
 {
     counts_turn(f->core.loop, WAIT_MS);
 }
-
-/** Turns until it is so. */
-#define UNTIL(what)                                                                                                    \
-    do {                                                                                                               \
-        unsigned turns_ = 0;                                                                                           \
-        while (!(what)) {                                                                                              \
-            assert_true(turns_++ < TURNS_MAX);                                                                         \
-            turn();                                                                                                    \
-        }                                                                                                              \
-    } while (0)
 
 static bool hears(enum sm_flow_type type)
 {

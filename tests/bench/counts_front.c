@@ -24,9 +24,6 @@
 /** A segment of full length with offload: what Linux makes of it. */
 #define BIG (44u * MSS)
 #define ETH_IP_TCP 54u
-/** What happens between two turns: so many frames at most, as a card under load has them. */
-#define BURST 16u
-#define TURNS_MAX 100
 #define CHUNK (256u << 10)
 #define IDLE_FLOWS 1000u
 
@@ -159,16 +156,6 @@ static void core_says(const struct sm_flow_msg *m, int fd)
     if (fd >= 0)
         (void)close(fd);
 }
-
-/** Turns until it is so: as few as the front needs. */
-#define UNTIL(what)                                                                                                    \
-    do {                                                                                                               \
-        unsigned turns_ = 0;                                                                                           \
-        while (!(what)) {                                                                                              \
-            assert_true(turns_++ < TURNS_MAX);                                                                         \
-            turn();                                                                                                    \
-        }                                                                                                              \
-    } while (0)
 
 static bool takes_until(struct side *s, size_t got)
 {
@@ -375,8 +362,6 @@ static void refused_asked(unsigned n)
 }
 
 /* ---- datagrams ---- */
-
-#define DATAGRAM 1400u
 
 static void guest_udp(uint32_t dst, uint16_t sport, uint16_t dport, size_t len)
 {

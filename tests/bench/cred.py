@@ -13,7 +13,6 @@ Cold tokens: `slirp-med run` with an endpoint that takes 500 ms (tests/world/cre
 a static key and one without any; meanwhile another host after another is asked whose token has to be fetched first. Every second round
 nothing is fetched.
 """
-import argparse
 import contextlib
 import datetime
 import json
@@ -21,15 +20,14 @@ import os
 import re
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 
+import inside
 import mitm
 import report
 from mitm import FAULTS, NAME, REPO, USER, cpu
 
-BEGIN, END = "<!-- bench cred: begin -->", "<!-- bench cred: end -->"
 KEY = "sk-bench-0123456789abcdef0123456789abcdef0123456789abcdef"
 HEADER = ["-H", "authorization: Bearer what-the-guest-has"]
 SLOW_MS = 500
@@ -70,7 +68,8 @@ class Injecting(mitm.Peer):
 COLUMNS = [("h1", "requests, h1 keep-alive, 20 clients, 1/s", 0), ("h1 all", "processor time of all four, h1, us a request", 1),
            ("h1 cpu", "of the core alone", 1), ("h2", "requests, h2, 20 x 10, 1/s", 0), ("h2 all", "processor time of all four, h2, us a request", 1),
            ("h2 cpu", "of the core alone", 1), ("down", "1 GiB download, h1, MB/s", 0)]
-WAYS = [("none", None, "no credential"), ("static", True, "a static key, responses scrubbed"), ("static, scrub: false", False, "a static key, responses left alone")]
+WAYS = [("none", None, "no credential"), ("static", True, "a static key, responses scrubbed"),
+        ("static, scrub: false", False, "a static key, responses left alone")]
 
 
 def load(way, n, more):
@@ -117,7 +116,8 @@ def inject(env, rounds, nginx):
                         got[name].setdefault(col + " cpu", []).append(used)
                         print(f"  {name}: {col}: {rate:.0f}/s, {total:.1f} us, {used:.1f} of the core", file=sys.stderr)
                     if r < 3:  # slow, and no goal speaks of it
-                        got[name].setdefault("down", []).append(env.curl(way, "tickets", ["--http1.1", *HEADER, f"https://{NAME}/zeros"], "download", mitm.GIB))
+                        down = env.curl(way, "tickets", ["--http1.1", *HEADER, f"https://{NAME}/zeros"], "download", mitm.GIB)
+                        got[name].setdefault("down", []).append(down)
             except FAULTS as e:
                 bad.setdefault(name, str(e))
                 print(f"  {name}: {e}", file=sys.stderr)
@@ -166,7 +166,8 @@ def cold(env, rounds, colds):
             json.dump({"swaps": entries}, f)
         for r in range(2 * rounds):
             fetch = r % 2 == 0
-            argv = USER + [env.bin, "run", "--egress", "strict", "--egress-allow", "h2.test", "--egress-allow", ".swap.test", "--egress-ca-file", env.ca,
+            argv = USER + [env.bin, "run", "--egress", "strict", "--egress-allow", "h2.test", "--egress-allow", ".swap.test",
+                           "--egress-ca-file", env.ca,
                            "--egress-swap-config", swaps, "--", "/usr/bin/python3", "-B", "-S", lib, f"COLDS, FETCH = {colds}, {fetch}\n" + GUEST]
             try:
                 text = mitm.out(argv, env={**os.environ, "ID": "bench", "SECRET": "bench-secret-0123", "KEY": KEY})
@@ -177,7 +178,8 @@ def cold(env, rounds, colds):
                 continue
             for name, v in res.items():
                 got.setdefault(f"{name} {'during' if fetch else 'quiet'}", []).append([x * 1000 for x in v])
-            print(f"  {'cold' if fetch else 'quiet'}: " + ", ".join(f"{n} {len(v)} x {statistics.median(v) * 1000:.2f} ms" for n, v in res.items()), file=sys.stderr)
+            print(f"  {'cold' if fetch else 'quiet'}: " + ", ".join(f"{n} {len(v)} x {statistics.median(v) * 1000:.2f} ms" for n, v in res.items()),
+                  file=sys.stderr)
     return got, bad
 
 
@@ -209,19 +211,23 @@ def table(doc):
     for col, word in (("h1", "h1"), ("h2", "h2")):
         x, y = ratios.get(("static", col)), ratios.get(("static", col + " all"))
         if x and y:
-            lines.append(f"| injection costs at most 5 % of requests a second, {word} | {100 * (1 - x):.1f} % | {'met' if x >= 0.95 else '**missed**'} |")
+            lines.append(f"| injection costs at most 5 % of requests a second, {word} | {100 * (1 - x):.1f} % | "
+                         f"{'met' if x >= 0.95 else '**missed**'} |")
             lines.append(f"| ... by processor time of all four, {word} | {100 * (1 - 1 / y):.1f} % | {'met' if 1 / y >= 0.95 else '**missed**'} |")
             z = min(got["none"][col + " all"]) / min(got["static"][col + " all"])
-            lines.append(f"| ... by the least of that, which other work disturbs least, {word} | {100 * (1 - z):.1f} % | {'met' if z >= 0.95 else '**missed**'} |")
+            lines.append(f"| ... by the least of that, which other work disturbs least, {word} | {100 * (1 - z):.1f} % | "
+                         f"{'met' if z >= 0.95 else '**missed**'} |")
     if doc["cold"]:
-        lines += ["", f"Other requests while {doc['colds']} tokens, one after the other, are fetched from an endpoint that takes {SLOW_MS} ms, and while none is; "
+        lines += ["", f"Other requests while {doc['colds']} tokens, one after the other, are fetched from an endpoint that takes {SLOW_MS} ms, "
+                  "and while none is; "
                   "ms, median over rounds:", "", "| | p50 | p99 | longest |", "|---|---|---|---|"]
         titles = {"plain": "a host without a credential", "static": "a host with a static key", "cold": "a request that needs the token"}
         for name, title in titles.items():
             for when, word in (("during", "during fetches"), ("quiet", "none fetched")):
                 runs = doc["cold"].get(f"{name} {when}")
                 if runs and (name, when) != ("cold", "quiet"):
-                    lines.append(f"| {title}, {word} | " + " | ".join(f"{statistics.median([quantile(v, q) for v in runs]):.2f}" for q in (0.5, 0.99, 1)) + " |")
+                    cells = (f"{statistics.median([quantile(v, q) for v in runs]):.2f}" for q in (0.5, 0.99, 1))
+                    lines.append(f"| {title}, {word} | " + " | ".join(cells) + " |")
     lines.append("")
     lines += [f"- {n}: {note}" + (f"; **failed in part**: {doc['failed'][n]}" if n in doc["failed"] else "") for n, _, note in WAYS]
     if "cold" in doc["failed"]:
@@ -246,30 +252,13 @@ def inner(a):
 
 
 def main(argv=None):
-    ap = argparse.ArgumentParser(prog="bench.py cred", description=__doc__.splitlines()[0])
-    ap.add_argument("--bin", default=os.environ.get("SLIRP_MED_BIN"))
+    ap = inside.options("cred", __doc__, rounds=11)
     ap.add_argument("--tools", help="where bench_front and bench_tls are (default: beside the binary's build)")
-    ap.add_argument("--rounds", type=int, default=11)
     ap.add_argument("--seconds", type=float, default=1, help="about this long each: 20000 requests h1, 40000 h2 a second of it")
     ap.add_argument("--colds", type=int, default=12, help="tokens to fetch in a round; 0 leaves that part out")
-    ap.add_argument("--json", help="write the raw figures here")
-    ap.add_argument("--markdown", help="write the table here; in a file with the two marker lines, between them")
     a = ap.parse_args(argv)
-    if not a.bin or not os.access(a.bin, os.X_OK):
-        ap.error("no slirp-med: ./dev build, or --bin FILE")
-    a.bin = os.path.realpath(a.bin)
-    a.tools = os.path.realpath(a.tools or os.path.join(os.path.dirname(a.bin), "..", "tests", "bench"))
-    if not os.access(os.path.join(a.tools, "bench_front"), os.X_OK):
-        ap.error(f"no bench_front in {a.tools}: ninja -C BUILD tests/bench/bench_front tests/bench/bench_tls")
-    if os.environ.get("SM_WORLD"):
-        return inner(a)
-    p = subprocess.run([os.path.join(REPO, "tests/world/world"), "run", "--root", "--", sys.executable, "-B", os.path.realpath(__file__), "--bin", a.bin,
-                        "--tools", a.tools, "--rounds", str(a.rounds), "--seconds", str(a.seconds), "--colds", str(a.colds)], stdout=subprocess.PIPE, text=True)
-    if p.returncode:
-        sys.exit(p.returncode)
-    doc = json.loads(p.stdout.splitlines()[-1])
-    report.write(doc, table(doc), a.json, a.markdown, BEGIN, END)
-    return 0
+    inside.find_tools(ap, a, "bench_front", "bench_tls")
+    return inside.run(a, "cred", inner, table, "tools", "seconds", "colds")
 
 
 if __name__ == "__main__":

@@ -4,12 +4,11 @@
 
 bench.py dns [--bin FILE] [--rounds N] [--seconds S] [--only WAY,...] [--json FILE] [--markdown FILE]
 
-The client is dnsperf in a guest's network namespace, with 100 questions on their way; over UDP from four sockets, over TCP from four connections. Each
-question is another name, so that nobody's cache answers. The client over TCP is measured beside itself over UDP. dnsmasq stands in the namespace behind the guest's veth, as a router's would, with its cache
-off. slirp-med has its DNS budget off, judges each name, records a question before it leaves and its answer before the guest has it; dnsmasq does
-neither. "straight" is the client at the server itself.
+The client is dnsperf in a guest's network namespace, with 100 questions on their way; over UDP from four sockets, over TCP from four connections.
+Each question is another name, so that nobody's cache answers. The client over TCP is measured beside itself over UDP. dnsmasq stands in the namespace
+behind the guest's veth, as a router's would, with its cache off. slirp-med has its DNS budget off, judges each name, records a question before it
+leaves and its answer before the guest has it; dnsmasq does neither. "straight" is the client at the server itself.
 """
-import argparse
 import contextlib
 import datetime
 import json
@@ -25,7 +24,6 @@ import inside
 import paths
 import report
 
-BEGIN, END = "<!-- bench dns: begin -->", "<!-- bench dns: end -->"
 PORT, NAMES = 5204, 20000
 ROUTER = "192.0.2.1"  # what paths.Veth gives to our end
 WAYS = ("UDP", "TCP")
@@ -50,8 +48,9 @@ class Dnsmasq(paths.Veth):
     @contextlib.contextmanager
     def guest(self, mtu):
         with super().guest(mtu) as run:
-            p = subprocess.Popen([*paths.USER, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--cache-size=0",
-                                  "--pid-file=", f"--server={paths.ORIGIN}#{PORT}", f"--listen-address={ROUTER}", "--bind-interfaces", f"--port={self.port}",
+            p = subprocess.Popen([*paths.USER, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts",
+                                  "--cache-size=0", "--pid-file=", f"--server={paths.ORIGIN}#{PORT}", f"--listen-address={ROUTER}",
+                                  "--bind-interfaces", f"--port={self.port}",
                                   "--dns-forward-max=1000", "--log-facility=-"], stderr=subprocess.PIPE, text=True)
             try:
                 last = ""
@@ -101,14 +100,16 @@ def measure(peers, names, a):
                     bad.setdefault(peer.name, f"{way}: {getattr(e, 'stderr', None) or e}")
                     continue
                 got[peer.name].setdefault(way, []).append(v)
-                print(f"  round {r + 1} of {a.rounds}: {peer.name}: {way}: {v[0]:.0f}/s, {v[1]:.2%} lost, {v[2]:.1f} us of processor time each", file=sys.stderr)
+                print(f"  round {r + 1} of {a.rounds}: {peer.name}: {way}: {v[0]:.0f}/s, {v[1]:.2%} lost, {v[2]:.1f} us of processor time each",
+                      file=sys.stderr)
     return got, bad
 
 
 def table(doc):
     got = doc["results"]
-    out = [f"{doc['date']}, {doc['machine']}, load {doc['load']:.1f} at the start; {doc['rounds']} alternating rounds of {doc['seconds']} s; answers a second, "
-           "median (least to most), then how many questions had none, and the processor time that forwarder and client used for each answer.", "", "| path | over UDP | over TCP |", "|---|---|---|"]
+    out = [f"{doc['date']}, {doc['machine']}, load {doc['load']:.1f} at the start; {doc['rounds']} alternating rounds of {doc['seconds']} s; "
+           "answers a second, median (least to most), then how many questions had none, and the processor time that forwarder and client used for "
+           "each answer.", "", "| path | over UDP | over TCP |", "|---|---|---|"]
     for p in doc["peers"]:
         if p["missing"]:
             out.append(f"| {p['name']} | not measured: {p['missing']} | |")
@@ -118,7 +119,8 @@ def table(doc):
             v = got[p["name"]].get(way)
             why = doc["failed"].get(p["name"])
             cells.append(f"{statistics.median(x[0] for x in v):,.0f} ({min(x[0] for x in v):,.0f} to {max(x[0] for x in v):,.0f}), "
-                         f"{statistics.median(x[1] for x in v):.1%}, {statistics.median(x[2] for x in v):.0f} us" if v else f"failed: {why}" if why else "")
+                         f"{statistics.median(x[1] for x in v):.1%}, {statistics.median(x[2] for x in v):.0f} us"
+                         if v else f"failed: {why}" if why else "")
         out.append(f"| {p['name']} | {cells[0]} | {cells[1]} |")
     out += [""] + [f"- {p['name']}: {p['note']}" for p in doc["peers"] if not p["missing"]]
     ours, other = got.get("slirp-med guarded", {}), got.get("dnsmasq", {})
@@ -135,33 +137,21 @@ def inner(a):
     with open(names, "w") as f:
         f.writelines(f"n{i}.bench.test A\n" for i in range(NAMES))
     inside.keep_state()
-    peers = [Straight(), Dnsmasq(), SlirpMed(a.bin, "slirp-med guarded", GUARDED), SlirpMed(a.bin, "slirp-med kernel path", ["--datapath", "tproxy", *GUARDED])]
+    peers = [Straight(), Dnsmasq(), SlirpMed(a.bin, "slirp-med guarded", GUARDED),
+             SlirpMed(a.bin, "slirp-med kernel path", ["--datapath", "tproxy", *GUARDED])]
     if a.only:
         peers = [p for p in peers if p.name in a.only.split(",")]
     missing = {p.name: "not installed: apt-get install dnsperf" if not shutil.which("dnsperf") else p.missing() for p in peers}
     doc = {"date": datetime.date.today().isoformat(), "machine": report.machine(), "load": os.getloadavg()[0],
            "rounds": a.rounds, "seconds": a.seconds, "peers": [{"name": p.name, "note": p.note, "missing": missing[p.name]} for p in peers]}
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(subprocess.Popen(paths.INTERNET + [tool, "serve", paths.ORIGIN, str(PORT)], stdout=subprocess.PIPE))
-        stack.callback(server.kill)
-        server.stdout.readline()
+    with inside.served(paths.INTERNET + [tool, "serve", paths.ORIGIN, str(PORT)]):
         doc["results"], doc["failed"] = measure([p for p in peers if not missing[p.name]], names, a)
     print(json.dumps(doc))
     return 0
 
 
 def main(argv=None):
-    ap = argparse.ArgumentParser(prog="bench.py dns", description=__doc__.splitlines()[0])
-    ap.add_argument("--bin", default=os.environ.get("SLIRP_MED_BIN"), required=not os.environ.get("SLIRP_MED_BIN"))
-    ap.add_argument("--rounds", type=int, default=5)
+    ap = inside.options("dns", __doc__, rounds=5)
     ap.add_argument("--seconds", type=float, default=3)
     ap.add_argument("--only", help="these ways, comma separated")
-    ap.add_argument("--json", help="write the raw figures here")
-    ap.add_argument("--markdown", help="write the table here; in a file with the two marker lines, between them")
-    a = ap.parse_args(argv)
-    a.bin = os.path.realpath(a.bin)
-    if os.environ.get("SM_WORLD"):
-        return inner(a)
-    doc = inside.enter("dns", ["--bin", a.bin, "--rounds", str(a.rounds), "--seconds", str(a.seconds)] + (["--only", a.only] if a.only else []))
-    report.write(doc, table(doc), a.json, a.markdown, BEGIN, END)
-    return 0
+    return inside.run(ap.parse_args(argv), "dns", inner, table, "seconds", "only")

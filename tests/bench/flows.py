@@ -8,9 +8,9 @@ The guest is `slirp-med run` with flows.c, which opens flows to the origin and t
 while many are open; few and many take turns within a workspace, and so do the ways. Memory is what no other process has (USS: Private_* of
 smaps_rollup) of all of our processes, without the guest's: the difference between many and few, by their number. Processor time is from schedstat, of
 all of our processes: that of a new flow, and in a second while nobody does anything. The close is over when the origin has seen the
-end of each. Where the machine's limit of open files is too low for
-the number of flows (two in one process for a UDP or an intercepted flow, and on the kernel path) there are as many as fit, and the table says so. Refused SYNs, and new
-connections once more without the noise of a machine, are counted in process, by bench_syn (syn.c).
+end of each. Where the machine's limit of open files is too low for the number of flows (two in one process for a UDP or an intercepted flow, and on
+the kernel path) there are as many as fit, and the table says so. Refused SYNs, and new connections once more without the noise of a machine, are
+counted in process, by bench_syn (syn.c).
 """
 import argparse
 import datetime
@@ -26,7 +26,6 @@ import inside
 import life
 import report
 
-BEGIN, END = "<!-- bench flows: begin -->", "<!-- bench flows: end -->"
 ORIGIN, PORT = "203.0.113.20", 5210
 INTERNET = ["nsenter", "--net=/run/netns/internet", "--"]
 FEW, IDLE_SECONDS, FDS_RESERVED = 10, 5, 400
@@ -52,7 +51,8 @@ class Workspace:
     """`run` with a guest program that takes lines; the pids that are ours."""
 
     def __init__(self, binary, flags, argv):
-        self.p = subprocess.Popen([*life.USER, binary, "run", *flags, "--", *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        self.p = subprocess.Popen([*life.USER, binary, "run", *flags, "--", *argv],
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                   text=True)
         self.line()
         self.pids = [p for p in (self.p.pid, *life.children(self.p.pid)) if life.ours(p)]
@@ -164,8 +164,10 @@ def many_of(runs, key):
 
 
 def table(doc):
-    out = [f"{doc['date']}, {doc['machine']}, load {doc['load']:.1f} at the start; {doc['rounds']} rounds, {doc['probes']} new flows each; median (least to most).", "",
-           "| way | flows | one more beside 10: p50, p99; processor, us | beside all of them | memory of a flow, KiB | idle, us of a processor in a second: "
+    out = [f"{doc['date']}, {doc['machine']}, load {doc['load']:.1f} at the start; {doc['rounds']} rounds, {doc['probes']} new flows each; "
+           "median (least to most).", "",
+           "| way | flows | one more beside 10: p50, p99; processor, us | beside all of them | memory of a flow, KiB | "
+           "idle, us of a processor in a second: "
            "10, all | all opened, ms | all closed, ms |", "|---|---|---|---|---|---|---|---|"]
     goals = []
     for way, runs in doc["results"].items():
@@ -174,10 +176,12 @@ def table(doc):
         cells = ["{}, {}; {}".format(*(spread(many_of(runs, f"{beside} {what}")) for what in PROBED)) for beside in ("few", "many")]
         kib = many_of(runs, "kib")
         out.append(f"| {way} | {runs[0]['n']} | {cells[0]} | {cells[1]} | {spread(kib, 2)} | {spread(many_of(runs, 'idle few'))}, "
-                   f"{spread(many_of(runs, 'idle many'))} | {spread(many_of(runs, 'open ms'))} | {spread(many_of([r for r in runs if 'close ms' in r], 'close ms'))} |")
+                   f"{spread(many_of(runs, 'idle many'))} | {spread(many_of(runs, 'open ms'))} | "
+                   f"{spread(many_of([r for r in runs if 'close ms' in r], 'close ms'))} |")
         ratio = statistics.median(many_of(runs, "many p99")) / statistics.median(many_of(runs, "few p99"))
         work = statistics.median(many_of(runs, "many cpu")) / statistics.median(many_of(runs, "few cpu"))
-        goals.append((f"{way}: p99 of a new flow beside {runs[0]['n']} is at most 2 x that beside 10", f"{ratio:.2f} x (processor time {work:.2f} x)", ratio <= 2))
+        goals.append((f"{way}: p99 of a new flow beside {runs[0]['n']} is at most 2 x that beside 10",
+                      f"{ratio:.2f} x (processor time {work:.2f} x)", ratio <= 2))
         if way == "TCP opaque":
             goals.append(("memory of an idle opaque connection at most 16 KiB", f"{statistics.median(kib):.1f} KiB", statistics.median(kib) <= 16))
     if doc.get("intercepted"):
@@ -192,7 +196,8 @@ def table(doc):
         out.append(f"| {way} | failed: {why} | | | | | | |")
     for s in doc.get("syn", []):
         if s.get("held") is False:
-            out += ["", f"Un-held, each SYN asked of a core that answers at once: {s['rate'] / 1e3:.0f} thousand in a second in process (the front's part of it)."]
+            out += ["", f"Un-held, each SYN asked of a core that answers at once: {s['rate'] / 1e3:.0f} thousand in a second in process "
+                    "(the front's part of it)."]
     beside = [s for s in doc.get("syn", []) if "beside" in s]
     if beside:
         out += ["", "In process, the front alone, processor time of a connection from SYN to RST with 64 bytes each way: " +
@@ -206,11 +211,10 @@ def inner(a):
     inside.keep_state()
     ways = [w for w in WAYS if not a.only or any(o in w for o in a.only.split(","))]
     doc = {"date": datetime.date.today().isoformat(), "machine": report.machine(),
-           "load": os.getloadavg()[0], "rounds": a.rounds, "probes": a.probes, "results": {w: [] for w in ways}, "failed": {}, "intercepted": [], "syn": []}
+           "load": os.getloadavg()[0], "rounds": a.rounds, "probes": a.probes, "results": {w: [] for w in ways},
+           "failed": {}, "intercepted": [], "syn": []}
     inside.hush()
-    server = subprocess.Popen(INTERNET + [tool, "serve", ORIGIN, str(PORT)], stdout=subprocess.PIPE)
-    try:
-        server.stdout.readline()
+    with inside.served(INTERNET + [tool, "serve", ORIGIN, str(PORT)]) as server:
         for _ in range(a.rounds):
             for way in ways:
                 try:
@@ -218,8 +222,6 @@ def inner(a):
                         doc["results"][way].append(measure(a, tool, way, server.pid))
                 except (RuntimeError, OSError, ValueError) as e:
                     doc["failed"][way] = str(e)
-    finally:
-        server.kill()
     if not a.only or "intercepted" in a.only.split(","):
         try:
             doc["intercepted"].append(intercepted(a))
@@ -227,27 +229,18 @@ def inner(a):
             doc["failed"]["TCP intercepted"] = str(e)
     if not a.only or "syn" in a.only.split(","):
         for words in (["held"], ["unheld"], ["beside", str(FEW), "4000"], ["beside", "9000", "4000"]):
-            doc["syn"].append(json.loads(subprocess.run([os.path.join(a.tools, "bench_syn"), *words], check=True, stdout=subprocess.PIPE, text=True).stdout))
+            p = subprocess.run([os.path.join(a.tools, "bench_syn"), *words], check=True, stdout=subprocess.PIPE, text=True)
+            doc["syn"].append(json.loads(p.stdout))
     print(json.dumps(doc))
     return 0
 
 
 def main(argv=None):
-    ap = argparse.ArgumentParser(prog="bench.py flows", description=__doc__.splitlines()[0])
-    ap.add_argument("--bin", default=os.environ.get("SLIRP_MED_BIN"), required=not os.environ.get("SLIRP_MED_BIN"))
+    ap = inside.options("flows", __doc__, rounds=3)
     ap.add_argument("--tools", help="where bench_tls and bench_syn are (default: beside the binary's build)")
-    ap.add_argument("--rounds", type=int, default=3)
     ap.add_argument("--flows", type=int, default=10000)
     ap.add_argument("--probes", type=int, default=500)
     ap.add_argument("--only", help="ways whose name contains one of these, intercepted, syn; comma separated")
-    ap.add_argument("--json", help="write the raw figures here")
-    ap.add_argument("--markdown", help="write the table here; in a file with the two marker lines, between them")
     a = ap.parse_args(argv)
-    a.bin = os.path.realpath(a.bin)
-    a.tools = os.path.realpath(a.tools or os.path.join(os.path.dirname(a.bin), "..", "tests", "bench"))
-    if os.environ.get("SM_WORLD"):
-        return inner(a)
-    doc = inside.enter("flows", ["--bin", a.bin, "--tools", a.tools, "--rounds", str(a.rounds), "--flows", str(a.flows), "--probes", str(a.probes)]
-                       + (["--only", a.only] if a.only else []))
-    report.write(doc, table(doc), a.json, a.markdown, BEGIN, END)
-    return 0
+    inside.find_tools(ap, a)
+    return inside.run(a, "flows", inner, table, "tools", "flows", "probes", "only")

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A benchmark in the private internet (tests/world): getting there, and what it does there first."""
+"""A benchmark in the private internet (tests/world): its options, getting there, and what it does there first."""
+import argparse
 import contextlib
 import json
 import os
@@ -7,8 +8,49 @@ import signal
 import subprocess
 import sys
 
+import report
+
 HERE = os.path.dirname(os.path.realpath(__file__))
 REPO = os.path.dirname(os.path.dirname(HERE))
+
+
+def options(name, doc, rounds, needs_bin=True):
+    """The parser of `bench.py NAME`, with what each of them takes."""
+    ap = argparse.ArgumentParser(prog=f"bench.py {name}", description=doc.splitlines()[0])
+    binary = os.environ.get("SLIRP_MED_BIN")
+    ap.add_argument("--bin", default=binary, required=needs_bin and not binary)
+    ap.add_argument("--rounds", type=int, default=rounds)
+    ap.add_argument("--json", help="write the raw figures here")
+    ap.add_argument("--markdown", help="write the table here; in a file with the two marker lines, between them")
+    return ap
+
+
+def find_tools(ap, a, *needed):
+    """Completes a.tools, which is beside the binary's build if nothing else was said."""
+    if not os.access(a.bin, os.X_OK):
+        ap.error(f"no slirp-med at {a.bin}: ./dev build, or --bin FILE")
+    beside = os.path.join(os.path.dirname(os.path.realpath(a.bin)), "..", "tests", "bench")
+    a.tools = os.path.realpath(a.tools or beside)
+    for tool in needed:
+        if not os.access(os.path.join(a.tools, tool), os.X_OK):
+            ap.error(f"no {tool} in {a.tools}: ninja -C BUILD " + " ".join(f"tests/bench/{t}" for t in needed))
+
+
+def run(a, name, inner, table, *words):
+    """The end of a main(): in the private internet inner(a), whose last line is the document; elsewhere it goes there, with these options of a, and
+    the document's table is written."""
+    if a.bin:
+        a.bin = os.path.realpath(a.bin)
+    if os.environ.get("SM_WORLD"):
+        return inner(a)
+    pass_on = []
+    for word in ("bin", "rounds", *words):
+        value = getattr(a, word)
+        if value is not None:
+            pass_on += ["--" + word, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    doc = enter(name, pass_on)
+    report.write(doc, table(doc), a.json, a.markdown, f"<!-- bench {name}: begin -->", f"<!-- bench {name}: end -->")
+    return 0
 
 
 def enter(name, words):
@@ -18,6 +60,19 @@ def enter(name, words):
     if p.returncode:
         sys.exit(p.returncode)
     return json.loads(p.stdout.splitlines()[-1])
+
+
+@contextlib.contextmanager
+def served(argv):
+    """A server that says a line when it is ready, as long as the block lasts."""
+    p = subprocess.Popen(argv, stdout=subprocess.PIPE)
+    try:
+        p.stdout.readline()
+        yield p
+    finally:
+        p.kill()
+        p.wait()
+        p.stdout.close()
 
 
 def make(tool):

@@ -9,7 +9,6 @@ ends. What is measured is the wall time of the two commands, as their caller has
 as one caller can, each with a command that waits; memory is what no other process has (USS: Private_* of smaps_rollup) of all of their processes
 without the command's own, and processor time is what they use while nobody does anything.
 """
-import argparse
 import datetime
 import json
 import os
@@ -20,7 +19,6 @@ import time
 import inside
 import report
 
-BEGIN, END = "<!-- bench life: begin -->", "<!-- bench life: end -->"
 ORIGIN, PORT = "203.0.113.20", 5202
 INTERNET = ["nsenter", "--net=/run/netns/internet", "--"]
 USER = ["unshare", "-U", "--map-user=1000", "--map-group=1000", "--"]
@@ -103,8 +101,9 @@ def table(doc):
     for way, why in doc["failed"].items():
         out.append(f"| {way} | failed: {why} | | |")
     m = doc["many"]
-    out += ["", f"{m['n']} workspaces at once, started by one caller: all up after {m['up_s']:.1f} s ({m['up_s'] / m['n'] * 1e3:.0f} ms each), {m['processes']} "
-            f"processes each, private memory {statistics.median(m['mib']):.1f} MiB each (most: {max(m['mib']):.1f}), all together {m['idle_percent']:.1f} % of one "
+    out += ["", f"{m['n']} workspaces at once, started by one caller: all up after {m['up_s']:.1f} s ({m['up_s'] / m['n'] * 1e3:.0f} ms each), "
+            f"{m['processes']} processes each, private memory {statistics.median(m['mib']):.1f} MiB each (most: {max(m['mib']):.1f}), "
+            f"all together {m['idle_percent']:.1f} % of one "
             f"processor while idle, all ended {m['down_s']:.1f} s after SIGTERM.", ""]
     first = next(iter(doc["results"].values()), None)
     out += ["| goal | measured | |", "|---|---|---|"]
@@ -120,9 +119,7 @@ def inner(a):
     inside.keep_state()
     doc = {"date": datetime.date.today().isoformat(), "machine": report.machine(),
            "load": os.getloadavg()[0], "rounds": a.rounds, "results": {w: [] for w in WAYS}, "failed": {}}
-    server = subprocess.Popen(INTERNET + [crr, "serve", ORIGIN, str(PORT)], stdout=subprocess.PIPE)
-    try:
-        server.stdout.readline()
+    with inside.served(INTERNET + [crr, "serve", ORIGIN, str(PORT)]):
         for i in range(a.rounds):
             for way, flags in WAYS.items():
                 if way in doc["failed"]:
@@ -133,23 +130,11 @@ def inner(a):
                     doc["failed"][way] = str(e)
                     del doc["results"][way]
         doc["many"] = many(a.bin, a.many)
-    finally:
-        server.kill()
     print(json.dumps(doc))
     return 0
 
 
 def main(argv=None):
-    ap = argparse.ArgumentParser(prog="bench.py life", description=__doc__.splitlines()[0])
-    ap.add_argument("--bin", default=os.environ.get("SLIRP_MED_BIN"), required=not os.environ.get("SLIRP_MED_BIN"))
-    ap.add_argument("--rounds", type=int, default=20)
+    ap = inside.options("life", __doc__, rounds=20)
     ap.add_argument("--many", type=int, default=100)
-    ap.add_argument("--json", help="write the raw figures here")
-    ap.add_argument("--markdown", help="write the table here; in a file with the two marker lines, between them")
-    a = ap.parse_args(argv)
-    a.bin = os.path.realpath(a.bin)
-    if os.environ.get("SM_WORLD"):
-        return inner(a)
-    doc = inside.enter("life", ["--bin", a.bin, "--rounds", str(a.rounds), "--many", str(a.many)])
-    report.write(doc, table(doc), a.json, a.markdown, BEGIN, END)
-    return 0
+    return inside.run(ap.parse_args(argv), "life", inner, table, "many")

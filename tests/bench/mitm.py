@@ -9,7 +9,6 @@ Every other way goes through the same small front (front.c), which stands in for
 slirp-med with the core intercepting; for the others the core is opaque, and the internet namespace redirects what comes in from it to the
 peer, which stands there as a transparent proxy. The client trusts one CA only, so each figure proves who ended its TLS.
 """
-import argparse
 import contextlib
 import datetime
 import json
@@ -36,7 +35,6 @@ LISTEN = {"tickets": "127.0.0.2:4443", "full": "127.0.0.3:4443", "sink": "127.0.
 NAME, PEER_PORT, GIB = "ok.test", 28443, 1 << 30
 INTERNET = ["nsenter", "--net=/run/netns/internet", "--"]
 USER = ["unshare", "-U", "--map-user=1000", "--map-group=1000", "--"]
-BEGIN, END = "<!-- bench mitm: begin -->", "<!-- bench mitm: end -->"
 THREADS, IDLE = 20, 1000
 FAULTS = (RuntimeError, subprocess.SubprocessError, ValueError, KeyError, OSError, TimeoutError, AttributeError)
 
@@ -150,7 +148,8 @@ class SlirpMed(Peer):
     name = "slirp-med"
 
     def missing(self):
-        self.note = out([self.env.bin, "--version"]).splitlines()[0] + ", the front and the core, guarded: verifies, parses, two audit lines a request"
+        version = out([self.env.bin, "--version"]).splitlines()[0]
+        self.note = version + ", the front and the core, guarded: verifies, parses, two audit lines a request"
         return None
 
     @contextlib.contextmanager
@@ -178,7 +177,8 @@ class Transparent(Peer):
         sh(f"""cd {d}
 openssl ecparam -genkey -name prime256v1 -noout -out ec.key; openssl pkcs8 -topk8 -nocrypt -in ec.key -out ca.key
 openssl ecparam -genkey -name prime256v1 -noout -out leaf.key
-openssl req -x509 -new -key ca.key -days 30 -subj '/CN={self.name} bench CA' -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign -out ca.pem""")
+openssl req -x509 -new -key ca.key -days 30 -subj '/CN={self.name} bench CA' -addext basicConstraints=critical,CA:TRUE \
+    -addext keyUsage=critical,keyCertSign,cRLSign -out ca.pem""")
         argv = self.command(d)
         with open(os.path.join(d, "log"), "w+") as log:
             p = subprocess.Popen(INTERNET + argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, "HOME": d}, cwd=d)
@@ -379,7 +379,8 @@ def through_slirp(env, rounds):
             for word, flags in (("opaque", ["--egress-opaque"]), ("intercepted", ["--egress-ca-file", env.ca])):
                 ca = ["--cacert", env.ca] if word == "opaque" else []
                 argv = USER + [env.bin, "run", "--mtu", str(mtu), "--egress", "guarded", *flags, "--", "curl", "-sS", "-o", "/dev/null", "--http1.1",
-                               *ca, "--resolve", f"{NAME}:443:{ORIGIN['tickets']}", "-w", "%{speed_download} %{size_download}", f"https://{NAME}/zeros"]
+                               *ca, "--resolve", f"{NAME}:443:{ORIGIN['tickets']}", "-w", "%{speed_download} %{size_download}",
+                               f"https://{NAME}/zeros"]
                 try:
                     speed, size = out(argv).split()
                     if int(size) != GIB:
@@ -435,7 +436,8 @@ def table(doc):
             mine, other = mid(got, "slirp-med", col), mid(got, of, col)
             if mine and other:
                 lines.append(f"| {titles[col]}: {factor:g} x {of} | {mine / other:.2f} x | {'met' if mine >= factor * other else '**missed**'} |")
-        rows = [("idle", 64, "64 KiB for one idle connection, h1", 1.0, "KiB"), ("idle h2", 64, "64 KiB for one idle connection, h2", 1.0, "KiB"), ("sse max", 10000, "an event within 10 ms", 1000.0, "ms")]
+        rows = [("idle", 64, "64 KiB for one idle connection, h1", 1.0, "KiB"),
+                ("idle h2", 64, "64 KiB for one idle connection, h2", 1.0, "KiB"), ("sse max", 10000, "an event within 10 ms", 1000.0, "ms")]
         for col, most, title, unit, word in rows:
             v = mid(got, "slirp-med", col)
             if v is not None:
@@ -450,7 +452,8 @@ def table(doc):
             o, i = doc["slirp"].get(f"opaque {mtu}"), doc["slirp"].get(f"intercepted {mtu}")
             def cell(v):
                 return f"{statistics.median(v):.0f} ({min(v):.0f} to {max(v):.0f})" if v else ""
-            lines.append(f"| MTU {mtu} | {cell(o)} | {cell(i)} | " + (f"x{statistics.median(i) / statistics.median(o):.2f}" if o and i else "") + " |")
+            ratio = f"x{statistics.median(i) / statistics.median(o):.2f}" if o and i else ""
+            lines.append(f"| MTU {mtu} | {cell(o)} | {cell(i)} | {ratio} |")
     lines.append("")
     for p in doc["peers"]:
         if p["missing"]:
@@ -497,7 +500,8 @@ http {{
     with open(f"{d}/nginx.conf", "w") as f:
         f.write(conf)
     procs = [subprocess.Popen(INTERNET + ["nginx", "-c", f"{d}/nginx.conf", "-p", d], stdin=subprocess.DEVNULL),
-             subprocess.Popen(INTERNET + [env.tls, "serve", ORIGIN["sink"] + ":443", os.path.join(env.d, "certs", "good.pem")], stdin=subprocess.DEVNULL,
+             subprocess.Popen(INTERNET + [env.tls, "serve", ORIGIN["sink"] + ":443", os.path.join(env.d, "certs", "good.pem")],
+                              stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE)]
     try:
         if procs[1].stdout.readline() != b"ready\n":
@@ -534,35 +538,14 @@ def inner(a):
 
 
 def main(argv=None):
-    ap = argparse.ArgumentParser(prog="bench.py mitm", description=__doc__.splitlines()[0])
-    ap.add_argument("--bin", default=os.environ.get("SLIRP_MED_BIN"))
+    ap = inside.options("mitm", __doc__, rounds=3)
     ap.add_argument("--tools", help="where bench_front and bench_tls are (default: beside the binary's build)")
-    ap.add_argument("--rounds", type=int, default=3)
     ap.add_argument("--seconds", type=lambda t: max(1, round(float(t))), default=2)
     ap.add_argument("--only", help="names of peers, comma separated")
     ap.add_argument("--columns", help="what to measure, comma separated: down, 'down h2', up, conns, 'conns full', h1, h2, get, sse, idle, 'idle h2'")
-    ap.add_argument("--json", help="write the raw figures here")
-    ap.add_argument("--markdown", help="write the table here; in a file with the two marker lines, between them")
     a = ap.parse_args(argv)
-    if not a.bin or not os.access(a.bin, os.X_OK):
-        ap.error("no slirp-med: ./dev build, or --bin FILE")
-    a.bin = os.path.realpath(a.bin)
-    a.tools = os.path.realpath(a.tools or os.path.join(os.path.dirname(a.bin), "..", "tests", "bench"))
-    if not os.access(os.path.join(a.tools, "bench_front"), os.X_OK):
-        ap.error(f"no bench_front in {a.tools}: ninja -C BUILD tests/bench/bench_front tests/bench/bench_tls")
-    if os.environ.get("SM_WORLD"):
-        return inner(a)
-    pass_on = ["--bin", a.bin, "--tools", a.tools, "--rounds", str(a.rounds), "--seconds", str(a.seconds)]
-    for word in ("only", "columns"):
-        if getattr(a, word):
-            pass_on += ["--" + word, getattr(a, word)]
-    p = subprocess.run([os.path.join(REPO, "tests/world/world"), "run", "--root", "--", sys.executable, "-B", os.path.realpath(__file__), *pass_on],
-                       stdout=subprocess.PIPE, text=True)
-    if p.returncode:
-        sys.exit(p.returncode)
-    doc = json.loads(p.stdout.splitlines()[-1])
-    report.write(doc, table(doc), a.json, a.markdown, BEGIN, END)
-    return 0
+    inside.find_tools(ap, a, "bench_front", "bench_tls")
+    return inside.run(a, "mitm", inner, table, "tools", "seconds", "only", "columns")
 
 
 if __name__ == "__main__":

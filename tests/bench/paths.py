@@ -11,7 +11,6 @@ namespace: kernel forwarding over veth (the limit a user would name), slirp4netn
 with --egress guarded --egress-opaque, and with that over the kernel path. A peer that is not installed or does not work is
 named in the output, never silently left out. In each column the origin's link has the guest's MTU, for every peer alike.
 """
-import argparse
 import contextlib
 import datetime
 import itertools
@@ -28,7 +27,6 @@ import inside
 import report
 
 HERE = os.path.dirname(os.path.realpath(__file__))
-REPO = os.path.dirname(os.path.dirname(HERE))
 ORIGIN, DENIED, CLOSED_AT = "203.0.113.20", "10.0.0.5", "203.0.113.20"
 IPERF, CRR = 5201, 6001
 # Whoever closed a connection first keeps its source port for a minute, for each destination: with one port for all, 28,000 connections
@@ -247,7 +245,8 @@ def goals(what, got):
 def table(doc):
     got, base, what = doc["results"], Veth.name, doc["what"]
     lines = [f"Measured {doc['date']} on {doc['machine']}, load {doc['load']:.1f} at the start; {doc['rounds']} alternating rounds"
-             + (f" of {doc['seconds']} s" if what == "tcp" else f" of {CONNECTIONS} connections") + "; median (min to max), then the median of the ratios to kernel veth in the same round.", ""]
+             + (f" of {doc['seconds']} s" if what == "tcp" else f" of {CONNECTIONS} connections")
+             + "; median (min to max), then the median of the ratios to kernel veth in the same round.", ""]
     names = [p["name"] for p in doc["peers"] if p["name"] in got and got[p["name"]]]
     lines += ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
     for key, title, unit, dec in COLUMNS[what]:
@@ -262,7 +261,8 @@ def table(doc):
         lines.append(f"| {title}, {unit} | " + " | ".join(cells) + " |")
     if what == "tcp":
         for key, title, _, _ in COLUMNS[what]:
-            cells = [f"{statistics.median(got[n]['cpu ' + key]):.0f}, {statistics.median(got[n]['sys ' + key]):.0f}" if got[n].get("cpu " + key) and n != base else ""
+            cells = [f"{statistics.median(got[n]['cpu ' + key]):.0f}, {statistics.median(got[n]['sys ' + key]):.0f}"
+                     if got[n].get("cpu " + key) and n != base else ""
                      for n in names]
             lines.append(f"| the path's own time, {title[4:]}, ns a KiB; in the kernel | " + " | ".join(cells) + " |")
     lines += ["", *goals(what, got), ""]
@@ -272,10 +272,12 @@ def table(doc):
         else:
             lines.append(f"- {p['name']}: {p['note']}" + (f"; **failed in part**: {doc['failed'][p['name']]}" if p["name"] in doc["failed"] else ""))
     if what == "tcp":
-        lines += ["", "The path's own time is the processor time of all processes of the peer, without the client's and the origin's, its start and end included; what the "
+        lines += ["", "The path's own time is the processor time of all processes of the peer, without the client's and the origin's, "
+                  "its start and end included; what the "
                   "kernel does for others in a softirq that interrupts them is in it, and veth's, which is nobody's, is not shown."]
     else:
-        lines += ["", "A refused SYN is timed from the guest with 64 in flight: for slirp-med a denied inside address (held: the front repeats one verdict; "
+        lines += ["", "A refused SYN is timed from the guest with 64 in flight: for slirp-med a denied inside address (held: the front repeats one "
+                  "verdict; "
                   "un-held: each destination port asks the core); for the others a closed port of the origin, which is what a refusal costs there. "
                   "On the kernel path a guest's handshake is done before the refusal, so there is no refused SYN."]
     return "\n".join(lines) + "\n"
@@ -295,7 +297,8 @@ def inner(a):
     sh("mkdir -p $SM_WORLD_DIR/benchstate")
     os.environ["XDG_STATE_HOME"] = d + "/benchstate"
     inside.hush()
-    servers = [subprocess.Popen(INTERNET + ["iperf3", "-s", "-B", ORIGIN, "-p", str(IPERF), "--forceflush"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT),
+    servers = [subprocess.Popen(INTERNET + ["iperf3", "-s", "-B", ORIGIN, "-p", str(IPERF), "--forceflush"],
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT),
                subprocess.Popen(INTERNET + [crr, "serve", ORIGIN, str(CRR), str(CRR_PORTS)], stdout=subprocess.PIPE)]
     try:
         while b"listening" not in (line := servers[0].stdout.readline()):
@@ -315,27 +318,11 @@ def inner(a):
 
 
 def main(argv, what):
-    ap = argparse.ArgumentParser(prog=f"bench.py {what}", description=__doc__.splitlines()[0])
-    ap.add_argument("--bin", default=os.environ.get("SLIRP_MED_BIN"))
-    ap.add_argument("--rounds", type=int, default=3)
+    ap = inside.options(what, __doc__, rounds=3, needs_bin=False)
     if what == "tcp":
         ap.add_argument("--seconds", type=lambda t: max(1, round(float(t))), default=2)
     else:
         ap.set_defaults(seconds=None)
     ap.add_argument("--only", help="peers whose name contains one of these, comma separated")
-    ap.add_argument("--json", help="write the raw figures here")
-    ap.add_argument("--markdown", help="write the table here, between its two marker lines")
     ap.set_defaults(what=what)
-    a = ap.parse_args(argv)
-    if a.bin:
-        a.bin = os.path.realpath(a.bin)
-    if os.environ.get("SM_WORLD"):
-        return inner(a)
-    p = subprocess.run([os.path.join(REPO, "tests/world/world"), "run", "--root", "--", sys.executable, "-B", os.path.join(HERE, "bench.py"), what,
-                        "--rounds", str(a.rounds)] + (["--seconds", str(a.seconds)] if a.seconds else []) + (["--bin", a.bin] if a.bin else [])
-                       + (["--only", a.only] if a.only else []), stdout=subprocess.PIPE, text=True)
-    if p.returncode:
-        return p.returncode
-    doc = json.loads(p.stdout.splitlines()[-1])
-    report.write(doc, table(doc), a.json, a.markdown, f"<!-- bench {what}: begin -->", f"<!-- bench {what}: end -->")
-    return 0
+    return inside.run(ap.parse_args(argv), what, inner, table, "seconds", "only")

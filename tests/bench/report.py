@@ -12,7 +12,8 @@ def machine():
 
 
 def write(doc, text, to_json, to_markdown, begin, end):
-    """Prints text. Each file may be None; of a Markdown file with both marks only what is between them changes, and one without gets both at its end."""
+    """Prints text. Each file may be None; of a Markdown file with both marks only what is between them changes, and one without gets both at its
+    end."""
     print(text, flush=True)
     if to_json:
         with open(to_json, "w") as f:

@@ -40,7 +40,8 @@ def test_an_allocation_where_there_was_none_is_a_growth():
 
 
 def test_allocations_may_not_grow_by_more_than_a_tenth_either():
-    wrong, better = compare(record(a=(1000, 3, 20), b=(1000, 3, 20), c=(1000, 3, 20)), record(a=(1000, 3, 23), b=(1000, 3, 22), c=(1000, 3, 17)), "abc")
+    before, now = ({n: (1000, 3, made) for n, made in zip("abc", x)} for x in ((20, 20, 20), (23, 22, 17)))
+    wrong, better = compare(record(**before), record(**now), "abc")
     assert [x.split(":")[0] for x in wrong] == ["a"] and [x.split(":")[0] for x in better] == ["c"]
 
 

@@ -14,7 +14,8 @@ import inside  # noqa: E402
 @contextlib.contextmanager
 def sniffer(folder):
     """What looks like one. It ends with its standard input."""
-    p = subprocess.Popen(["sh", "-c", "echo; read x", "/anywhere/sniff.py", "int0", f"{folder}/log/wire.jsonl"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    p = subprocess.Popen(["sh", "-c", "echo; read x", "/anywhere/sniff.py", "int0", f"{folder}/log/wire.jsonl"],
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert p.stdout.readline() == b"\n"  # it has its arguments
         yield p.pid

@@ -9,8 +9,6 @@ round offers several rates, and what counts is the rate that arrived; of each ro
 receiver are udp.c, the same for all. A sender gives its kernel 32 datagrams at a time, plain (each then goes through that kernel's stack by itself,
 which is often what limits the rate) or to be cut there (UDP_SEGMENT), as a QUIC server does.
 """
-import argparse
-import contextlib
 import datetime
 import json
 import os
@@ -22,7 +20,6 @@ import inside
 import paths
 import report
 
-BEGIN, END = "<!-- bench udp: begin -->", "<!-- bench udp: end -->"
 PORT, GOAL = 5203, 200_000
 RATES = (120_000, 210_000, 350_000, 0)  # offered; 0: as fast as may be
 WAYS = {"up plain": "guest to origin", "down plain": "origin to guest", "up cut": "guest to origin, cut by the sender's kernel",
@@ -60,7 +57,8 @@ def measure(peers, tool, a):
 
 def table(doc):
     got = doc["results"]
-    out = [f"{doc['date']}, {doc['machine']}, load {doc['load']:.1f} at the start; {doc['rounds']} alternating rounds; datagrams of {doc['size']} bytes a "
+    out = [f"{doc['date']}, {doc['machine']}, load {doc['load']:.1f} at the start; {doc['rounds']} alternating rounds; "
+           f"datagrams of {doc['size']} bytes a "
            "second that arrived, median (least to most), then how many of those offered were lost.", "",
            "| path | " + " | ".join(WAYS.values()) + " |", "|---|" + "---|" * len(WAYS)]
     for p in doc["peers"]:
@@ -97,31 +95,18 @@ def inner(a):
         peers = [p for p in peers if p.name in a.only.split(",")]
     missing = {p.name: p.missing() for p in peers}
     doc = {"date": datetime.date.today().isoformat(), "machine": report.machine(),
-           "load": os.getloadavg()[0], "rounds": a.rounds, "size": a.size, "peers": [{"name": p.name, "note": p.note, "missing": missing[p.name]} for p in peers]}
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(subprocess.Popen(paths.INTERNET + [tool, "serve", paths.ORIGIN, str(PORT)], stdout=subprocess.PIPE))
-        stack.callback(server.kill)
-        server.stdout.readline()
+           "load": os.getloadavg()[0], "rounds": a.rounds, "size": a.size,
+           "peers": [{"name": p.name, "note": p.note, "missing": missing[p.name]} for p in peers]}
+    with inside.served(paths.INTERNET + [tool, "serve", paths.ORIGIN, str(PORT)]):
         doc["results"], doc["failed"] = measure([p for p in peers if not missing[p.name]], tool, a)
     print(json.dumps(doc))
     return 0
 
 
 def main(argv=None):
-    ap = argparse.ArgumentParser(prog="bench.py udp", description=__doc__.splitlines()[0])
-    ap.add_argument("--bin", default=os.environ.get("SLIRP_MED_BIN"), required=not os.environ.get("SLIRP_MED_BIN"))
-    ap.add_argument("--rounds", type=int, default=5)
+    ap = inside.options("udp", __doc__, rounds=5)
     ap.add_argument("--seconds", type=float, default=1, help="how long each rate is offered")
     ap.add_argument("--size", type=int, default=1400)
     ap.add_argument("--rates", type=lambda t: [int(x) for x in t.split(",")], default=list(RATES))
     ap.add_argument("--only", help="these peers, comma separated")
-    ap.add_argument("--json", help="write the raw figures here")
-    ap.add_argument("--markdown", help="write the table here; in a file with the two marker lines, between them")
-    a = ap.parse_args(argv)
-    a.bin = os.path.realpath(a.bin)
-    if os.environ.get("SM_WORLD"):
-        return inner(a)
-    doc = inside.enter("udp", ["--bin", a.bin, "--rounds", str(a.rounds), "--seconds", str(a.seconds), "--size", str(a.size),
-                               "--rates", ",".join(map(str, a.rates))] + (["--only", a.only] if a.only else []))
-    report.write(doc, table(doc), a.json, a.markdown, BEGIN, END)
-    return 0
+    return inside.run(ap.parse_args(argv), "udp", inner, table, "seconds", "size", "rates", "only")

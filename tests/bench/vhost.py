@@ -32,7 +32,8 @@ def once(tool, port, case, seconds):
     if p.returncode:
         raise RuntimeError(f"exit {p.returncode}: {(p.stderr or p.stdout).strip()[-300:]}")
     j = json.loads(p.stdout)
-    return {"frames_s": j["frames"] / j["busy_us"] * 1e6, "gbit_s": j["bytes"] * 8e-3 / j["busy_us"], "with_guest_gbit_s": j["bytes"] * 8e-3 / j["all_us"]}
+    return {"frames_s": j["frames"] / j["busy_us"] * 1e6, "gbit_s": j["bytes"] * 8e-3 / j["busy_us"],
+            "with_guest_gbit_s": j["bytes"] * 8e-3 / j["all_us"]}
 
 
 def table(doc):
