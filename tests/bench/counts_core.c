@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -479,41 +478,8 @@ static void requests_h1(unsigned n)
 
 /** A record's head, type and tag (RFC 8446, 5.2). */
 #define RECORD_OVER 22
-/** More descriptors than a harness has with one connection. */
-#define FDS_MAX 256
-#define ARRIVES_MS 10000u
 
 static uint8_t body[CHUNK];
-
-/* The core's end of a connection from the origin: it is in this process. */
-static int other_end(int fd)
-{
-    struct sockaddr_in peer, in;
-    socklen_t len = sizeof(peer);
-
-    assert_int_equal(getpeername(fd, (struct sockaddr *)&peer, &len), 0);
-    for (int i = 0; i < FDS_MAX; i++) {
-        len = sizeof(in);
-        if (getsockname(i, (struct sockaddr *)&in, &len) == 0 && len == sizeof(in) && in.sin_family == AF_INET &&
-            in.sin_port == peer.sin_port)
-            return i;
-    }
-    fail();
-    return -1;
-}
-
-/* On a loaded machine what was sent over loopback is there a little later. */
-static void arrived(int fd, int want)
-{
-    int there = 0;
-
-    for (unsigned i = 0; i < ARRIVES_MS && there < want; i++) {
-        struct pollfd p = {.fd = fd, .events = POLLIN};
-        assert_true(poll(&p, 1, there > 0 ? 1 : (int)ARRIVES_MS) >= 0);
-        assert_int_equal(ioctl(fd, FIONREAD, &there), 0);
-    }
-    assert_true(there >= want);
-}
 
 static void pour(SSL *from, SSL *to, int far)
 {
@@ -522,7 +488,7 @@ static void pour(SSL *from, SSL *to, int far)
     for (size_t sent = 0, came = 0; sent < CHUNK; sent += STEP) {
         say(from, body, STEP);
         if (far >= 0)
-            arrived(far, STEP + RECORD_OVER);
+            until_arrived(far, STEP + RECORD_OVER);
         UNTIL((came += take(to, got, sizeof(got), NULL)) >= sent + STEP);
     }
 }
@@ -540,7 +506,7 @@ static void stream(unsigned n, bool up)
         say(t.guest, request, sizeof(request) - 1);
         expect(t.origin, sizeof(request) - 1);
     }
-    int far = up ? -1 : other_end(t.peer);
+    int far = up ? -1 : core_end(t.peer);
     say(up ? t.guest : t.origin, head, strlen(head));
     expect(up ? t.origin : t.guest, strlen(head));
     for (unsigned i = 0; i < n + warm; i++) {

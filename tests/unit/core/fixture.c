@@ -4,10 +4,15 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/fd.h"
+
+/** More descriptors than a test has open. */
+#define FDS_MAX 1024
+#define ARRIVES_MS 10000u
 
 const struct sm_addr loopback = {.family = SM_FAMILY_V4, .bytes = {127, 0, 0, 1}};
 
@@ -228,4 +233,35 @@ ssize_t recv_turning(struct fixture *f, int fd, void *buf, size_t cap)
         assert_int_equal(sm_loop_turn(f->core.loop, 50), 0);
     }
     return n;
+}
+
+int core_end(int fd)
+{
+    struct sockaddr_in peer, in;
+    socklen_t len = sizeof(peer);
+
+    assert_int_equal(getpeername(fd, (struct sockaddr *)&peer, &len), 0);
+    for (int i = 0; i < FDS_MAX; i++) {
+        len = sizeof(in);
+        if (getsockname(i, (struct sockaddr *)&in, &len) == 0 && len == sizeof(in) && in.sin_family == AF_INET &&
+            in.sin_port == peer.sin_port)
+            return i;
+    }
+    fail_msg("the core has no such connection");
+    return -1;
+}
+
+void until_arrived(int core_fd, size_t len)
+{
+    int there = 0;
+
+    /* poll() says when there is something; for the rest of it there is no event while nobody reads. */
+    for (unsigned i = 0; i < ARRIVES_MS && (size_t)there < len; i++) {
+        struct pollfd p = {.fd = core_fd, .events = POLLIN};
+        assert_true(poll(&p, 1, (int)ARRIVES_MS) >= 0);
+        assert_int_equal(ioctl(core_fd, FIONREAD, &there), 0);
+        if ((size_t)there < len)
+            (void)poll(NULL, 0, 1);
+    }
+    assert_true((size_t)there >= len);
 }

@@ -55,6 +55,11 @@ enum sm_flow_type hear(struct fixture *f);
 bool says_nothing(struct fixture *f);
 
 int server_accept(struct fixture *f);
+/** core_end() - the core's socket of a connection that was accepted as fd: it is in this process. */
+int core_end(int fd);
+/** until_arrived() - there it can read so many bytes: on a loaded machine what was sent over loopback is there a little
+ * later, and a turn would find a part of it. */
+void until_arrived(int core_fd, size_t len);
 /** recv_turning() - turns until there is something to read, or the end. */
 ssize_t recv_turning(struct fixture *f, int fd, void *buf, size_t cap);
 
