@@ -796,6 +796,15 @@ static void on_gone(struct sm_session *s, enum sm_flow_why why)
     sm_session_close(s, sm_flow_why_name(why));
 }
 
+/* What was refused in this turn, or is answered by the core itself, is the front's to keep. */
+static bool takes_bytes(const struct sm_session *s)
+{
+    if (s->state == SM_SESSION_HELD)
+        return true;
+    return (s->state == SM_SESSION_NEW || s->state == SM_SESSION_DIALLING) && s->proto == SM_PROTO_TCP && !s->by_name &&
+           s->core->config->mode != SM_MODE_OFF && s->effect != refuse_effect && s->effect != sm_names_serve;
+}
+
 static void on_other(struct sm_core *core, const struct sm_flow_msg *msg)
 {
     struct sm_audit_record r;
@@ -841,11 +850,11 @@ void sm_core_message(const struct sm_flow_msg *msg, const int *fds, size_t n_fds
         on_open(core, msg);
         break;
     case SM_FLOW_BYTES:
-        if (s && s->state == SM_SESSION_HELD)
+        if (s && takes_bytes(s))
             sm_tcp_bytes(s, msg->data, msg->data_len);
         break;
     case SM_FLOW_EOF:
-        if (s && s->state == SM_SESSION_HELD)
+        if (s && takes_bytes(s))
             sm_tcp_guest_eof(s);
         break;
     case SM_FLOW_ATTACHED:

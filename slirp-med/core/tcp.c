@@ -31,6 +31,7 @@ static void on_write_judged(struct sm_watch *watch, uint32_t events);
 static void on_attached(struct sm_watch *watch, uint32_t events);
 static void on_held_timer(struct sm_timer *timer, int64_t now_us);
 static void classify(struct sm_session *s);
+static void classify_early(struct sm_session *s);
 static void on_end_timer(struct sm_timer *timer, int64_t now_us);
 
 enum sm_flow_how sm_tcp_how(int err)
@@ -162,14 +163,28 @@ bool sm_tcp_accept(struct sm_session *s)
     return sm_channel_send(s->core->channel, &m, -1);
 }
 
+/* Its handshake is still pending here. On the kernel path it is not for the guest, whose first bytes may so come before upstream is there. */
+static bool is_early(const struct sm_session *s)
+{
+    return s->state == SM_SESSION_NEW || s->state == SM_SESSION_DIALLING;
+}
+
 static void start_classifying(struct sm_session *s)
 {
     s->state = SM_SESSION_HELD;
+    s->held_us = sm_loop_now(s->core->loop);
     s->http = g_new0(struct sm_http_head, 1);
     sm_http_head_init(s->http);
     s->tls = g_new0(struct sm_tls_hello, 1);
     sm_tls_hello_init(s->tls);
     sm_timer_init(&s->timer, on_held_timer);
+}
+
+/* What came before upstream, or the guest's handshake, was there. */
+static void classify_early(struct sm_session *s)
+{
+    if (s->held.len > 0 || s->guest_eof)
+        classify(s);
 }
 
 void sm_tcp_hold(struct sm_session *s, bool ok)
@@ -181,6 +196,7 @@ void sm_tcp_hold(struct sm_session *s, bool ok)
     start_classifying(s);
     (void)sm_tcp_accept(s);
     sm_loop_arm(s->core->loop, &s->timer, sm_loop_now(s->core->loop) + SM_CORE_SILENT_US);
+    classify_early(s);
 }
 
 static void connected(struct sm_session *s)
@@ -206,6 +222,8 @@ static void connected(struct sm_session *s)
     s->upstream.fn = on_held_upstream;
     if (sm_loop_watch(s->core->loop, &s->upstream, EPOLLIN | EPOLLRDHUP) < 0)
         dial_failed(s, errno, NULL);
+    else
+        classify_early(s);
 }
 
 static void on_connected(struct sm_watch *watch, uint32_t events)
@@ -381,7 +399,9 @@ static void classify(struct sm_session *s)
 
 void sm_tcp_bytes(struct sm_session *s, const uint8_t *data, size_t len)
 {
-    if (s->effect && s->effect != release_held)
+    bool early = is_early(s);
+
+    if (!early && s->effect && s->effect != release_held)
         return; /* decided already; what comes now is the front's to keep */
     if (s->held.len == 0)
         s->held_us = sm_loop_now(s->core->loop);
@@ -394,14 +414,14 @@ void sm_tcp_bytes(struct sm_session *s, const uint8_t *data, size_t len)
         return;
     }
     s->core->held_now += len;
-    if (!s->effect)
+    if (!early && !s->effect)
         classify(s);
 }
 
 void sm_tcp_guest_eof(struct sm_session *s)
 {
     s->guest_eof = true;
-    if (!s->effect)
+    if (!is_early(s) && !s->effect)
         classify(s);
 }
 

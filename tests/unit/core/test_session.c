@@ -229,6 +229,39 @@ static void test_guest_reset_reaches_the_server(void **state)
     close(peer);
 }
 
+/* Of the kernel path, whose guest need not wait for ACCEPT: judged when upstream is there, as if they had come then. */
+static void test_bytes_before_upstream(void **state)
+{
+    struct fixture *f = *state;
+    struct sm_flow_msg eof = {.type = SM_FLOW_EOF, .id = 3};
+
+    open_tcp(f, 1, loopback, f->port);
+    bytes(f, 1, "\x01\x02\x03", 3);
+    assert_int_equal(hear(f), SM_FLOW_ACCEPT);
+    assert_int_equal(hear(f), SM_FLOW_ATTACH);
+    assert_int_equal(f->last.consumed, 3);
+    int peer = server_accept(f);
+    expect(peer, "\x01\x02\x03", 3);
+    sm_fd_close(&f->attached);
+    gone(f, 1, SM_WHY_CLOSED);
+    assert_true(says_nothing(f));
+    close(peer);
+
+    open_tcp(f, 2, sm_addr_v4(10, 9, 8, 7), 80); /* refused: nobody's bytes */
+    bytes(f, 2, "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 27);
+    assert_int_equal(hear(f), SM_FLOW_REFUSE);
+    assert_int_equal(f->core.held_now, 0);
+
+    open_tcp(f, 3, loopback, f->port);
+    bytes(f, 3, "GET / HTTP/1.1\r\nHost: x", 23);
+    tell(f, &eof);
+    assert_int_equal(hear(f), SM_FLOW_ACCEPT);
+    assert_int_equal(hear(f), SM_FLOW_ABORT);
+    g_autofree char *line = audit_line(f, "egress_deny", 0);
+    assert_non_null(strstr(line, "truncated_head"));
+    assert_int_equal(f->core.held_now, 0);
+}
+
 /* A front that says GONE and keeps the descriptor has a dead one. */
 static void test_front_that_keeps_the_socket(void **state)
 {
@@ -869,6 +902,7 @@ int main(void)
         T(test_guest_only_closes, setup_ip_rule),
         T(test_truncated_head_is_denied, setup_ip_rule),
         T(test_guest_reset_reaches_the_server, setup_ip_rule),
+        T(test_bytes_before_upstream, setup_ip_rule),
         T(test_front_that_keeps_the_socket, setup_ip_rule),
         T(test_front_that_keeps_a_reset_socket, setup_ip_rule),
         T(test_reset_crosses_attach, setup_ip_rule),
