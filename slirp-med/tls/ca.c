@@ -190,6 +190,20 @@ X509 *sm_tls_ca_sign(struct sm_tls_ca *ca, const char *name, const struct sm_add
     return sm_steal_ptr(&cert);
 }
 
+X509 *sm_tls_ca_read_back(X509 *cert)
+{
+    unsigned char *der = NULL;
+    int len = i2d_X509(cert, &der);
+    const unsigned char *p = der;
+    g_autoptr(X509) read = len > 0 ? d2i_X509(NULL, &p, len) : NULL;
+    OPENSSL_free(der);
+    if (!read || X509_check_purpose(read, -1, 0) != 1) {
+        ERR_clear_error();
+        return NULL;
+    }
+    return sm_steal_ptr(&read);
+}
+
 /* The CA around a key and a certificate; both are taken. */
 static struct sm_tls_ca *assemble(EVP_PKEY *key, X509 *cert, GError **error)
 {

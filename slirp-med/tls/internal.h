@@ -29,6 +29,8 @@ struct sm_tls_ca {
 /** sm_tls_ca_sign() - a fresh leaf, NULL on failure; *ret_from_us and *ret_until_us: its validity. */
 X509 *sm_tls_ca_sign(struct sm_tls_ca *ca, const char *name, const struct sm_addr *addr, int64_t wall_us,
                      int64_t *ret_from_us, int64_t *ret_until_us);
+/** sm_tls_ca_read_back() - the same certificate as if it had been received, or NULL. */
+X509 *sm_tls_ca_read_back(X509 *cert);
 struct sm_tls_leaves *sm_tls_leaves_new(void);
 void sm_tls_leaves_free(struct sm_tls_leaves *leaves);
 

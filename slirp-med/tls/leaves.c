@@ -13,6 +13,13 @@
 #define DAY_US (86400 * SECOND_US)
 #define MINT_US (SECOND_US / SM_TLS_MINT_PER_SECOND) /* one token */
 
+/**
+ * OpenSSL keeps the encoding of a certificate that it has read, and encodes one that it has made twice for each
+ * handshake. Reading ours back takes as long as some six handshakes lose by that, so not for a name that is asked for
+ * once.
+ */
+#define READ_BACK_AT 4
+
 /** A name, a blank, an address. */
 #define SM_LEAF_KEY_MAX (256 + SM_ADDR_STRLEN)
 
@@ -20,6 +27,7 @@ struct leaf {
     char *key;
     X509 *cert;
     int64_t from_us, until_us;
+    unsigned used;
     GList link;
 };
 
@@ -78,6 +86,15 @@ static bool fresh(const struct sm_tls_ca *ca, const struct leaf *leaf, int64_t w
     return wall_us >= leaf->from_us && (wall_us < leaf->until_us - DAY_US || leaf->until_us >= ca->until_us);
 }
 
+static void read_back(struct leaf *leaf)
+{
+    X509 *cert = sm_tls_ca_read_back(leaf->cert);
+    if (cert) {
+        X509_free(leaf->cert); /* connections have references of their own */
+        leaf->cert = cert;
+    }
+}
+
 enum sm_tls_leaf_status sm_tls_ca_leaf(struct sm_tls_ca *ca, const char *name, const struct sm_addr *addr,
                                        int64_t now_us, int64_t wall_us, X509 **ret_cert, int64_t *ret_at_us)
 {
@@ -92,6 +109,8 @@ enum sm_tls_leaf_status sm_tls_ca_leaf(struct sm_tls_ca *ca, const char *name, c
     if (leaf && fresh(ca, leaf, wall_us)) {
         g_queue_unlink(&t->used, &leaf->link);
         g_queue_push_head_link(&t->used, &leaf->link);
+        if (leaf->used < READ_BACK_AT && ++leaf->used == READ_BACK_AT)
+            read_back(leaf);
         (void)X509_up_ref(leaf->cert);
         *ret_cert = leaf->cert;
         return SM_TLS_LEAF_OK;
