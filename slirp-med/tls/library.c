@@ -7,6 +7,8 @@
  *                      change our policy
  *   providers          the default one, which is built in, or the part of it that provider.c passes on; algorithms are
  *                      then fetched from memory at any time
+ *   names of ciphers   none but the provider's: OpenSSL would add those of its own 130, and walks over all names that
+ *                      there are several times a handshake
  *   randomness         getrandom(2) alone; the first draw here shows that it works, so that no device is looked for
  *                      later
  *   /etc/localtime     gmtime_r() of the C library, which every certificate's date goes through, reads it once a
@@ -30,9 +32,9 @@ bool sm_tls_library_init(GError **error)
         return true;
     tzset();
     (void)gmtime_r(&(const time_t){0}, &tm);
-    if (OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_LOAD_SSL_STRINGS |
-                             OPENSSL_INIT_LOAD_CRYPTO_STRINGS | OPENSSL_INIT_ADD_ALL_CIPHERS |
-                             OPENSSL_INIT_ADD_ALL_DIGESTS,
+    if (OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ADD_ALL_CIPHERS, NULL) != 1 ||
+        OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_LOAD_SSL_STRINGS |
+                             OPENSSL_INIT_LOAD_CRYPTO_STRINGS | OPENSSL_INIT_ADD_ALL_DIGESTS,
                          NULL) != 1 ||
         !sm_tls_provider_load() || RAND_bytes(&byte, 1) != 1 || RAND_priv_bytes(&byte, 1) != 1) {
         sm_tls_set_error(error, SM_ERROR_SYSTEM, "OpenSSL cannot be initialised");

@@ -4,7 +4,7 @@
  * and the keys that we read and write, can need.
  *
  * Why: OpenSSL before 3.2 builds a chain of decoders for every public key in every certificate, and each time walks
- * over all algorithms that it knows. With the default provider alone that is half as dear as the signatures of the
+ * over all algorithms and all names that it knows. With the default provider alone that is half as dear as the signatures of the
  * chain; of its 130 ciphers, 50 decoders and 140 encoders we use a tenth. What is gone is also out of a server's reach.
  *
  * How: the real provider is loaded into a library context of its own; ours, in the default context, answers
@@ -12,9 +12,9 @@
  * context, as it would have without us. What an implementation fetches on its own (a digest for a signature, the
  * cipher of the random generator) comes from the real provider's context, which is complete.
  *
- * The lists are short only where they are long in OpenSSL; key exchange, signatures, MACs, KDFs and the random
- * generator pass as they are. The version decides: from 3.2 on the chain of decoders is kept, lists have new entries
- * that are not known here, and the default provider is loaded as it is; so it is when anything here fails.
+ * Encryption with keys (RSA) and the random generator pass as they are. The version decides: from 3.2 on the chain of
+ * decoders is kept, lists have new entries that are not known here, and the default provider is loaded as it is; so it
+ * is when anything here fails.
  */
 #include <openssl/core_dispatch.h>
 #include <openssl/core_names.h>
@@ -52,6 +52,10 @@ static const char *const ciphers[] = {"NULL",
 /* HMAC, HKDF and TLS1-PRF are keys to libssl: of a PSK's binder, of a record under CBC. */
 static const char *const keys[] = {"RSA",  "RSA-PSS", "EC",   "ED25519", "ED448",    "X25519",
                                    "X448", "DH",      "HMAC", "HKDF",    "TLS1-PRF", NULL};
+static const char *const exchanges[] = {"DH", "ECDH", "X25519", "X448", NULL};
+static const char *const signatures[] = {"RSA", "ECDSA", "ED25519", "ED448", "HMAC", NULL};
+static const char *const macs[] = {"HMAC", NULL};
+static const char *const kdfs[] = {"TLS13-KDF", "TLS1-PRF", "HKDF", NULL};
 static const char *const codecs[] = {"RSA", "RSA-PSS", "EC", "ED25519", "ED448", NULL};
 
 static const struct shortened {
@@ -62,6 +66,10 @@ static const struct shortened {
     {OSSL_OP_DIGEST, digests, NULL},
     {OSSL_OP_CIPHER, ciphers, NULL},
     {OSSL_OP_KEYMGMT, keys, NULL},
+    {OSSL_OP_KEYEXCH, exchanges, NULL},
+    {OSSL_OP_SIGNATURE, signatures, NULL},
+    {OSSL_OP_MAC, macs, NULL},
+    {OSSL_OP_KDF, kdfs, NULL},
     /* Of certificates. For private keys OpenSSL falls back to the code that it had before there were decoders. */
     {OSSL_OP_DECODER, codecs, (const char *const[]){"structure=SubjectPublicKeyInfo", NULL}},
     {OSSL_OP_ENCODER, codecs,
