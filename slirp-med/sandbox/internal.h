@@ -22,6 +22,8 @@ enum sm_filter {
     SM_FILTER_FRONT_MEMORY,  /* maps memory that a VMM shares */
     SM_FILTER_FRONT_ACCEPTS, /* takes clients of listening sockets */
     SM_FILTER_FRONT_MEMORY_ACCEPTS,
+    SM_FILTER_FRONT_SPLICES, /* accepts, and moves bytes through pipes */
+    SM_FILTER_FRONT_MEMORY_SPLICES,
     SM_FILTER_CORE,
     SM_FILTER_FETCH,
     SM_FILTER_GUEST,

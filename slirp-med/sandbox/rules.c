@@ -11,7 +11,7 @@
  *     MSG_FASTOPEN after a disconnect), no setsockopt, no ioctl, no io_uring (which does all of it past the filter), no
  *     bind, listen, accept, socket.
  *   - It cannot make a descriptor and cannot send one. (A front of accepted sockets takes them from listeners:
- *     rules_accepts.)
+ *     rules_accepts. The kernel path's has pipes that it made before: rules_splices.)
  *
  * The fetch helper holds a connected socket too, and its list follows the same two rules, but for what libcurl and
  * OpenSSL call on that socket. What it calls beyond the list fails with EPERM.
@@ -243,6 +243,20 @@ static void rules_accepts(scmp_filter_ctx ctx, int *rc)
     rules_sockopts(ctx, rc, options, SM_ARRAY_LEN(options));
 }
 
+/* nat/pipes.c. Bytes go between two descriptors that are there already, as by read and write: no offset, so nothing
+ * that they would not reach, no address, and no flag but the two that are used. What one of them is cannot be seen
+ * here: one end has to be a pipe, and none can be made. Not vmsplice and tee. */
+static void rules_splices(scmp_filter_ctx ctx, int *rc)
+{
+    const struct scmp_arg_cmp move[] = {
+        SCMP_A1(SCMP_CMP_EQ, 0),
+        SCMP_A3(SCMP_CMP_EQ, 0),
+        SCMP_A5(SCMP_CMP_MASKED_EQ, INT_MASK, SPLICE_F_NONBLOCK | SPLICE_F_MOVE),
+    };
+
+    rule(ctx, rc, SCMP_ACT_ALLOW, SCMP_SYS(splice), SM_ARRAY_LEN(move), move);
+}
+
 static void rules_fcntl(scmp_filter_ctx ctx, int *rc, bool duplicates)
 {
     /* Not F_SETOWN and F_SETSIG (signals to others), not F_DUPFD in the front, no leases, seals or pipe sizes. */
@@ -308,9 +322,11 @@ static void rules_fetch(scmp_filter_ctx ctx, int *rc)
 
 int sm_sandbox_rules(enum sm_filter filter, uint32_t pid, scmp_filter_ctx *ret)
 {
-    bool front = filter <= SM_FILTER_FRONT_MEMORY_ACCEPTS;
-    bool guest_memory = filter == SM_FILTER_FRONT_MEMORY || filter == SM_FILTER_FRONT_MEMORY_ACCEPTS;
-    bool accepts = filter == SM_FILTER_FRONT_ACCEPTS || filter == SM_FILTER_FRONT_MEMORY_ACCEPTS;
+    bool front = filter <= SM_FILTER_FRONT_MEMORY_SPLICES;
+    bool splices = filter == SM_FILTER_FRONT_SPLICES || filter == SM_FILTER_FRONT_MEMORY_SPLICES;
+    bool guest_memory = filter == SM_FILTER_FRONT_MEMORY || filter == SM_FILTER_FRONT_MEMORY_ACCEPTS ||
+                        filter == SM_FILTER_FRONT_MEMORY_SPLICES;
+    bool accepts = filter == SM_FILTER_FRONT_ACCEPTS || filter == SM_FILTER_FRONT_MEMORY_ACCEPTS || splices;
     scmp_filter_ctx ctx = seccomp_init(filter == SM_FILTER_FETCH ? SCMP_ACT_ERRNO(EPERM) : SCMP_ACT_KILL_PROCESS);
     int rc = ctx ? 0 : -ENOMEM;
 
@@ -328,6 +344,8 @@ int sm_sandbox_rules(enum sm_filter filter, uint32_t pid, scmp_filter_ctx *ret)
         rules_guest_memory(ctx, &rc);
     if (accepts)
         rules_accepts(ctx, &rc);
+    if (splices)
+        rules_splices(ctx, &rc);
     if (filter == SM_FILTER_CORE) {
         rules(ctx, &rc, SCMP_ACT_ALLOW, core_calls, SM_ARRAY_LEN(core_calls));
         rules_core_sockets(ctx, &rc);

@@ -27,6 +27,10 @@
  * A front of accepted sockets (nat/sock.h) takes clients from listening sockets that it was given, non-blocking, looks at their addresses,
  * and resets them: accept4, getsockname, and of setsockopt SO_LINGER alone (`accepts`). No other front may.
  *
+ * The kernel path's front moves bytes by splice(2) besides (`splices`, with `accepts`): between pipes that it made
+ * before and the sockets that it has, without an offset and with the two flags that it uses. No other front may, and
+ * none can make a pipe after `enter`.
+ *
  * The fetch helper (core/fetcher.h) is like the front: own and empty network, no file. Its list (rules.c) holds no call
  * that makes or connects a socket; what is not on it fails with EPERM instead of killing, since libcurl's needs change
  * with its version. Its memory is limited.
@@ -73,6 +77,7 @@ struct sm_sandbox_spec {
     size_t n_keep_fds;
     bool guest_memory; /* front: maps memory that a VMM shares (vmm-glue/vhost/mem.h) */
     bool accepts;      /* front: takes clients from listening sockets (nat/sock.h) */
+    bool splices;      /* front: of those, the kernel path's: splice(2) (nat/pipes.h) */
     int parent_fd;     /* socket whose other end only the supervisor holds; -1: our life is not tied to a parent's */
 };
 
@@ -120,7 +125,8 @@ int sm_sandbox_drop_caps(GError **error);
 /** sm_sandbox_landlock_abi() - the kernel's Landlock version, 0 when it has none or it is switched off. */
 int sm_sandbox_landlock_abi(void);
 
-/** sm_sandbox_filter() - load the role's seccomp allow-list; of spec, guest_memory and accepts count. 0 or -1 with error set. */
+/** sm_sandbox_filter() - load the role's seccomp allow-list; of spec, guest_memory, accepts and splices count. 0 or
+ * -1 with error set. */
 int sm_sandbox_filter(enum sm_role role, const struct sm_sandbox_spec *spec, GError **error);
 
 /**

@@ -25,6 +25,7 @@
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -52,6 +53,7 @@ struct given {
     int tcp;      /* unconnected */
     int file;     /* regular file, read-write, append */
     int listener; /* TCP, listening on loopback */
+    int pipe[2];
     struct sockaddr_in other, listening;
 };
 
@@ -103,6 +105,9 @@ struct child {
 #define MEMORY_FRONT SM_ROLES
 /* A front of accepted sockets. */
 #define ACCEPT_FRONT (SM_ROLES + 1)
+/* The kernel path's, which splices. */
+#define SPLICE_FRONT (SM_ROLES + 2)
+#define KINDS (SPLICE_FRONT + 1)
 
 /* If set, a client of the next child's listener is there before the child is. */
 static int *client_of_next;
@@ -110,7 +115,7 @@ static int *client_of_next;
 /* Start a child that enters as role and then does fn; its exit status is 0 when fn returned >= 0, else 1. */
 static struct child start(enum how how, unsigned kind, act_fn fn)
 {
-    enum sm_role role = kind == MEMORY_FRONT || kind == ACCEPT_FRONT ? SM_ROLE_FRONT : (enum sm_role)kind;
+    enum sm_role role = kind >= MEMORY_FRONT ? SM_ROLE_FRONT : (enum sm_role)kind;
     struct child c;
     struct given g;
     int pair[2];
@@ -134,6 +139,7 @@ static struct child start(enum how how, unsigned kind, act_fn fn)
     g.file = mkostemp(path, O_APPEND | O_CLOEXEC);
     assert_true(g.file >= 0);
     (void)unlink(path);
+    assert_int_equal(pipe2(g.pipe, O_CLOEXEC | O_NONBLOCK), 0);
     c.link = pair[0];
     g.link = pair[1];
 
@@ -141,11 +147,12 @@ static struct child start(enum how how, unsigned kind, act_fn fn)
     assert_true(c.pid >= 0);
     if (c.pid == 0) {
         GError *error = NULL;
-        const int keep[] = {g.link, g.udp, g.tcp, g.file, g.listener};
+        const int keep[] = {g.link, g.udp, g.tcp, g.file, g.listener, g.pipe[0], g.pipe[1]};
         const struct sm_sandbox_spec spec = {.keep_fds = keep,
                                              .n_keep_fds = SM_ARRAY_LEN(keep),
                                              .guest_memory = kind == MEMORY_FRONT,
-                                             .accepts = kind == ACCEPT_FRONT,
+                                             .accepts = kind == ACCEPT_FRONT || kind == SPLICE_FRONT,
+                                             .splices = kind == SPLICE_FRONT,
                                              .parent_fd = g.link};
         (void)close(pair[0]);
         become(how);
@@ -162,6 +169,8 @@ static struct child start(enum how how, unsigned kind, act_fn fn)
     sm_fd_close(&g.udp);
     sm_fd_close(&g.tcp);
     sm_fd_close(&g.file);
+    sm_fd_close(&g.pipe[0]);
+    sm_fd_close(&g.pipe[1]);
     sm_fd_close(&other);
     return c;
 }
@@ -320,6 +329,56 @@ static long act_attach_filter(struct given *g)
 static long act_ulp(struct given *g)
 {
     return setsockopt(g->tcp, IPPROTO_TCP, TCP_ULP, "tls", 3);
+}
+/* From a file, to which there is a way by splice, into the front's pipe. */
+static long splice_with(struct given *g, off_t *from_at, off_t *to_at, unsigned flags)
+{
+    return splice(g->file, from_at, g->pipe[1], to_at, 1, flags);
+}
+static long act_splice(struct given *g)
+{
+    return splice_with(g, NULL, NULL, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+}
+static long act_splice_from_offset(struct given *g)
+{
+    off_t at = 0;
+    return splice_with(g, &at, NULL, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+}
+static long act_splice_to_offset(struct given *g)
+{
+    off_t at = 0;
+    return splice_with(g, NULL, &at, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+}
+static long act_splice_blocking(struct given *g)
+{
+    return splice_with(g, NULL, NULL, SPLICE_F_MOVE);
+}
+static long act_splice_more(struct given *g)
+{
+    return splice_with(g, NULL, NULL, SPLICE_F_NONBLOCK | SPLICE_F_MOVE | SPLICE_F_MORE);
+}
+static long act_vmsplice(struct given *g)
+{
+    char text[] = "x";
+    struct iovec iov = {text, 1};
+    return vmsplice(g->pipe[1], &iov, 1, SPLICE_F_NONBLOCK);
+}
+static long act_tee(struct given *g)
+{
+    return tee(g->pipe[0], g->pipe[1], 1, SPLICE_F_NONBLOCK);
+}
+static long act_sendfile(struct given *g)
+{
+    return sendfile(g->udp, g->file, NULL, 1);
+}
+static long act_pipe2(struct given *g)
+{
+    int p[2];
+    return pipe2(p, O_CLOEXEC);
+}
+static long act_pipe_size(struct given *g)
+{
+    return fcntl(g->pipe[1], F_SETPIPE_SZ, 1 << 16);
 }
 static long act_ioctl(struct given *g)
 {
@@ -494,7 +553,8 @@ static long act_x32(struct given *g)
 #define PLAIN (1u << SM_ROLE_FRONT)
 #define MEMORY (1u << MEMORY_FRONT)
 #define ACCEPT (1u << ACCEPT_FRONT)
-#define F (PLAIN | MEMORY | ACCEPT)
+#define SPLICE (1u << SPLICE_FRONT)
+#define F (PLAIN | MEMORY | ACCEPT | SPLICE)
 #define C (1u << SM_ROLE_CORE)
 
 static const struct {
@@ -533,6 +593,16 @@ static const struct {
     {"SO_BINDTODEVICE", act_bindtodevice, F | C, false},
     {"SO_ATTACH_FILTER", act_attach_filter, F | C, false},
     {"TCP_ULP", act_ulp, F | C, false},
+    {"splice", act_splice, PLAIN | MEMORY | ACCEPT | C, false},
+    {"splice with an offset of the source", act_splice_from_offset, F | C, false},
+    {"splice with an offset of the sink", act_splice_to_offset, F | C, false},
+    {"splice that may block", act_splice_blocking, F | C, false},
+    {"splice with a further flag", act_splice_more, F | C, false},
+    {"vmsplice", act_vmsplice, F | C, false},
+    {"tee", act_tee, F | C, false},
+    {"sendfile", act_sendfile, F | C, false},
+    {"pipe2", act_pipe2, F | C, true},
+    {"F_SETPIPE_SZ", act_pipe_size, F | C, false},
     {"ioctl", act_ioctl, F | C, true},
     {"io_uring_setup", act_io_uring, F | C, false},
     {"pidfd_open", act_pidfd_open, F | C, false},
@@ -550,11 +620,11 @@ static const struct {
     {"chroot", act_chroot, F | C, false},
     {"mmap PROT_EXEC", act_mmap_exec, F | C, false},
     {"mmap of a file", act_mmap_file, F | C, false},
-    {"mmap of a file, shared", act_mmap_shared, PLAIN | ACCEPT | C, false},
+    {"mmap of a file, shared", act_mmap_shared, PLAIN | ACCEPT | SPLICE | C, false},
     {"mmap of a file, shared, PROT_EXEC", act_mmap_shared_exec, F | C, false},
     {"mmap of a file over something", act_mmap_shared_fixed, F | C, false},
     {"mmap MAP_SHARED_VALIDATE", act_mmap_validate, F | C, false},
-    {"F_GET_SEALS", act_get_seals, PLAIN | ACCEPT | C, false},
+    {"F_GET_SEALS", act_get_seals, PLAIN | ACCEPT | SPLICE | C, false},
     {"F_ADD_SEALS", act_add_seals, F | C, false},
     {"stat of a path", act_stat_path, F | C, true},
     {"mprotect PROT_EXEC", act_mprotect_exec, F | C, false},
@@ -580,6 +650,8 @@ static const char *kind_name(unsigned kind)
 {
     if (kind == MEMORY_FRONT)
         return "front with guest memory";
+    if (kind == SPLICE_FRONT)
+        return "front of the kernel path";
     return kind == ACCEPT_FRONT ? "front of accepted sockets" : sm_role_name((enum sm_role)kind);
 }
 
@@ -589,7 +661,7 @@ static void forbidden(enum how how)
 
     check_how(how);
     for (size_t i = 0; i < SM_ARRAY_LEN(acts); i++)
-        for (unsigned role = 0; role <= ACCEPT_FRONT; role++) {
+        for (unsigned role = 0; role < KINDS; role++) {
             if (!(acts[i].roles & (1u << role)))
                 continue;
             struct child c = start(how, role, acts[i].fn);
@@ -745,6 +817,26 @@ static long accept_front_works(struct given *g)
     return both_work(g);
 }
 
+/* As the one of accepted sockets; and a client's byte goes through the pipe back to it. */
+static long splice_front_works(struct given *g)
+{
+    struct sockaddr_in sin;
+    socklen_t len = sizeof(sin);
+    struct linger now = {.l_onoff = 1};
+
+    int fd = accept4(g->listener, (struct sockaddr *)&sin, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0)
+        return -50;
+    while (splice(fd, NULL, g->pipe[1], NULL, 4096, SPLICE_F_NONBLOCK | SPLICE_F_MOVE) != 1)
+        if (errno != EAGAIN)
+            return -51;
+    if (splice(g->pipe[0], NULL, g->udp, NULL, 1, SPLICE_F_NONBLOCK | SPLICE_F_MOVE) != 1)
+        return -52;
+    if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)) < 0 || close(fd) < 0)
+        return -53;
+    return both_work(g);
+}
+
 static void works(enum how how, unsigned role, act_fn fn)
 {
     char buf[16];
@@ -752,8 +844,10 @@ static void works(enum how how, unsigned role, act_fn fn)
 
     check_how(how);
     sm_autofd client = -1;
-    client_of_next = role == ACCEPT_FRONT ? &client : NULL;
+    client_of_next = role == ACCEPT_FRONT || role == SPLICE_FRONT ? &client : NULL;
     struct child c = start(how, role, fn);
+    if (role == SPLICE_FRONT)
+        assert_int_equal(write(client, "s", 1), 1);
     assert_int_equal(sm_fd_seqpair(pair, false), 0);
     assert_int_equal(sm_fd_send(c.link, "take", 4, &pair[1], 1), 4);
     sm_fd_close(&pair[1]);
@@ -765,6 +859,10 @@ static void works(enum how how, unsigned role, act_fn fn)
     assert_int_equal(status, 0);
     assert_int_equal(got, 6);
     assert_memory_equal(buf, "via fd", 6);
+    if (role == SPLICE_FRONT) { /* through the pipe, to where that socket is connected */
+        assert_int_equal(recv(c.udp_peer, buf, sizeof(buf), MSG_DONTWAIT), 1);
+        assert_int_equal(buf[0], 's');
+    }
     for (int i = 0; i < 2; i++)
         assert_int_equal(recv(c.udp_peer, buf, sizeof(buf), MSG_DONTWAIT), 5);
     if (client >= 0) {
@@ -783,6 +881,7 @@ static void test_works(void **state)
     works(AS_IS, SM_ROLE_FRONT, front_works);
     works(AS_IS, MEMORY_FRONT, memory_front_works);
     works(AS_IS, ACCEPT_FRONT, accept_front_works);
+    works(AS_IS, SPLICE_FRONT, splice_front_works);
     works(AS_IS, SM_ROLE_CORE, core_works);
 }
 static void test_works_nobody(void **state)
@@ -790,6 +889,7 @@ static void test_works_nobody(void **state)
     works(AS_NOBODY, SM_ROLE_FRONT, front_works);
     works(AS_NOBODY, MEMORY_FRONT, memory_front_works);
     works(AS_NOBODY, ACCEPT_FRONT, accept_front_works);
+    works(AS_NOBODY, SPLICE_FRONT, splice_front_works);
     works(AS_NOBODY, SM_ROLE_CORE, core_works);
 }
 static void test_works_nested(void **state)
@@ -797,6 +897,7 @@ static void test_works_nested(void **state)
     works(NESTED, SM_ROLE_FRONT, front_works);
     works(NESTED, MEMORY_FRONT, memory_front_works);
     works(NESTED, ACCEPT_FRONT, accept_front_works);
+    works(NESTED, SPLICE_FRONT, splice_front_works);
     works(NESTED, SM_ROLE_CORE, core_works);
 }
 
@@ -951,7 +1052,7 @@ static void proc_state(enum how how, enum sm_role role)
         assert_true(open(probe, O_CREAT | O_WRONLY, 0600) < 0);
         assert_int_equal(errno, EROFS);
         g_autofree char *fds = g_strdup_printf("/proc/%d/fd", c.pid);
-        assert_int_equal(count_dir(fds), 3 + 5);
+        assert_int_equal(count_dir(fds), 3 + 7);
         g_autofree char *zero = g_strdup_printf("/proc/%d/fd/0", c.pid);
         char target[64] = {0};
         assert_true(readlink(zero, target, sizeof(target) - 1) > 0);
