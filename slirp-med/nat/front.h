@@ -45,8 +45,8 @@
 
 /** TCP connections at once, libslirp's TIME-WAIT included; a SYN above it is dropped. Design goal: 10,000 open ones. */
 #define SM_FRONT_TCP_MAX 16384
-/** Descriptors that are not flows': the standard ones, link, channel, port, epoll, and one that is just being received.
- */
+/** Descriptors that are not flows': the standard ones, link, channel, port (or the kernel path's sockets and pipes), epoll, and
+ * one that is just being received. */
 #define SM_FRONT_FDS_RESERVED 32
 /** UDP 4-tuples at once. When full, the one that was quiet longest makes room if it was quiet for
  * SM_FRONT_UDP_QUIET_US. */
@@ -90,6 +90,7 @@ struct sm_front_stats {
     uint64_t udp_dropped; /* datagrams: held too many, or the pair was full */
     uint64_t others;      /* frames refused by the guard or by libslirp and reported */
     uint64_t channel_dropped;
+    uint64_t spliced; /* bytes of TCP that went through a pipe (sock.h) */
     size_t tcp_now, udp_now, vsock_now, asked_now;
     size_t held_now, queued_now; /* bytes, TCP */
 };

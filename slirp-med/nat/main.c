@@ -252,7 +252,7 @@ static bool start(struct process *p, struct sm_sandbox_spec *spec, GError **erro
         p->devices[i] = (struct device){.p = p, .name = (enum device_name)i};
     struct device *net = &p->devices[DEVICE_NET], *vsock = &p->devices[DEVICE_VSOCK];
     if (tproxy) {
-        spec->accepts = true;
+        spec->accepts = spec->splices = true;
         p->front = sm_front_new_tproxy(p->loop, &cfg, SM_ROLE_FD, SM_CHANNEL_FD, on_front_failed, p, error);
     } else {
         net->port = new_net(p, &cfg.net, spec, error);

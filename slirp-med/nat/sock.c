@@ -4,6 +4,10 @@
  *
  * Both sockets are watched edge-triggered and once; what an edge said is remembered (`readable`, `writable`), and each
  * direction moves one read a turn (move()). A busy flow so costs no epoll_ctl, and a flow that waits costs nothing.
+ *
+ * Where the owner does not look at the bytes and a read was full, there is likely more of the same: from then on that
+ * direction's bytes go through a pipe (pipes.h, haul()), until little comes at once. What it brings and its ends stay
+ * read's to say.
  */
 #include "nat/sock.h"
 
@@ -14,9 +18,12 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "nat/front_priv.h"
+#include "nat/pipes.h"
 
 /** What one read takes at most; also what is kept of it when the other side is full. */
 #define READ_MAX SM_FLOW_UDP_BATCH_MAX
+/** A direction that brings less than this at once is read again: a copy of so little is cheaper than a pipe's pages. */
+#define HAUL_MIN (32u << 10)
 /** Accepting goes on so long after the process had no descriptor left for a client. */
 #define ACCEPT_RETRY_US 20000
 
@@ -30,8 +37,10 @@ struct end {
 /** One direction. */
 struct way {
     struct sm_buf buf;
-    bool eof;    /* the source has ended */
-    bool passed; /* and the sink was told, behind the last byte */
+    struct sm_pipe *pipe; /* borrowed while there are bytes in it; then there are none in buf */
+    bool bulk;            /* much came at once: what comes next goes through a pipe */
+    bool eof;             /* the source has ended */
+    bool passed;          /* and the sink was told, behind the last byte */
 };
 
 struct sock_flow {
@@ -73,6 +82,7 @@ struct sm_front_socks {
     const struct sm_sock_udp *udp; /* NULL: no datagrams */
     void *udp_data;
     struct sm_watch *source; /* NULL: none */
+    struct sm_pipes pipes;   /* none, but for sm_sock_splice() */
 };
 
 static const struct sm_front_flow_ops flow_ops;
@@ -170,24 +180,33 @@ void sm_sock_answer(struct sm_front *front, int fd, GBytes *answer)
 
 /* ---- the end of a flow ---- */
 
+/* Bytes that its sink has not taken. */
+static size_t kept(const struct way *way)
+{
+    return way->buf.len + (way->pipe ? way->pipe->held : 0);
+}
+
 static void account(struct sock_flow *f, size_t up_before, size_t down_before)
 {
     struct sm_front_stats *stats = &f->base.front->stats;
 
-    stats->held_now += f->up.buf.len - up_before;
-    stats->queued_now += f->down.buf.len - down_before;
+    stats->held_now += kept(&f->up) - up_before;
+    stats->queued_now += kept(&f->down) - down_before;
 }
 
 /* The id dies; the client's descriptor is the caller's to reset, to close or to hand on. */
 static int end_id(struct sock_flow *f)
 {
-    size_t up = f->up.buf.len, down = f->down.buf.len;
+    struct sm_pipes *pipes = &f->base.front->socks->pipes;
+    size_t up = kept(&f->up), down = kept(&f->down);
 
     sm_loop_unwatch(f->base.front->loop, &f->client);
     int client = sm_steal_fd(&f->client.fd);
     sm_front_close_fd(&f->base);
     sm_buf_clear(&f->up.buf);
     sm_buf_clear(&f->down.buf);
+    sm_pipes_give_back(pipes, &f->up.pipe);
+    sm_pipes_give_back(pipes, &f->down.pipe);
     account(f, up, down);
     sm_front_forget(&f->base);
     sm_front_set_state(&f->base, SM_FRONT_CLOSING);
@@ -245,20 +264,24 @@ static void turn_away(struct sm_front *front, int client, const struct sm_flow_m
 
 enum moved { MOVED, MOVED_MORE, SOURCE_FAILED, SINK_FAILED };
 
-static enum moved flush(struct way *way, struct end *to, int to_fd)
+/* What is kept goes on: bytes of buf, or of the pipe, which is then given back. */
+static enum moved flush(struct sm_pipes *pipes, struct way *way, struct end *to, int to_fd)
 {
-    while (way->buf.len > 0 && to->writable) {
-        ssize_t n = write(to_fd, sm_buf_peek(&way->buf), way->buf.len);
+    while (kept(way) > 0 && to->writable) {
+        ssize_t n = way->pipe ? sm_pipe_pour(way->pipe, to_fd) : write(to_fd, sm_buf_peek(&way->buf), way->buf.len);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && (errno == EAGAIN || errno == ENOBUFS)) {
             to->writable = false;
             break;
         }
-        if (n < 0)
+        if (n < 0 || (n == 0 && way->pipe))
             return SINK_FAILED;
-        sm_buf_consume(&way->buf, (size_t)n);
+        if (!way->pipe)
+            sm_buf_consume(&way->buf, (size_t)n);
     }
+    if (way->pipe && way->pipe->held == 0)
+        sm_pipes_give_back(pipes, &way->pipe);
     return MOVED;
 }
 
@@ -298,16 +321,53 @@ static ssize_t let_pass(struct sock_flow *f, const struct way *way, const uint8_
     return (ssize_t)goes;
 }
 
+/* Bulk: a pipe's worth from socket to socket. False: nothing was moved, and a read is to say what there is. A sink
+ * that is full keeps the pipe with what it did not take, but never the last one: its bytes are copied then, so that
+ * sinks that stand still cannot bring all others to copying. */
+static bool haul(struct sock_flow *f, struct way *way, int from_fd, struct end *to, int to_fd, enum moved *ret)
+{
+    struct sm_pipes *pipes = &f->base.front->socks->pipes;
+
+    if (!way->bulk || !to->writable)
+        return false;
+    way->pipe = sm_pipes_borrow(pipes);
+    if (!way->pipe)
+        return false;
+    if (!sm_pipe_fill(way->pipe, from_fd)) {
+        way->bulk = errno == EAGAIN;
+        sm_pipes_give_back(pipes, &way->pipe);
+        return false;
+    }
+    f->base.front->stats.spliced += way->pipe->held;
+    way->bulk = way->pipe->held >= HAUL_MIN;
+    *ret = flush(pipes, way, to, to_fd);
+    if (*ret == MOVED && way->pipe && !sm_pipes_spare(pipes)) {
+        size_t n = way->pipe->held;
+        uint8_t *at = sm_buf_reserve(&way->buf, n);
+        if (!at || !sm_pipe_read(way->pipe, at)) { /* never: the queue was empty, and what was put in is there */
+            *ret = SINK_FAILED;
+            return true;
+        }
+        sm_buf_commit(&way->buf, n);
+        sm_pipes_give_back(pipes, &way->pipe);
+    }
+    return true;
+}
+_Static_assert(HAUL_MIN <= READ_MAX && HAUL_MIN <= SM_PIPES_BYTES, "a full read, or a full pipe, is much");
+
 /* One direction's share of a turn: what was kept, one read, and the end. may_read: there is memory for what may be kept. */
 static enum moved move(struct sock_flow *f, struct way *way, struct end *from, int from_fd, struct end *to, int to_fd,
                        uint8_t *scratch, bool may_read)
 {
-    if (flush(way, to, to_fd) == SINK_FAILED)
-        return SINK_FAILED;
-    if (way->buf.len == 0 && !way->eof && from->readable && may_read) {
+    enum moved moved = flush(&f->base.front->socks->pipes, way, to, to_fd);
+
+    if (moved == MOVED && kept(way) == 0 && !way->eof && from->readable && may_read &&
+        !haul(f, way, from_fd, to, to_fd, &moved)) {
         ssize_t n = take(way, from, from_fd, scratch, READ_MAX);
         if (n < 0)
             return SOURCE_FAILED;
+        if (n > 0)
+            way->bulk = n == READ_MAX && !f->hooks;
         n = let_pass(f, way, scratch, n);
         ssize_t put = 0;
         if (n > 0 && to->writable) {
@@ -322,19 +382,22 @@ static enum moved move(struct sock_flow *f, struct way *way, struct end *from, i
         if (put < n && !sm_buf_append(&way->buf, scratch + put, (size_t)(n - put)))
             return SINK_FAILED; /* never: the queue holds a read, and was empty */
     }
-    if (way->eof && way->buf.len == 0 && !way->passed) {
+    if (moved == SINK_FAILED)
+        return SINK_FAILED;
+    if (way->eof && kept(way) == 0 && !way->passed) {
         (void)shutdown(to_fd, SHUT_WR);
         way->passed = true;
     }
-    return way->buf.len == 0 && !way->eof && from->readable ? MOVED_MORE : MOVED;
+    return kept(way) == 0 && !way->eof && from->readable ? MOVED_MORE : MOVED;
 }
-_Static_assert(READ_MAX <= SM_FLOW_HELD_MAX, "what one read brings, a direction can keep");
+_Static_assert(READ_MAX <= SM_FLOW_HELD_MAX && READ_MAX + SM_SOCK_ANSWER_MAX <= SM_PIPES_BYTES,
+               "what one read brings, a direction can keep");
 
 static void run_attached(struct sock_flow *f)
 {
     struct sm_front *front = f->base.front;
     int client = f->client.fd, upstream = f->base.watch.fd;
-    size_t up_before = f->up.buf.len, down_before = f->down.buf.len;
+    size_t up_before = kept(&f->up), down_before = kept(&f->down);
     bool up_room = front->stats.held_now <= SM_FRONT_HELD_TOTAL,
          down_room = front->stats.queued_now <= SM_FRONT_QUEUED_TOTAL;
 
@@ -371,7 +434,7 @@ static void run_held(struct sock_flow *f)
     struct sm_front *front = f->base.front;
     size_t up = f->up.buf.len, down = f->down.buf.len, room = sm_buf_room(&f->up.buf);
     bool told = f->up.eof;
-    enum moved greeted = flush(&f->down, &f->client_end, f->client.fd);
+    enum moved greeted = flush(&front->socks->pipes, &f->down, &f->client_end, f->client.fd);
     ssize_t n = 0;
 
     show(f);
@@ -466,7 +529,7 @@ static struct sock_flow *flow_new(struct sm_front *front)
     sm_watch_init(&f->base.watch, -1, on_upstream);
     sm_watch_init(&f->client, -1, on_client);
     sm_buf_init(&f->up.buf, SM_FLOW_HELD_MAX);
-    sm_buf_init(&f->down.buf, READ_MAX + SM_SOCK_ANSWER_MAX);
+    sm_buf_init(&f->down.buf, SM_PIPES_BYTES);
     front->stats.tcp_now++;
     return f;
 }
@@ -547,6 +610,7 @@ static void attach(struct sock_flow *f, uint32_t consumed, int *fd)
     if (asked)
         down = f->down.buf.len;
     sm_buf_consume(&f->up.buf, consumed);
+    f->up.buf.max = SM_PIPES_BYTES; /* until now it was the bound of what is held */
     account(f, up, down);
     sm_front_set_state(&f->base, SM_FRONT_ATTACHED);
     f->base.front->stats.attached++;
@@ -626,7 +690,7 @@ static void sock_message(struct sm_front_flow *flow, const struct sm_flow_msg *m
 
 static bool sock_holds(const struct sm_front_flow *flow)
 {
-    return ((const struct sock_flow *)(const void *)flow)->up.buf.len > 0;
+    return kept(&((const struct sock_flow *)(const void *)flow)->up) > 0;
 }
 
 static bool sock_undelivered(const struct sm_front_flow *flow)
@@ -692,6 +756,7 @@ void sm_sock_dialled(struct sm_front *front, uint64_t id, int fd)
         return;
     }
     f->dialling = false;
+    f->up.buf.max = SM_PIPES_BYTES;
     if (fd < 0) {
         abort_flow(f, SM_WHY_GUEST_RST);
         return;
@@ -852,6 +917,7 @@ static void side_free(struct sm_front *front)
         linger_end(s->lingering.head->data);
     sm_loop_disarm(front->loop, &s->timer);
     g_ptr_array_unref(s->listeners);
+    sm_pipes_free(&s->pipes);
     if (s->udp)
         s->udp->free(s->udp_data);
     g_free(s);
@@ -881,6 +947,11 @@ struct sm_front *sm_front_new_sock(struct sm_loop *loop, const struct sm_front_c
     g_queue_init(&s->lingering);
     sm_timer_init(&s->timer, on_timer);
     return front;
+}
+
+unsigned sm_sock_splice(struct sm_front *front)
+{
+    return sm_pipes_make(&front->socks->pipes);
 }
 
 void sm_sock_on_udp(struct sm_front *front, const struct sm_sock_udp *udp, void *data)

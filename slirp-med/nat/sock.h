@@ -8,17 +8,17 @@
  *   state     the client's socket                                       upstream's descriptor
  *   ASKED     not read; an end of it is seen (GONE refused)             none
  *   HELD      read, bounded, copied to the core (BYTES), EOF told       none
- *   ATTACHED  both ways, at most one read a turn and direction          what ATTACH brought; `consumed` bytes are dropped
+ *   ATTACHED  both ways, at most one read or pipe a turn each           what ATTACH brought; `consumed` bytes are dropped
  *   CLOSING   an answer is on its way (hooks), or nothing is left       none
  *
  * A REFUSE is an immediate RST, whatever its `how` says: the kernel has completed the handshake, so nothing milder is left,
  * and no byte has been relayed. A hold answers the same way. Where there are hooks, a refused client gets their answer.
  *
- * Back-pressure is the kernel's: what one side does not take is kept (one read's worth), and the other side is not read.
- * Clients wait in the listener's backlog while a bound of the front or the channel says so.
+ * Back-pressure is the kernel's: what one side does not take is kept (one read's or pipe's worth), and the other side is
+ * not read. Clients wait in the listener's backlog while a bound of the front or the channel says so.
  *
  * After start the calls on descriptors are those of front.h, accept4 and getsockname on listeners' clients, and
- * setsockopt SO_LINGER (for a RST): the sandbox's `accepts`.
+ * setsockopt SO_LINGER (for a RST): the sandbox's `accepts`; and splice where it was asked for (sm_sock_splice()): `splices`.
  */
 #ifndef SM_NAT_SOCK_H
 #define SM_NAT_SOCK_H
@@ -94,6 +94,13 @@ void sm_sock_on_inbound(struct sm_front *front,
                         void *data);
 /** sm_sock_dialled() - fd (taken) is connected or connecting to the guest; -1: there is none. An id that has ended is fine. */
 void sm_sock_dialled(struct sm_front *front, uint64_t id, int fd);
+
+/**
+ * sm_sock_splice() - flows of the kernel path: from now on the bytes of a busy direction, of flows without hooks, go
+ * by splice(2) (pipes.h). Once, before the sandbox, which has to let it (sandbox.h: splices). Returns how many pipes
+ * there are; without any, bytes are read and written as ever.
+ */
+unsigned sm_sock_splice(struct sm_front *front);
 
 /** Where datagrams of UDP flows and of DNS leave for the guest. */
 struct sm_sock_udp {

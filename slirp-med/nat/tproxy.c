@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/log.h"
 #include "nat/dhcp.h"
 #include "nat/guard.h"
 #include "nat/sock.h"
@@ -350,6 +351,8 @@ struct sm_front *sm_front_new_tproxy(struct sm_loop *loop, const struct sm_front
     sm_watch_init(&t->datagram, fds[SM_TPROXY_DATAGRAM], on_datagram);
     sm_watch_init(&t->frame, fds[SM_TPROXY_FRAME], on_frame);
     t->front = sm_front_new_sock(loop, cfg, channel_fd, failed, data);
+    if (sm_sock_splice(t->front) == 0) /* others of the same user have used up what it may have */
+        sm_log_info("the kernel gives no pipe of the wanted size; bytes are copied");
     sm_sock_on_udp(t->front, &udp_ops, t);
     sm_sock_on_inbound(t->front, on_dial, t);
     sm_sock_listen(t->front, fds[SM_TPROXY_LISTENER], on_client, t);

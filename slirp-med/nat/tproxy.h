@@ -45,7 +45,7 @@ enum sm_tproxy_fd { SM_TPROXY_LISTENER, SM_TPROXY_DATAGRAM, SM_TPROXY_RAW, SM_TP
 
 /**
  * sm_front_new_tproxy() - as sm_front_new(); keeper is the bundle's descriptor. It, and what it brings, is taken, also on
- * failure. The sandbox has to let it accept (sandbox.h: accepts).
+ * failure. The sandbox has to let it accept and splice (sandbox.h: accepts, splices).
  */
 struct sm_front *sm_front_new_tproxy(struct sm_loop *loop, const struct sm_front_config *cfg, int keeper,
                                      int channel_fd, void (*failed)(const char *text, void *data), void *data,

@@ -12,9 +12,11 @@
 #include <cmocka.h>
 
 #include "harness.h"
+#include "nat/pipes.h"
 #include "nat/sock.h"
 
 #include <netinet/tcp.h>
+#include <sys/resource.h>
 
 /** More than the buffers of a loopback connection and a pair together. */
 #define LOTS (24u << 20)
@@ -120,6 +122,16 @@ static struct t *t_new(unsigned max_live)
 static int setup(void **state)
 {
     *state = t_new(0);
+    return 0;
+}
+
+/* As the kernel path's. */
+static int setup_splices(void **state)
+{
+    struct t *t = t_new(0);
+
+    assert_int_equal(sm_sock_splice(t->h.front), SM_PIPES_MAX);
+    *state = t;
     return 0;
 }
 
@@ -577,7 +589,7 @@ static uint8_t pattern(size_t i)
 }
 
 /* LOTS of bytes from one side to the other; the reader begins when the writer is stuck. */
-static void pour(struct t *t, int from, int to)
+static void pour(struct t *t, int from, int to, size_t may_keep)
 {
     static uint8_t buf[60000];
     size_t sent = 0, got = 0;
@@ -597,7 +609,7 @@ static void pour(struct t *t, int from, int to)
             assert_int_equal(errno, EAGAIN);
             stuck = true;
             assert_true(s.held_now + s.queued_now > 0);
-            assert_true(s.held_now + s.queued_now <= SM_FLOW_UDP_BATCH_MAX); /* one read's worth, whatever is sent */
+            assert_true(s.held_now + s.queued_now <= may_keep); /* one read's or pipe's worth, whatever is sent */
         }
         ssize_t r = stuck ? read(to, buf, sizeof(buf)) : 0;
         for (ssize_t i = 0; i < r; i++)
@@ -614,12 +626,366 @@ static void test_back_pressure(void **state)
     uint64_t id;
     int client = ask(t, &id), upstream = core_attach(&t->h, id, 0, SOCK_STREAM);
 
-    pour(t, client, upstream);
-    pour(t, upstream, client);
+    pour(t, client, upstream, SM_FLOW_UDP_BATCH_MAX);
+    pour(t, upstream, client, SM_FLOW_UDP_BATCH_MAX);
     (void)close(client);
     expect_end(t, upstream);
     (void)close(upstream);
     gone_expect(&t->h, id, SM_WHY_CLOSED);
+    assert_true(h_stats(&t->h).spliced == 0); /* nobody has asked for it */
+}
+
+/* ---- through pipes ---- */
+
+/* A flow whose upstream is a TCP socket, as that of an opaque one is. Returns the other end of it. */
+static int attach_tcp(struct t *t, uint64_t id)
+{
+    static struct mx mx;
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(in);
+    sm_autofd listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_int_equal(bind(listener, (struct sockaddr *)&in, sizeof(in)), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&in, &len), 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&in, len), 0);
+    assert_int_equal(sm_fd_set_nonblock(fd), 0);
+    int other = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    assert_true(other >= 0);
+    core_send_fd(&t->h, &(struct sm_flow_msg){.type = SM_FLOW_ATTACH, .id = id}, fd);
+    core_expect(&t->h, SM_FLOW_ATTACHED, &mx);
+    return other;
+}
+
+/* One direction of a flow, as its two ends see it; each flow and direction has bytes of its own. */
+struct stream {
+    int from, to;
+    size_t sent, got, all, salt;
+    bool ended;
+};
+
+static void stream_say(struct stream *s, size_t most)
+{
+    static uint8_t buf[512 << 10];
+    size_t n = SM_MIN(SM_MIN(sizeof(buf), most), s->all - s->sent);
+
+    for (size_t i = 0; i < n; i++)
+        buf[i] = pattern(s->sent + i + s->salt);
+    ssize_t put = n > 0 ? write(s->from, buf, n) : 0;
+    assert_true(put >= 0 || errno == EAGAIN);
+    s->sent += put > 0 ? (size_t)put : 0;
+}
+
+static void stream_hear(struct stream *s, size_t most)
+{
+    static uint8_t buf[512 << 10];
+    ssize_t n = read(s->to, buf, SM_MIN(sizeof(buf), most));
+
+    assert_true(n >= 0 || errno == EAGAIN);
+    s->ended = s->ended || (n == 0 && most > 0);
+    for (ssize_t i = 0; i < n; i++)
+        if (buf[i] != pattern(s->got + (size_t)i + s->salt))
+            fail_msg("byte %zu is another one", s->got + (size_t)i);
+    s->got += n > 0 ? (size_t)n : 0;
+}
+
+/* The source speaks and nobody reads, until nothing moves any more. */
+static void stream_stick(struct t *t, struct stream *s)
+{
+    for (int idle = 0; idle < 20;) {
+        size_t before = s->sent;
+        stream_say(s, s->all);
+        h_settle(&t->h);
+        idle = s->sent == before ? idle + 1 : 0;
+    }
+    assert_true(s->sent < s->all);
+}
+
+static void stream_finish(struct t *t, struct stream *s)
+{
+    int64_t until = sm_clock_us() + 3 * DEADLINE_US;
+
+    while (s->got < s->all) {
+        assert_true(sm_clock_us() < until);
+        stream_say(s, s->all);
+        h_turn(&t->h, 0);
+        stream_hear(s, s->all);
+    }
+}
+
+static void test_splice_back_pressure(void **state)
+{
+    struct t *t = *state;
+    uint64_t id;
+    int client = ask(t, &id), upstream = core_attach(&t->h, id, 0, SOCK_STREAM);
+
+    pour(t, client, upstream, SM_PIPES_BYTES);
+    uint64_t up = h_stats(&t->h).spliced;
+    assert_true(up > LOTS / 2);
+    pour(
+        t, upstream, client,
+        SM_PIPES_BYTES); /* out of a pair, as a flow under a cap has it, no read is ever full: it need not be spliced */
+    (void)close(client);
+    expect_end(t, upstream);
+    (void)close(upstream);
+    gone_expect(&t->h, id, SM_WHY_CLOSED);
+}
+
+/* Both ways at once, each side speaking and reading in pieces of any size, or not at all for a while; then both ends.
+ * */
+static void test_splice_any_pace(void **state)
+{
+    struct t *t = *state;
+    uint64_t id;
+    int client = ask(t, &id), upstream = attach_tcp(t, id);
+    struct stream s[2] = {{client, upstream, .all = LOTS, .salt = 1}, {upstream, client, .all = LOTS, .salt = 77777}};
+    GRand *rand = g_rand_new_with_seed(20);
+    int64_t until = sm_clock_us() + 6 * DEADLINE_US;
+    gint32 pause[4] = {0};
+
+    while (s[0].got < LOTS || s[1].got < LOTS) {
+        assert_true(sm_clock_us() < until);
+        for (int i = 0; i < 4; i++) {
+            if (pause[i]-- > 0)
+                continue;
+            pause[i] = g_rand_int_range(rand, 0, 40) == 0 ? g_rand_int_range(rand, 0, 60) : 0;
+            size_t most = (size_t)1 << g_rand_int_range(rand, 8, 20);
+            if (i < 2)
+                stream_say(&s[i], most);
+            else if (s[i - 2].got < LOTS)
+                stream_hear(&s[i - 2], most);
+        }
+        h_turn(&t->h, 0);
+        struct sm_front_stats now = h_stats(&t->h);
+        assert_true(now.held_now <= SM_PIPES_BYTES && now.queued_now <= SM_PIPES_BYTES);
+    }
+    g_rand_free(rand);
+    assert_true(h_stats(&t->h).spliced > LOTS);
+    assert_int_equal(shutdown(client, SHUT_WR), 0);
+    expect_end(t, upstream);
+    (void)close(upstream);
+    expect_end(t, client);
+    (void)close(client);
+    gone_expect(&t->h, id, SM_WHY_CLOSED);
+}
+
+/* An end comes behind the last byte, whatever is in the pipe before it, and the other direction goes on. */
+static void test_splice_half_close(void **state)
+{
+    struct t *t = *state;
+    uint64_t id;
+    int client = ask(t, &id), upstream = attach_tcp(t, id);
+    struct stream up = {client, upstream, .all = LOTS, .salt = 3}, down = {upstream, client, .all = LOTS, .salt = 5};
+
+    stream_stick(t, &up);
+    stream_stick(t, &down);
+    assert_true(h_stats(&t->h).held_now > 0 && h_stats(&t->h).queued_now > 0);
+    up.all = up.sent;
+    assert_int_equal(shutdown(client, SHUT_WR), 0);
+    h_settle(&t->h);
+    stream_finish(t, &up);
+    assert_false(up.ended);
+    expect_end(t, upstream);
+    down.all = down.sent + LOTS / 8; /* it has more to say, and then ends while it is stuck */
+    for (int64_t until = sm_clock_us() + DEADLINE_US; down.sent < down.all;) {
+        assert_true(sm_clock_us() < until);
+        stream_say(&down, down.all);
+        stream_hear(&down, 4096);
+        h_turn(&t->h, 0);
+    }
+    assert_int_equal(shutdown(upstream, SHUT_WR), 0);
+    stream_finish(t, &down);
+    expect_end(t, client);
+    gone_expect(&t->h, id, SM_WHY_CLOSED);
+    (void)close(client);
+    (void)close(upstream);
+}
+
+/* What a flow that was reset has left in a pipe is nobody's: all pipes are used again, by flows with other bytes. */
+static void test_splice_reset_leaves_nothing(void **state)
+{
+    struct t *t = *state;
+
+    for (unsigned round = 0; round < 3; round++) {
+        int client[SM_PIPES_MAX], upstream[SM_PIPES_MAX];
+        uint64_t id[SM_PIPES_MAX];
+        for (unsigned i = 0; i < SM_PIPES_MAX; i++) {
+            client[i] = ask(t, &id[i]);
+            upstream[i] = attach_tcp(t, id[i]);
+            struct stream s = {client[i], upstream[i], .all = LOTS, .salt = 11 + i};
+            stream_stick(t, &s);
+        }
+        assert_true(h_stats(&t->h).held_now > 0);
+        for (unsigned i = 0; i < SM_PIPES_MAX; i++) {
+            if (round == 0) { /* by the guest, */
+                hang_up(&client[i]);
+                gone_expect(&t->h, id[i], SM_WHY_GUEST_RST);
+            } else if (round == 1) { /* upstream, */
+                hang_up(&upstream[i]);
+                gone_expect(&t->h, id[i], SM_WHY_UPSTREAM_RST);
+            } else { /* the core */
+                core_say(t, SM_FLOW_ABORT, id[i]);
+                gone_expect(&t->h, id[i], SM_WHY_UPSTREAM_RST);
+            }
+            sm_fd_close(&client[i]);
+            sm_fd_close(&upstream[i]);
+        }
+        assert_int_equal(h_stats(&t->h).held_now, 0);
+        uint64_t before = h_stats(&t->h).spliced;
+        struct stream s[SM_PIPES_MAX];
+        for (unsigned i = 0; i < SM_PIPES_MAX; i++) { /* each of them stuck with a pipe: so it was every pipe */
+            client[i] = ask(t, &id[i]);
+            upstream[i] = attach_tcp(t, id[i]);
+            s[i] = (struct stream){client[i], upstream[i], .all = LOTS, .salt = 5000 + i};
+            stream_stick(t, &s[i]);
+        }
+        assert_true(h_stats(&t->h).spliced > before);
+        for (unsigned i = 0; i < SM_PIPES_MAX; i++) {
+            s[i].all = s[i].sent;
+            stream_finish(t, &s[i]);
+            (void)close(client[i]);
+            expect_end(t, upstream[i]);
+            (void)close(upstream[i]);
+            gone_expect(&t->h, id[i], SM_WHY_CLOSED);
+        }
+    }
+}
+
+/* More flows than pipes, all of them stuck: each keeps its own, no more than a pipe's worth, and one whose sink takes
+ * what it is given is spliced beside them. */
+static void test_splice_more_flows_than_pipes(void **state)
+{
+    enum { FLOWS = SM_PIPES_MAX + 3 };
+    struct t *t = *state;
+    struct stream s[FLOWS];
+    uint64_t id[FLOWS];
+
+    for (unsigned i = 0; i < FLOWS; i++) {
+        int client = ask(t, &id[i]), upstream = attach_tcp(t, id[i]);
+        s[i] = (struct stream){client, upstream, .all = LOTS, .salt = i * 1000};
+        stream_stick(t, &s[i]);
+        assert_true(h_stats(&t->h).held_now <= (i + 1) * (size_t)SM_PIPES_BYTES);
+    }
+    uint64_t before = h_stats(&t->h).spliced, free_id;
+    int client = ask(t, &free_id), upstream = attach_tcp(t, free_id);
+    struct stream free_one = {client, upstream, .all = LOTS, .salt = 31};
+    stream_finish(t, &free_one);
+    assert_true(h_stats(&t->h).spliced - before > LOTS / 2);
+    for (unsigned i = FLOWS; i-- > 0;) {
+        s[i].all = s[i].sent;
+        stream_finish(t, &s[i]);
+        (void)close(s[i].from);
+        expect_end(t, s[i].to);
+        (void)close(s[i].to);
+        gone_expect(&t->h, id[i], SM_WHY_CLOSED);
+    }
+    (void)close(client);
+    expect_end(t, upstream);
+    (void)close(upstream);
+    gone_expect(&t->h, free_id, SM_WHY_CLOSED);
+}
+
+/* At a byte of urgent data splice(2) says what it says at an end. It is no end: all but that byte comes, as without
+ * pipes. */
+static void test_splice_urgent(void **state)
+{
+    struct t *t = *state;
+    uint64_t id;
+    int client = ask(t, &id), upstream = attach_tcp(t, id);
+    struct stream s = {client, upstream, .all = LOTS, .salt = 9};
+
+    stream_stick(t, &s);
+    s.all = s.sent; /* the source's kernel is full; there is room for a byte when the sink has read some */
+    for (int64_t until = sm_clock_us() + DEADLINE_US; send(client, "!", 1, MSG_OOB) != 1; h_turn(&t->h, 0)) {
+        assert_true(errno == EAGAIN && sm_clock_us() < until);
+        stream_hear(&s, 1 << 20);
+    }
+    s.all = s.sent + LOTS / 4;
+    for (int64_t until = sm_clock_us() + DEADLINE_US; s.sent < s.all; h_turn(&t->h, 0)) {
+        assert_true(sm_clock_us() < until);
+        stream_say(&s, s.all);
+        stream_hear(&s, 1 << 12);
+    }
+    assert_int_equal(shutdown(client, SHUT_WR), 0);
+    stream_finish(t, &s);
+    expect_end(t, upstream);
+    (void)close(upstream);
+    (void)close(client);
+    gone_expect(&t->h, id, SM_WHY_CLOSED);
+    assert_true(h_stats(&t->h).spliced > 0);
+}
+
+static void test_splice_front_ends(void **state)
+{
+    struct t *t = *state;
+    uint64_t id;
+    int client = ask(t, &id), upstream = attach_tcp(t, id);
+    struct stream s = {client, upstream, .all = LOTS, .salt = 13};
+
+    stream_stick(t, &s);
+    s.all = s.sent;
+    assert_int_equal(shutdown(client, SHUT_WR), 0);
+    sm_front_finish(t->h.front);
+    stream_finish(t, &s); /* what was said before the end is delivered, also what is in a pipe */
+    expect_end(t, upstream);
+    (void)close(upstream);
+    (void)close(client);
+    h_settle(&t->h);
+    assert_int_equal(h_stats(&t->h).held_now, 0);
+}
+
+/* Flows with an owner who looks at the bytes, and small ones, go without. */
+static void test_splice_not_these(void **state)
+{
+    struct t *t = *state;
+    uint64_t id;
+    int client = ask(t, &id), upstream = attach_tcp(t, id);
+
+    for (int i = 0; i < 50; i++) {
+        say(t, client, "question");
+        upstream_expect(&t->h, upstream, "question", 8);
+        assert_int_equal(write(upstream, "answer", 6), 6);
+        upstream_expect(&t->h, client, "answer", 6);
+    }
+    (void)close(client);
+    expect_end(t, upstream);
+    (void)close(upstream);
+    gone_expect(&t->h, id, SM_WHY_CLOSED);
+    t->hooks = &all_hooks;
+    client = ask(t, &id);
+    upstream = attach_tcp(t, id);
+    struct stream s = {client, upstream, .all = LOTS};
+    stream_finish(t, &s);
+    (void)close(client);
+    expect_end(t, upstream);
+    (void)close(upstream);
+    gone_expect(&t->h, id, SM_WHY_CLOSED);
+    assert_true(h_stats(&t->h).spliced == 0);
+}
+
+/* The kernel gives none, or the size is refused: everything goes as ever. */
+static void test_splice_refused(void **state)
+{
+    struct t *t = *state;
+    struct rlimit was, none;
+    uint64_t id;
+    sm_autofd next = dup(0);
+
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+    none = (struct rlimit){(rlim_t)next + 1, was.rlim_max}; /* one descriptor more: not a pipe */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    unsigned made = sm_sock_splice(t->h.front);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
+    assert_int_equal(made, 0);
+    int client = ask(t, &id), upstream = attach_tcp(t, id);
+    struct stream s = {client, upstream, .all = LOTS};
+    stream_finish(t, &s);
+    (void)close(client);
+    expect_end(t, upstream);
+    (void)close(upstream);
+    gone_expect(&t->h, id, SM_WHY_CLOSED);
+    assert_true(h_stats(&t->h).spliced == 0);
 }
 
 static void test_backlog_waits(void **state)
@@ -728,6 +1094,15 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_aborted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_front_ends, setup, teardown),
         cmocka_unit_test_setup_teardown(test_back_pressure, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_splice_back_pressure, setup_splices, teardown),
+        cmocka_unit_test_setup_teardown(test_splice_any_pace, setup_splices, teardown),
+        cmocka_unit_test_setup_teardown(test_splice_half_close, setup_splices, teardown),
+        cmocka_unit_test_setup_teardown(test_splice_reset_leaves_nothing, setup_splices, teardown),
+        cmocka_unit_test_setup_teardown(test_splice_more_flows_than_pipes, setup_splices, teardown),
+        cmocka_unit_test_setup_teardown(test_splice_urgent, setup_splices, teardown),
+        cmocka_unit_test_setup_teardown(test_splice_front_ends, setup_splices, teardown),
+        cmocka_unit_test_setup_teardown(test_splice_not_these, setup_splices, teardown),
+        cmocka_unit_test_setup_teardown(test_splice_refused, setup, teardown),
         cmocka_unit_test(test_backlog_waits),
         cmocka_unit_test_setup_teardown(test_inbound, setup, teardown),
         cmocka_unit_test_setup_teardown(test_inbound_fails, setup, teardown),
