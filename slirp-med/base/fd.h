@@ -10,8 +10,8 @@
 
 #include "base/defs.h"
 
-/** Most descriptors one message may carry: the longest list any message of ours needs is two. */
-#define SM_FD_MSG_MAX 4
+/** Most descriptors one message may carry: the sockets of the kernel path (nat/tproxy.h); all others have two at most. */
+#define SM_FD_MSG_MAX 5
 
 void sm_fd_close(int *fd);
 /** An owning descriptor variable: closed when it leaves its scope, unless stolen. */

@@ -92,13 +92,13 @@ static void send_status(struct process *p)
     const struct sm_port *net = p->devices[DEVICE_NET].port, *vsock = p->devices[DEVICE_VSOCK].port;
     struct sm_front_stats s;
     sm_front_stats(p->front, &s);
-    json_t *j = json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "opens", (json_int_t)s.opens,
-                          "opens_dropped", (json_int_t)s.opens_dropped, "repeated", (json_int_t)s.repeated, "attached",
-                          (json_int_t)s.attached, "gone", (json_int_t)s.gone, "dns", (json_int_t)s.dns_in,
-                          "udp_dropped", (json_int_t)s.udp_dropped, "others", (json_int_t)s.others, "channel_dropped",
-                          (json_int_t)s.channel_dropped, "tcp_now", (json_int_t)s.tcp_now, "udp_now",
-                          (json_int_t)s.udp_now, "asked_now", (json_int_t)s.asked_now, "held_now",
-                          (json_int_t)s.held_now, "queued_now", (json_int_t)s.queued_now);
+    json_t *j = json_pack(
+        "{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "opens", (json_int_t)s.opens, "opens_dropped",
+        (json_int_t)s.opens_dropped, "repeated", (json_int_t)s.repeated, "attached", (json_int_t)s.attached, "gone",
+        (json_int_t)s.gone, "dns", (json_int_t)s.dns_in, "udp_dropped", (json_int_t)s.udp_dropped, "others",
+        (json_int_t)s.others, "channel_dropped", (json_int_t)s.channel_dropped, "tcp_now", (json_int_t)s.tcp_now,
+        "udp_now", (json_int_t)s.udp_now, "asked_now", (json_int_t)s.asked_now, "held_now", (json_int_t)s.held_now,
+        "queued_now", (json_int_t)s.queued_now, "spliced", (json_int_t)s.spliced);
     if (net) {
         json_t *o = json_pack("{s:b,s:I,s:I,s:I,s:I,s:I}", "connected", net->connected, "connections",
                               (json_int_t)net->connections, "rx_frames", (json_int_t)net->rx_frames, "tx_frames",

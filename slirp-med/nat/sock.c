@@ -890,6 +890,12 @@ static bool side_udp_push(struct sm_front *front, const struct sm_hold_key *key,
     return s->udp && s->udp->push(key, data, len, s->udp_data);
 }
 
+static bool side_udp_push_run(struct sm_front *front, const struct sm_hold_key *key, const struct sm_dgrams_run *run)
+{
+    struct sm_front_socks *s = front->socks;
+    return s->udp && s->udp->push_run && s->udp->push_run(key, run, s->udp_data);
+}
+
 static void side_udp_refuse(struct sm_front *front, const struct sm_hold_key *key, enum sm_flow_how how)
 {
     struct sm_front_socks *s = front->socks;
@@ -931,6 +937,7 @@ static const struct sm_front_side side = {
     .finish = side_nothing,
     .inbound = side_inbound,
     .udp_push = side_udp_push,
+    .udp_push_run = side_udp_push_run,
     .udp_refuse = side_udp_refuse,
     .stop = side_stop,
     .free = side_free,

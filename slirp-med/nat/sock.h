@@ -23,6 +23,7 @@
 #ifndef SM_NAT_SOCK_H
 #define SM_NAT_SOCK_H
 
+#include "base/dgrams.h"
 #include "flow/msg.h"
 #include "nat/front.h"
 #include "nat/holds.h"
@@ -106,6 +107,8 @@ unsigned sm_sock_splice(struct sm_front *front);
 struct sm_sock_udp {
     /** From key's destination to its source port; false: dropped. */
     bool (*push)(const struct sm_hold_key *key, const uint8_t *data, size_t len, void *data_of_owner);
+    /** The same for all datagrams of a run at once: false when that cannot be, and nothing was done. May be NULL. */
+    bool (*push_run)(const struct sm_hold_key *key, const struct sm_dgrams_run *run, void *data_of_owner);
     /** Its datagram was refused, like this. */
     void (*refuse)(const struct sm_hold_key *key, enum sm_flow_how how, void *data_of_owner);
     /** The front ends: the last call. */

@@ -10,6 +10,8 @@
 
 #include <errno.h>
 #include <linux/if_packet.h>
+#include <linux/virtio_net.h>
+#include <netinet/in.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -23,6 +25,9 @@
 #define DATAGRAM_MAX 65536
 #define ICMP_UNREACH 3
 #define DHCP_SERVER_PORT 67
+/* linux/udp.h and netinet/udp.h cannot be had together; older headers lack the second. */
+#define OPT_GRO 104
+#define GSO_UDP_L4 5
 /** The number in a VLAN tag; 0 is a tag for the priority alone, which the kernel takes for none (802.1Q 9.6). */
 #define VLAN_ID 0xfff
 
@@ -33,7 +38,8 @@ struct tproxy {
     struct sm_guard guard;
     struct sm_dhcp dhcp;
     struct sm_watch keeper, datagram, frame;
-    int raw;
+    int raw, runs;
+    bool cuts;      /* the kernel takes runs */
     uint16_t ident; /* of the next datagram that has to be cut */
     void (*failed)(const char *text, void *data);
     void *failed_data;
@@ -66,7 +72,7 @@ static bool send_ip(const struct tproxy *t, uint32_t src, uint8_t proto, uint16_
 static bool on_push(const struct sm_hold_key *key, const uint8_t *data, size_t len, void *owner)
 {
     struct tproxy *t = owner;
-    uint8_t *udp = t->buf; /* not in use: a datagram that comes in is done with when one goes out */
+    uint8_t *udp = t->buf; /* not in use: datagrams that come in are done with when one goes out */
     size_t total = SM_UDP_HLEN + len, room = t->link.mtu - SM_IP_HLEN;
 
     if (total > SM_IP_MAX - SM_IP_HLEN)
@@ -91,6 +97,41 @@ static bool on_push(const struct sm_hold_key *key, const uint8_t *data, size_t l
             return false;
     }
     return true;
+}
+
+/* All datagrams of a run as one frame: to the kernel it is one datagram, with the length of all, which it cuts. Their checksums are
+ * left to whoever has to have them. */
+static bool on_push_run(const struct sm_hold_key *key, const struct sm_dgrams_run *run, void *owner)
+{
+    enum { HEADERS = SM_ETH_HLEN + SM_IP_HLEN + SM_UDP_HLEN };
+    struct tproxy *t = owner;
+    size_t total = SM_UDP_HLEN + run->len;
+    struct virtio_net_hdr offload = {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+                                     .gso_type = GSO_UDP_L4,
+                                     .hdr_len = HEADERS,
+                                     .gso_size = (uint16_t)run->size,
+                                     .csum_start = SM_ETH_HLEN + SM_IP_HLEN,
+                                     .csum_offset = SM_UDP_CSUM};
+    uint8_t head[HEADERS];
+    struct sm_wr w = sm_wr_init(head, sizeof(head));
+    struct iovec iov[] = {{&offload, sizeof(offload)}, {head, sizeof(head)}, {(void *)(uintptr_t)run->data, run->len}};
+    ssize_t n;
+
+    if (!t->cuts || SM_IP_HLEN + SM_UDP_HLEN + run->size > t->link.mtu || total > SM_IP_MAX - SM_IP_HLEN)
+        return false;
+    sm_wr_eth(&w, t->link.guest_mac, t->link.our_mac, SM_ETHERTYPE_IPV4);
+    sm_wr_ip(&w, key->dst, t->link.guest, SM_IPPROTO_UDP, total);
+    sm_wr_u16(&w, key->dst_port);
+    sm_wr_u16(&w, key->src_port);
+    sm_wr_u16(&w, (uint16_t)total);
+    sm_wr_u16(&w, sm_csum_udp_pseudo(key->dst, t->link.guest, total));
+    if (w.bad)
+        return false;
+    do {
+        n = writev(t->runs, iov, SM_ARRAY_LEN(iov));
+    } while (n < 0 && errno == EINTR);
+    t->cuts = n >= 0 || errno != EINVAL;
+    return n >= 0;
 }
 
 /* "Destination unreachable", with what names the datagram: its header and its ports. */
@@ -125,10 +166,12 @@ static void on_free(void *owner)
     sm_fd_close(&t->datagram.fd);
     sm_fd_close(&t->frame.fd);
     sm_fd_close(&t->raw);
+    sm_fd_close(&t->runs);
     g_free(t);
 }
 
-static const struct sm_sock_udp udp_ops = {.push = on_push, .refuse = on_refuse, .free = on_free};
+static const struct sm_sock_udp udp_ops = {
+    .push = on_push, .push_run = on_push_run, .refuse = on_refuse, .free = on_free};
 
 /* ---- from the guest ---- */
 
@@ -143,27 +186,34 @@ static void answer_dhcp(struct tproxy *t, const uint8_t *msg, size_t len)
         (void)!write(t->frame.fd, answer, n);
 }
 
-/* Where a datagram was meant to go; false when the kernel did not say. */
-static bool original_destination(struct msghdr *msg, struct sm_endpoint *ret)
+/* Where a datagram was meant to go, and the size of each if there are several: false when the kernel did not say the first. */
+static bool what_came(struct msghdr *msg, struct sm_endpoint *ret, size_t *ret_size)
 {
+    bool said = false;
+
     for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
         struct sockaddr_in sin;
-        if (c->cmsg_level != IPPROTO_IP || c->cmsg_type != IP_ORIGDSTADDR || c->cmsg_len < CMSG_LEN(sizeof(sin)))
-            continue;
-        memcpy(&sin, CMSG_DATA(c), sizeof(sin));
-        *ret = (struct sm_endpoint){.addr = sm_addr_from_in(sin.sin_addr), .port = ntohs(sin.sin_port)};
-        return sin.sin_family == AF_INET;
+        int size;
+        if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_ORIGDSTADDR && c->cmsg_len >= CMSG_LEN(sizeof(sin))) {
+            memcpy(&sin, CMSG_DATA(c), sizeof(sin));
+            *ret = (struct sm_endpoint){.addr = sm_addr_from_in(sin.sin_addr), .port = ntohs(sin.sin_port)};
+            said = sin.sin_family == AF_INET;
+        } else if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == OPT_GRO && c->cmsg_len >= CMSG_LEN(sizeof(size))) {
+            memcpy(&size, CMSG_DATA(c), sizeof(size));
+            if (size > 0)
+                *ret_size = (size_t)size;
+        }
     }
-    return false;
+    return said;
 }
 
 static void on_datagram(struct sm_watch *watch, uint32_t events)
 {
     struct tproxy *t = sm_container_of(watch, struct tproxy, datagram);
 
-    for (int i = 0; i < SM_TPROXY_DATAGRAMS && sm_sock_reading(t->front); i++) {
+    for (int i = 0; i < SM_TPROXY_DATAGRAMS && sm_sock_reading(t->front);) {
         union {
-            char buf[CMSG_SPACE(sizeof(struct sockaddr_in)) * 2];
+            char buf[CMSG_SPACE(sizeof(struct sockaddr_in)) + CMSG_SPACE(sizeof(int))];
             struct cmsghdr align;
         } control;
         struct sockaddr_in from = {0};
@@ -180,18 +230,25 @@ static void on_datagram(struct sm_watch *watch, uint32_t events)
             continue;
         if (n < 0)
             break; /* nothing now, or an error that was this read's alone */
-        if (from.sin_family != AF_INET || ntohl(from.sin_addr.s_addr) != t->link.guest || from.sin_port == 0 ||
-            !original_destination(&msg, &dst) || dst.port == 0)
+        struct sm_dgrams_run run = {.data = t->buf, .len = (size_t)n, .size = (size_t)n};
+        bool said = what_came(&msg, &dst, &run.size);
+        i += (int)sm_dgrams_run_count(&run);
+        if (from.sin_family != AF_INET || ntohl(from.sin_addr.s_addr) != t->link.guest || from.sin_port == 0 || !said ||
+            dst.port == 0)
             continue; /* the rules let no such thing through */
-        if (dst.port == DHCP_SERVER_PORT && sm_addr_to_u32(&dst.addr) == t->link.gateway) {
-            answer_dhcp(t, t->buf, (size_t)n);
-            continue;
-        }
         struct sm_hold_key key = {.dst = sm_addr_to_u32(&dst.addr),
                                   .dst_port = dst.port,
                                   .src_port = ntohs(from.sin_port),
                                   .proto = SM_FLOW_UDP};
-        sm_sock_udp_input(t->front, &key, t->buf, (size_t)n);
+        bool dhcp = dst.port == DHCP_SERVER_PORT && key.dst == t->link.gateway, more;
+        do {
+            struct iovec one;
+            more = sm_dgrams_run_take(&run, &one);
+            if (dhcp)
+                answer_dhcp(t, one.iov_base, one.iov_len);
+            else
+                sm_sock_udp_input(t->front, &key, one.iov_base, one.iov_len);
+        } while (more);
     }
     sm_sock_udp_flush(t->front);
 }
@@ -342,6 +399,8 @@ struct sm_front *sm_front_new_tproxy(struct sm_loop *loop, const struct sm_front
     t->loop = loop;
     t->link = cfg->net.link;
     t->raw = fds[SM_TPROXY_RAW];
+    t->runs = fds[SM_TPROXY_RUNS];
+    t->cuts = true;
     t->failed = failed;
     t->failed_data = data;
     sm_guard_init(&t->guard, &t->link, 0);

@@ -11,14 +11,20 @@
  *                   ║◄────────────────────  raw              writev    ◄─ UDP from the flow's destination; ICMP for refusals
  *                   ╚═ all other frames ─► frames            recvmsg   ─► the guard (guard.h) names them: OTHER
  *                    ◄────────────────────                   write     ◄─ answers of DHCP (dhcp.h)
+ *                    ◄────────────────────  runs             writev    ◄─ UDP, many datagrams at once, which the kernel cuts
  *   keeper ◄── "dial me the guest, from this address" ── socket ──► a connected socket (published ports)
  *
  * Datagrams leave by one raw socket which is connected to the guest, with the header that we write: whatever its source
  * says, the kernel sends it to the guest and to nobody else. So there is no socket for each destination, none is bound, and
  * a front that was taken over can do what a front with a network card can: write packets to its own guest.
  *
+ * Datagrams of one size that come together (base/dgrams.h: a run) go as one frame of the guest's device with a virtio-net header that says
+ * how to cut it (packet(7): PACKET_VNET_HDR): the kernel cuts it where it has to, or never, if the guest's socket takes it whole. A
+ * kernel that does not (before Linux 6.2) says so, and each goes by itself. In the other direction a guest that has its kernel cut
+ * is met whole (UDP_GRO), and taken apart here.
+ *
  * The bundle: one SOCK_SEQPACKET connection to the keeper, in whose queue the first message is SM_TPROXY_HELLO with the
- * four descriptors, in the order of enum sm_tproxy_fd. After it both sides speak in fixed records, big-endian:
+ * five descriptors, in the order of enum sm_tproxy_fd. After it both sides speak in fixed records, big-endian:
  *
  *   front -> keeper  id u64, source address u32, source port u16, guest port u16
  *   keeper -> front  id u64, and the socket, connected or connecting; without one: it could not be
@@ -41,7 +47,14 @@
 #define SM_TPROXY_ASK_LEN 16
 #define SM_TPROXY_ANSWER_LEN 8
 
-enum sm_tproxy_fd { SM_TPROXY_LISTENER, SM_TPROXY_DATAGRAM, SM_TPROXY_RAW, SM_TPROXY_FRAME, SM_TPROXY_FDS };
+enum sm_tproxy_fd {
+    SM_TPROXY_LISTENER,
+    SM_TPROXY_DATAGRAM,
+    SM_TPROXY_RAW,
+    SM_TPROXY_FRAME,
+    SM_TPROXY_RUNS,
+    SM_TPROXY_FDS
+};
 
 /**
  * sm_front_new_tproxy() - as sm_front_new(); keeper is the bundle's descriptor. It, and what it brings, is taken, also on

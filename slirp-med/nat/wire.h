@@ -116,6 +116,14 @@ static inline uint16_t sm_csum_udp(uint32_t src, uint32_t dst, const uint8_t *ud
     return folded ? folded : 0xffff;
 }
 
+/** sm_csum_udp_pseudo() - what stands in the header of a datagram of len bytes whose sum is still to be made: that of the
+ * pseudo header alone, not inverted. */
+static inline uint16_t sm_csum_udp_pseudo(uint32_t src, uint32_t dst, size_t len)
+{
+    uint32_t sum = (src >> 16) + (src & 0xffff) + (dst >> 16) + (dst & 0xffff) + SM_IPPROTO_UDP + (uint32_t)len;
+    return (uint16_t)~sm_csum_fold(sum);
+}
+
 static inline void sm_put_u16(uint8_t *p, uint16_t v)
 {
     p[0] = (uint8_t)(v >> 8);

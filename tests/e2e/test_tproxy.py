@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The kernel path (--datapath tproxy): what is its own. All else is held by the core sets of the other files, which run over both datapaths."""
+import json
 import os
 import signal
 import subprocess
@@ -81,10 +82,54 @@ out["dns"] = [dns("ok.test", server=a)["rcode"] for a in (RESOLVER, GATEWAY, "{w
     assert r.out["large"] == 6000 and r.out["dns"] == [0, 0, 0], r.out
 
 
+UDP_SEGMENT = 103
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("mtu", [1500, 9000])
+def test_runs_of_datagrams_arrive_one_by_one(sm, mtu):
+    """What the guest's kernel is to cut, and what comes back of one size at once (a frame that the kernel cuts, or fragments), is datagrams to both."""
+    r = sm.guest(f"""
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5); s.connect(("{w.PROTO}", 7))
+s.send(b"first"); s.recv(10)  # until the verdict a few are held
+s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+out["bad"], out["lost"] = [], 0
+for size, n, last in ((1000, 30, 30), (1000, 30, 1), (1, 40, 1), ({mtu} - 28, 5, 7), ({mtu} - 27, 1, 0), (512, 60, 512)):
+    want = [bytes([i]) * size for i in range(n)] + ([b"z" * last] if last else [])
+    s.sendmsg([b"".join(want)], [(socket.IPPROTO_UDP, {UDP_SEGMENT}, size.to_bytes(2, sys.byteorder))] if last else [])
+    got = []
+    try:
+        while len(got) < len(want): got.append(s.recv(70000))
+    except socket.timeout:
+        out["lost"] += len(want) - len(got)
+    if [x for x in got if x not in want] or len(set(got)) != len(got): out["bad"].append([size, [len(x) for x in got]])
+""", *GUARDED, "--mtu", str(mtu))
+    assert r.out == {"bad": [], "lost": 0}, r.out
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("flags", [(), ("--egress-max-total-bytes", str(1 << 30))], ids=["handed over", "counted"])
+def test_bulk_is_spliced(sm, flags):
+    """By the front's own count, in its sandbox, for a flow that is handed over and one that the core counts."""
+    n = 128 << 20
+    run = sm.start_guest(f"""
+s = dial("{w.PROTO}", {w.SOURCE}, timeout=60); s.sendall(b"{n}\\n")
+total = 0
+while d := s.recv(1 << 20): total += len(d)
+out["n"] = total
+say("read"); sys.stdin.readline()
+""", *GUARDED, *flags)
+    assert run.line() == "read", run.errors()
+    st = json.loads(sm.cli("status", run.name, "--json").stdout)
+    run.tell("go")
+    r = run.end()
+    assert r.out["n"] == n and r.one("egress_close", port=w.SOURCE)["bytes_down"] == n, r
+    assert st["reports"]["front"]["spliced"] > n // 2, st
+
+
 def test_all_modes_and_the_status_say_which_path_it_is(sm):
     run = sm.start_guest('say("up"); sys.stdin.readline(); out["r"] = http("ok.test")["reply"]', *GUARDED, "--egress-opaque")
     assert run.line() == "up", run.errors()
-    import json
     st = json.loads(sm.cli("status", run.name, "--json").stdout)
     assert st["datapath"] == "tproxy", st
     assert st["pids"]["keeper"] == keeper_of(run.p.pid) == st["processes"]["keeper"]["pid"], st

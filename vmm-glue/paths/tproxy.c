@@ -30,6 +30,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/dgrams.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -380,6 +381,7 @@ static int open_datagram(void)
         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)) < 0 ||
         bind(fd, (struct sockaddr *)&here, sizeof(here)) < 0)
         return -1;
+    sm_dgrams_gather(fd); /* what the guest leaves to its kernel to cut comes whole */
     return sm_steal_fd(&fd);
 }
 
@@ -389,6 +391,17 @@ static int open_raw(const struct sm_addr *guest)
     sm_autofd fd = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_RAW);
 
     if (fd < 0 || connect(fd, (struct sockaddr *)&there, sizeof(there)) < 0)
+        return -1;
+    return sm_steal_fd(&fd);
+}
+
+/* Sends alone, by the device, frames that are to be cut. */
+static int open_runs(void)
+{
+    struct sockaddr_ll device = {.sll_family = AF_PACKET, .sll_ifindex = (int)if_nametoindex(SM_TPROXY_DEVICE)};
+    sm_autofd fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); /* of no protocol: it hears nothing */
+
+    if (fd < 0 || on(fd, SOL_PACKET, PACKET_VNET_HDR) < 0 || bind(fd, (struct sockaddr *)&device, sizeof(device)) < 0)
         return -1;
     return sm_steal_fd(&fd);
 }
@@ -621,7 +634,8 @@ int sm_tproxy_furnish(const struct sm_tproxy_spec *spec, int guest_ns, int fds[S
         sm_error_set_errno(error, errno, "addresses and routes of the kernel path");
         return -1;
     }
-    if ((fds[SM_TPROXY_RAW] = open_raw(&card->ip)) < 0 || (fds[SM_TPROXY_FRAME] = open_frames(card)) < 0) {
+    if ((fds[SM_TPROXY_RAW] = open_raw(&card->ip)) < 0 || (fds[SM_TPROXY_FRAME] = open_frames(card)) < 0 ||
+        (fds[SM_TPROXY_RUNS] = open_runs()) < 0) {
         sm_error_set_errno(error, errno, "sockets of the kernel path");
         return -1;
     }
@@ -660,7 +674,7 @@ void sm_tproxy_clear(struct sm_tproxy *t)
 
 int sm_tproxy_make(const struct sm_tproxy_spec *spec, struct sm_tproxy *ret, GError **error)
 {
-    sm_cleanup(sm_tproxy_close_fds) int fds[SM_TPROXY_FDS] = {-1, -1, -1, -1};
+    sm_cleanup(sm_tproxy_close_fds) int fds[SM_TPROXY_FDS] = {-1, -1, -1, -1, -1};
     sm_cleanup(sm_tproxy_clear) struct sm_tproxy made = SM_TPROXY_INIT;
     sm_autofd guest_ns = -1, keeper_end = -1;
 

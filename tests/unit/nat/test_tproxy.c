@@ -14,6 +14,7 @@
 #include "harness.h"
 #include "nat/dhcp.h"
 #include "nat/tproxy.h"
+#include "flow/udpbatch.h"
 
 #include <netinet/in.h>
 
@@ -21,8 +22,8 @@ struct t {
     struct h h;
     struct sm_link link;
     int keeper;
-    int frames, raw; /* the other ends */
-    int sender;      /* the guest's datagrams; from 127.0.0.1 */
+    int frames, raw, runs; /* the other ends */
+    int sender;            /* the guest's datagrams; from 127.0.0.1 */
     struct sockaddr_in datagrams;
 };
 
@@ -41,7 +42,7 @@ static int bound(int type, struct sockaddr_in *ret)
 static struct sm_front *front_of(struct t *t, char hello, size_t n_fds, GError **error)
 {
     struct sockaddr_in unused;
-    int channel[2], keeper[2], frames[2], raw[2], on = 1;
+    int channel[2], keeper[2], frames[2], raw[2], runs[2], on = 1;
     struct sm_front_config cfg = {
         .net = {.link = t->link, .workspace = "test", .hostname = "ws"}, .clock_us = h_clock, .clock_data = &t->h};
 
@@ -49,14 +50,17 @@ static struct sm_front *front_of(struct t *t, char hello, size_t n_fds, GError *
     assert_int_equal(sm_fd_seqpair(keeper, true), 0);
     assert_int_equal(sm_fd_seqpair(frames, true), 0);
     assert_int_equal(sm_fd_seqpair(raw, true), 0);
+    assert_int_equal(sm_fd_seqpair(runs, true), 0);
     t->h.core = channel[1];
     t->keeper = keeper[1];
     t->frames = frames[1];
     t->raw = raw[1];
+    t->runs = runs[1];
     int listener = bound(SOCK_STREAM, &unused), datagram = bound(SOCK_DGRAM, &t->datagrams);
     assert_int_equal(listen(listener, 1), 0);
     assert_int_equal(setsockopt(datagram, IPPROTO_IP, IP_RECVORIGDSTADDR, &on, sizeof(on)), 0);
-    int fds[SM_TPROXY_FDS] = {listener, datagram, raw[0], frames[0]};
+    sm_dgrams_gather(datagram);
+    int fds[SM_TPROXY_FDS] = {listener, datagram, raw[0], frames[0], runs[0]};
     assert_int_equal(sm_fd_send(keeper[1], &hello, 1, fds, n_fds), 1);
     for (size_t i = 0; i < SM_TPROXY_FDS; i++)
         (void)close(fds[i]);
@@ -103,6 +107,7 @@ static int teardown(void **state)
     sm_fd_close(&t->keeper);
     sm_fd_close(&t->frames);
     sm_fd_close(&t->raw);
+    sm_fd_close(&t->runs);
     sm_fd_close(&t->sender);
     g_free(t);
     return 0;
@@ -291,6 +296,149 @@ static void test_a_strangers_datagram(void **state)
     core_expect_nothing(&t->h);
 }
 
+/* Datagrams of 500 bytes and one of 100, which their sender's kernel was to cut, come as what they are. */
+static void test_datagrams_that_come_whole(void **state)
+{
+    struct t *t = *state;
+    static struct mx mx;
+    static uint8_t text[3 * 500 + 100], got[SM_FLOW_UDP_BATCH_MAX];
+    uint16_t size = 500;
+    union {
+        char buf[CMSG_SPACE(sizeof(size))];
+        struct cmsghdr align;
+    } control = {{0}};
+    struct iovec iov = {text, sizeof(text)};
+    struct msghdr msg = {.msg_name = &t->datagrams,
+                         .msg_namelen = sizeof(t->datagrams),
+                         .msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = control.buf,
+                         .msg_controllen = sizeof(control.buf)};
+    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+
+    for (size_t i = 0; i < sizeof(text); i++)
+        text[i] = (uint8_t)(i / 500 + i);
+    c->cmsg_level = IPPROTO_UDP;
+    c->cmsg_type = 103; /* UDP_SEGMENT */
+    c->cmsg_len = CMSG_LEN(sizeof(size));
+    memcpy(CMSG_DATA(c), &size, sizeof(size));
+    assert_int_equal(sendmsg(t->sender, &msg, 0), sizeof(text));
+    core_expect(&t->h, SM_FLOW_OPEN, &mx);
+    int pair = core_attach(&t->h, mx.m.id, 0, SOCK_SEQPACKET);
+    struct sm_rd r = sm_rd_init(got, expect(t, pair, got, sizeof(got)));
+    struct sm_dgrams_run run;
+    unsigned count = 0;
+    size_t at = 0;
+    while (sm_udpbatch_next(&r, &count, &run)) {
+        assert_true(run.size == 500 || (at + run.len == sizeof(text) && run.len == 100));
+        assert_memory_equal(run.data, text + at, run.len);
+        at += run.len;
+    }
+    assert_false(r.bad);
+    assert_int_equal(count, 4);
+    assert_int_equal(at, sizeof(text));
+    (void)close(pair);
+}
+
+/* A flow of the guest's, and the core's end of its pair. */
+static int flow(struct t *t, uint16_t *ret_port)
+{
+    static struct mx mx;
+    struct sockaddr_in from;
+    socklen_t len = sizeof(from);
+
+    say(t, t->sender, "hello");
+    core_expect(&t->h, SM_FLOW_OPEN, &mx);
+    int pair = core_attach(&t->h, mx.m.id, 0, SOCK_SEQPACKET);
+    assert_int_equal(getsockname(t->sender, (struct sockaddr *)&from, &len), 0);
+    *ret_port = ntohs(from.sin_port);
+    return pair;
+}
+
+static void answer(struct t *t, int pair, const uint8_t *data, const size_t *sizes, size_t n)
+{
+    static uint8_t packet[SM_FLOW_UDP_BATCH_MAX];
+    struct sm_udpbatch b = sm_udpbatch_init(packet, sizeof(packet));
+
+    for (size_t i = 0; i < n; data += sizes[i++])
+        assert_true(sm_udpbatch_add(&b, data, sizes[i]));
+    assert_int_equal(write(pair, packet, b.w.len), b.w.len);
+    h_settle(&t->h);
+}
+
+/* Datagrams of one size leave as one frame, with what the kernel needs to cut it; one alone, and what has to be fragmented, does not. */
+static void test_a_run_for_the_guest(void **state)
+{
+    struct t *t = *state;
+    static uint8_t data[3 * 1200 + 7], got[70000];
+    uint16_t port;
+    int pair = flow(t, &port);
+    static const size_t four[] = {1200, 1200, 1200, 7}, large[] = {1473, 1473};
+    const size_t head = 10 + SM_ETH_HLEN + SM_IP_HLEN + SM_UDP_HLEN;
+
+    for (size_t i = 0; i < sizeof(data); i++)
+        data[i] = (uint8_t)(i * 3 >> 2);
+    answer(t, pair, data, four, 4);
+    assert_int_equal(expect(t, t->runs, got, sizeof(got)), head + sizeof(data));
+    struct {
+        uint8_t flags, type;
+        uint16_t hdr_len, size, start, offset;
+    } vnet; /* in the machine's own order (packet(7)) */
+    memcpy(&vnet, got, sizeof(vnet));
+    assert_int_equal(vnet.flags, 1);
+    assert_int_equal(vnet.type, 5);
+    assert_int_equal(vnet.hdr_len, head - 10);
+    assert_int_equal(vnet.size, 1200);
+    assert_int_equal(vnet.start, SM_ETH_HLEN + SM_IP_HLEN);
+    assert_int_equal(vnet.offset, 6);
+    assert_memory_equal(got + 10, t->link.guest_mac, SM_ETH_ALEN);
+    assert_memory_equal(got + 16, t->link.our_mac, SM_ETH_ALEN);
+    const uint8_t *ip = got + 10 + SM_ETH_HLEN, *udp = ip + SM_IP_HLEN;
+    assert_int_equal(sm_csum_fold(sm_csum_add(0, ip, SM_IP_HLEN)), 0);
+    struct sm_rd r = sm_rd_init(ip, SM_IP_HLEN + SM_UDP_HLEN);
+    sm_rd_skip(&r, 2);
+    assert_int_equal(sm_rd_u16(&r), SM_IP_HLEN + SM_UDP_HLEN + sizeof(data));
+    sm_rd_skip(&r, 8);
+    assert_int_equal(sm_rd_u32(&r), INADDR_LOOPBACK);
+    assert_int_equal(sm_rd_u32(&r), t->link.guest);
+    assert_int_equal(sm_rd_u16(&r), ntohs(t->datagrams.sin_port));
+    assert_int_equal(sm_rd_u16(&r), port);
+    assert_int_equal(sm_rd_u16(&r), SM_UDP_HLEN + sizeof(data));
+    uint16_t pseudo = sm_rd_u16(&r);
+    /* Whoever completes it sums from the UDP header on: then the whole, with the pseudo header, sums up to nothing. */
+    uint16_t sum = sm_csum_fold(sm_csum_add(0, udp, SM_UDP_HLEN + sizeof(data)));
+    got[udp - got + 6] = (uint8_t)(sum >> 8);
+    got[udp - got + 7] = (uint8_t)sum;
+    assert_int_equal(sm_csum_fold(sm_csum_add(pseudo, udp, SM_UDP_HLEN + sizeof(data))), 0);
+    assert_memory_equal(udp + SM_UDP_HLEN, data, sizeof(data));
+
+    answer(t, pair, data, four, 1);
+    assert_int_equal(expect(t, t->raw, got, sizeof(got)), SM_IP_HLEN + SM_UDP_HLEN + 1200);
+    answer(t, pair, data, large, 2);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(expect(t, t->raw, got, sizeof(got)), i % 2 == 0 ? 1500 : SM_IP_HLEN + 1);
+    expect_nothing(t, t->runs);
+    expect_nothing(t, t->raw);
+    (void)close(pair);
+}
+
+/* The kernel does not take it: each goes by itself. */
+static void test_a_run_goes_one_by_one(void **state)
+{
+    struct t *t = *state;
+    static uint8_t data[5 * 100], got[2000];
+    uint16_t port;
+    int pair = flow(t, &port);
+    static const size_t sizes[] = {100, 100, 100, 100, 100};
+
+    sm_fd_close(&t->runs);
+    answer(t, pair, data, sizes, 5);
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(expect(t, t->raw, got, sizeof(got)), SM_IP_HLEN + SM_UDP_HLEN + 100);
+    expect_nothing(t, t->raw);
+    (void)close(pair);
+}
+
 /* ---- the keeper ---- */
 
 static void inbound(struct t *t, uint64_t id)
@@ -368,6 +516,7 @@ static void test_a_bundle_that_is_none(void **state)
         sm_fd_close(&t->keeper);
         sm_fd_close(&t->frames);
         sm_fd_close(&t->raw);
+        sm_fd_close(&t->runs);
         g_free(t);
     }
 }
@@ -382,6 +531,9 @@ int main(void)
         TEST(test_dhcp, setup_frames),
         TEST(test_a_datagram_and_its_refusal, setup_datagrams),
         TEST(test_a_strangers_datagram, setup_datagrams),
+        TEST(test_datagrams_that_come_whole, setup_datagrams),
+        TEST(test_a_run_for_the_guest, setup_datagrams),
+        TEST(test_a_run_goes_one_by_one, setup_datagrams),
         TEST(test_the_keeper_is_asked, setup_frames),
         TEST(test_a_keeper_that_says_something_else, setup_frames),
         TEST(test_the_keepers_end, setup_frames),

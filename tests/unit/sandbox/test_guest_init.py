@@ -752,7 +752,7 @@ print(answer[6:12].hex(), answer[28:32].hex())"""
     with open(f"/proc/{guest.keeper}/comm") as f:
         assert f.read() == "slirp-med-keep\n"
     hello, fds, _, _ = socket.recv_fds(socket.socket(fileno=os.dup(guest.tap)), 100, 8)
-    assert hello == b"S" and len(fds) == 4
+    assert hello == b"S" and len(fds) == 5
     output = guest.go().read()
     for fd in fds:
         os.close(fd)
