@@ -228,6 +228,26 @@ def test_datagrams_and_the_echo(sm):
     r.one("egress_other_deny", dst=vmmlib.RESOLVER, reason="icmp")
 
 
+def test_runs_are_cut_and_summed_for_a_card_that_can_neither(sm):
+    """What comes together for a card without offloads comes one by one, each with a right sum and its own bytes."""
+    a, v = over_tap(sm)
+    def answer(f):
+        payload = v.udp_payload(f, 7, 4003)
+        if payload is None:
+            return None
+        assert len(f) <= 1514 and vmmlib.csum(f[14:34]) == 0, f[:60].hex()
+        assert vmmlib.transport_sum(w.PROTO, vmmlib.GUEST, 17, f[34:34 + 8 + len(payload)]) == 0, f[:60].hex()
+        return payload
+    v.udp(vmmlib.GUEST, w.PROTO, 4003, 7, b"first")
+    assert v.until(answer) == b"first"
+    want = [bytes([i]) * 1200 for i in range(30)] + [b"last"]
+    for x in want:
+        v.udp(vmmlib.GUEST, w.PROTO, 4003, 7, x)
+    assert sorted(v.until(answer) for _ in want) == sorted(want)
+    a.p.terminate()
+    a.end()
+
+
 def test_a_guest_that_went_without_a_word_is_noticed(sm):
     """Nobody sees a VMM's end behind a tap: the kernel asks after a silent connection, and what nobody knows is reset."""
     a, v = over_tap(sm)
