@@ -22,7 +22,8 @@
 
 /** What one read takes at most; also what is kept of it when the other side is full. */
 #define READ_MAX SM_FLOW_UDP_BATCH_MAX
-/** A direction that brings less than this at once is read again: a copy of so little is cheaper than a pipe's pages. */
+/** A direction that brings less than this at once is read again: a read that is short says that there is no more, and
+ * behind a splice that is it takes another one and a read. For bulk 1, 32 and 128 KiB measured the same. */
 #define HAUL_MIN (32u << 10)
 /** Accepting goes on so long after the process had no descriptor left for a client. */
 #define ACCEPT_RETRY_US 20000
