@@ -667,7 +667,7 @@ struct stream {
 
 static void stream_say(struct stream *s, size_t most)
 {
-    static uint8_t buf[512 << 10];
+    static uint8_t buf[128 << 10];
     size_t n = SM_MIN(SM_MIN(sizeof(buf), most), s->all - s->sent);
 
     for (size_t i = 0; i < n; i++)
@@ -790,8 +790,8 @@ static void test_splice_half_close(void **state)
     down.all = down.sent + LOTS / 8; /* it has more to say, and then ends while it is stuck */
     for (int64_t until = sm_clock_us() + DEADLINE_US; down.sent < down.all;) {
         assert_true(sm_clock_us() < until);
-        stream_say(&down, down.all);
-        stream_hear(&down, 4096);
+        stream_say(&down, 1 << 16);
+        stream_hear(&down, 1 << 15);
         h_turn(&t->h, 0);
     }
     assert_int_equal(shutdown(upstream, SHUT_WR), 0);
@@ -904,8 +904,8 @@ static void test_splice_urgent(void **state)
     s.all = s.sent + LOTS / 4;
     for (int64_t until = sm_clock_us() + DEADLINE_US; s.sent < s.all; h_turn(&t->h, 0)) {
         assert_true(sm_clock_us() < until);
-        stream_say(&s, s.all);
-        stream_hear(&s, 1 << 12);
+        stream_say(&s, 1 << 16);
+        stream_hear(&s, 1 << 15);
     }
     assert_int_equal(shutdown(client, SHUT_WR), 0);
     stream_finish(t, &s);
