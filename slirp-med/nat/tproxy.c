@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -38,6 +39,7 @@ struct tproxy {
     struct sm_guard guard;
     struct sm_dhcp dhcp;
     struct sm_watch keeper, datagram, frame;
+    struct sm_buf asks; /* records for the keeper, which it has no room for yet */
     int raw, runs;
     bool cuts;      /* the kernel takes runs */
     uint16_t ident; /* of the next datagram that has to be cut */
@@ -167,6 +169,7 @@ static void on_free(void *owner)
     sm_fd_close(&t->frame.fd);
     sm_fd_close(&t->raw);
     sm_fd_close(&t->runs);
+    sm_buf_clear(&t->asks);
     g_free(t);
 }
 
@@ -320,6 +323,20 @@ static void on_client(int fd, const struct sm_endpoint *src, const struct sm_end
 
 /* ---- published ports ---- */
 
+/* What is asked of the keeper, one record a message. It is slower than clients come: what it has no room for waits. */
+static bool tell_keeper(struct tproxy *t)
+{
+    while (t->asks.len > 0) {
+        ssize_t n = write(t->keeper.fd, sm_buf_peek(&t->asks), SM_TPROXY_ASK_LEN);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            break; /* no room; or it has gone, which its end tells */
+        sm_buf_consume(&t->asks, SM_TPROXY_ASK_LEN);
+    }
+    return sm_loop_watch(t->loop, &t->keeper, EPOLLIN | (t->asks.len > 0 ? EPOLLOUT : 0u)) == 0;
+}
+
 static bool on_dial(uint64_t id, const struct sm_endpoint *src, uint16_t guest_port, void *data)
 {
     struct tproxy *t = data;
@@ -332,7 +349,7 @@ static bool on_dial(uint64_t id, const struct sm_endpoint *src, uint16_t guest_p
     sm_wr_u32(&w, sm_addr_to_u32(&src->addr));
     sm_wr_u16(&w, src->port);
     sm_wr_u16(&w, guest_port);
-    return write(t->keeper.fd, ask, sizeof(ask)) == (ssize_t)sizeof(ask);
+    return !w.bad && sm_buf_append(&t->asks, ask, sizeof(ask)) && tell_keeper(t);
 }
 _Static_assert(SM_TPROXY_ASK_LEN == 8 + 4 + 2 + 2, "the record of tproxy.h");
 
@@ -342,6 +359,11 @@ static void on_keeper(struct sm_watch *watch, uint32_t events)
     uint8_t answer[SM_TPROXY_ANSWER_LEN];
     int fds[SM_FD_MSG_MAX];
     size_t n_fds;
+
+    if ((events & EPOLLOUT) && !tell_keeper(t)) {
+        t->failed("the keeper cannot be watched", t->failed_data);
+        return;
+    }
     ssize_t n = sm_fd_recv(watch->fd, answer, sizeof(answer), fds, &n_fds);
 
     if (n < 0 && errno == EAGAIN)
@@ -407,6 +429,7 @@ struct sm_front *sm_front_new_tproxy(struct sm_loop *loop, const struct sm_front
     t->dhcp.link = t->link;
     g_strlcpy(t->dhcp.hostname, cfg->net.hostname, sizeof(t->dhcp.hostname));
     sm_watch_init(&t->keeper, keeper, on_keeper);
+    sm_buf_init(&t->asks, (size_t)SM_FRONT_TCP_MAX * SM_TPROXY_ASK_LEN); /* one for each flow that there can be */
     sm_watch_init(&t->datagram, fds[SM_TPROXY_DATAGRAM], on_datagram);
     sm_watch_init(&t->frame, fds[SM_TPROXY_FRAME], on_frame);
     t->front = sm_front_new_sock(loop, cfg, channel_fd, failed, data);

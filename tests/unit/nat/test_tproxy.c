@@ -474,6 +474,29 @@ static void test_the_keeper_is_asked(void **state)
     assert_null(t->h.failed);
 }
 
+/* Clients come faster than it dials: all are asked for, in order, and none is turned away. */
+static void test_a_keeper_that_is_slow(void **state)
+{
+    enum { CLIENTS = 900 };
+    struct t *t = *state;
+    static struct mx mx;
+    uint8_t got[100];
+
+    for (uint64_t i = 0; i < CLIENTS; i++) {
+        inbound(t, SM_FLOW_ID_CORE | i);
+        core_expect(&t->h, SM_FLOW_ATTACHED, &mx); /* no GONE before it */
+    }
+    for (uint64_t i = 0; i < CLIENTS; i++) {
+        assert_int_equal(expect(t, t->keeper, got, sizeof(got)), SM_TPROXY_ASK_LEN);
+        struct sm_rd r = sm_rd_init(got, SM_TPROXY_ASK_LEN);
+        assert_true(sm_rd_u64(&r) == (SM_FLOW_ID_CORE | i));
+    }
+    expect_nothing(t, t->keeper);
+    core_expect_nothing(&t->h);
+    assert_int_equal(h_stats(&t->h).tcp_now, CLIENTS);
+    assert_null(t->h.failed);
+}
+
 static void test_a_keeper_that_says_something_else(void **state)
 {
     struct t *t = *state;
@@ -535,6 +558,7 @@ int main(void)
         TEST(test_a_run_for_the_guest, setup_datagrams),
         TEST(test_a_run_goes_one_by_one, setup_datagrams),
         TEST(test_the_keeper_is_asked, setup_frames),
+        TEST(test_a_keeper_that_is_slow, setup_frames),
         TEST(test_a_keeper_that_says_something_else, setup_frames),
         TEST(test_the_keepers_end, setup_frames),
         cmocka_unit_test(test_a_bundle_that_is_none),
