@@ -256,7 +256,7 @@ def test_mtus(sm, mtu):
     r = sm.guest("""
 import fcntl
 out["mtu"] = [int(open("/sys/class/net/%s/mtu" % n).read()) for n in os.listdir("/sys/class/net") if n != "lo"] if os.path.exists("/sys/class/net") else []
-d = os.urandom(3000000)
+d = b"\\0" + os.urandom(2999999)  # one that begins with a line end is taken for HTTP
 import hashlib
 out["want"] = "%d %s\\n" % (len(d), hashlib.sha256(d).hexdigest())
 out["up"] = attempt("203.0.113.20", 2001, d, shut=True)["reply"]
