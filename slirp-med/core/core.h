@@ -231,6 +231,7 @@ struct sm_core {
     bool front_odd;          /* told the operator that the front does what no front of ours does */
     GQueue effects, running; /* of struct sm_session, linked by effect_link */
     GQueue ends;             /* of the same: flows that are over, which wait until what others wait for is done */
+    bool ends_waited;        /* for a turn already */
     struct sm_timer lines;   /* lines that nothing waits for are written by then */
     uint64_t dns_key;        /* last key given to a UDP query */
     char dns_rule[SM_ENTRY_STRLEN];

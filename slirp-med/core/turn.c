@@ -201,7 +201,10 @@ bool sm_core_turn_end(void *data)
     sm_channel_flush(core->channel);
     bool again =
         core->effects.length > 0 || (core->replies && core->replies->len > 0) || sm_audit_pending(core->audit) > 0;
-    sm_core_run_ends(core); /* nobody waits for these: they come when everybody who waits for something has it */
+    /* Nobody waits for these: they come when everybody who waits for something has it, or a turn later. */
+    if (!again || core->ends_waited)
+        sm_core_run_ends(core);
+    core->ends_waited = core->ends.length > 0;
     if (!again && sm_audit_pending(core->audit) > 0 && !sm_timer_armed(&core->lines))
         sm_loop_arm(core->loop, &core->lines, sm_loop_now(core->loop) + SM_CORE_LINES_US);
     arm_second(core);

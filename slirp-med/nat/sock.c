@@ -240,6 +240,12 @@ static void sock_end(struct sm_front_flow *flow, enum sm_flow_why why)
     abort_flow(as_sock(flow), why);
 }
 
+/* It has gone: before it was answered, or after. */
+static enum sm_flow_why why_of_client(const struct sock_flow *f)
+{
+    return f->base.state == SM_FRONT_ASKED ? SM_WHY_REFUSED : SM_WHY_GUEST_RST;
+}
+
 /* Both directions have ended in order, and all that was said is with the kernel. */
 static void end_if_complete(struct sock_flow *f)
 {
@@ -451,7 +457,7 @@ static void run_held(struct sock_flow *f)
     }
     account(f, up, down);
     if (greeted != MOVED || n < 0) {
-        abort_flow(f, SM_WHY_GUEST_RST);
+        abort_flow(f, why_of_client(f));
         return;
     }
     show(f);
@@ -473,7 +479,10 @@ static void sock_run(struct sm_front_flow *flow)
     case SM_FRONT_ATTACHED:
         run_attached(f);
         break;
-    case SM_FRONT_ASKED: /* what the client says waits in the kernel */
+    case SM_FRONT_ASKED:
+        if (!f->hooks) /* its kernel has let it speak already, and the core can judge the sooner */
+            run_held(f);
+        break;
     case SM_FRONT_CLOSING:
     case SM_FRONT_STATES:
         break;
@@ -496,7 +505,7 @@ static void on_client(struct sm_watch *watch, uint32_t events)
 
     heed(&f->client_end, events);
     if (events & EPOLLERR) /* it has reset its connection: nobody is left for whom anything is worth its while */
-        abort_flow(f, f->base.state == SM_FRONT_ASKED ? SM_WHY_REFUSED : SM_WHY_GUEST_RST);
+        abort_flow(f, why_of_client(f));
     else
         sock_run(&f->base);
 }
@@ -621,6 +630,7 @@ static void attach(struct sock_flow *f, uint32_t consumed, int *fd)
         return;
     }
     f->up_end.writable = true;
+    f->up_end.readable = consumed > 0; /* a near server has answered by now what the core wrote to it */
     run_attached(f);
 }
 

@@ -6,7 +6,7 @@
  * (front.h has the states; docs/ARCHITECTURE.md the whole table):
  *
  *   state     the client's socket                                       upstream's descriptor
- *   ASKED     not read; an end of it is seen (GONE refused)             none
+ *   ASKED     as HELD; with hooks not read, but for its end             none
  *   HELD      read, bounded, copied to the core (BYTES), EOF told       none
  *   ATTACHED  both ways, at most one read or pipe a turn each           what ATTACH brought; `consumed` bytes are dropped
  *   CLOSING   an answer is on its way (hooks), or nothing is left       none

@@ -228,9 +228,8 @@ static void test_whole_life(void **state)
     int client = ask(t, &id);
 
     say(t, client, "hello ");
-    core_expect_nothing(&t->h); /* nobody has let it speak */
+    expect_bytes(t, id, "hello "); /* its kernel has let it speak */
     core_say(t, SM_FLOW_ACCEPT, id);
-    expect_bytes(t, id, "hello ");
     say(t, client, "world");
     expect_bytes(t, id, "world");
     assert_int_equal(h_stats(&t->h).held_now, 11);
@@ -317,7 +316,9 @@ static void test_first_bytes_attached_at_once(void **state)
 
     t->first = "first ";
     int client = ask(t, &id);
+    expect_bytes(t, id, "first ");
     say(t, client, "then");
+    expect_bytes(t, id, "then");
     int upstream = core_attach(&t->h, id, 0, SOCK_STREAM);
     upstream_expect(&t->h, upstream, "first then", 10);
     core_say(t, SM_FLOW_ABORT, id);
@@ -333,10 +334,11 @@ static void test_consumed_too_much(void **state)
     static struct mx mx;
     int pair[2];
 
-    t->first = "unseen";
+    t->first = "shown";
     int client = ask(t, &id);
+    expect_bytes(t, id, "shown");
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
-    core_send_fd(&t->h, &(struct sm_flow_msg){.type = SM_FLOW_ATTACH, .id = id, .consumed = 1}, pair[0]);
+    core_send_fd(&t->h, &(struct sm_flow_msg){.type = SM_FLOW_ATTACH, .id = id, .consumed = 6}, pair[0]);
     gone_expect(&t->h, id, SM_WHY_LIMIT);
     core_expect(&t->h, SM_FLOW_ATTACHED, &mx); /* acknowledged all the same */
     expect_end(t, pair[1]);
@@ -381,7 +383,8 @@ static void test_refused(void **state)
     uint64_t id;
     int client = ask(t, &id);
 
-    say(t, client, "not read");
+    say(t, client, "for nobody");
+    expect_bytes(t, id, "for nobody");
     core_refuse(&t->h, id, SM_HOW_ICMP_ADMIN, SM_SCOPE_TUPLE, 0);
     expect_reset(t, &client);
     client = ask(t, &id);
