@@ -172,6 +172,12 @@ void sm_core_run_ends(struct sm_core *core)
     }
 }
 
+/* Lines that this process could write now: while the log cannot be written they wait for the next try (sm_core_every_second()). */
+static bool lines_wait(const struct sm_core *core)
+{
+    return sm_audit_healthy(core->audit) && sm_audit_pending(core->audit) > 0;
+}
+
 bool sm_core_turn_end(void *data)
 {
     struct sm_core *core = data;
@@ -199,13 +205,12 @@ bool sm_core_turn_end(void *data)
         sm_dnsserve_send(core->dns, ok);
     send_replies(core, replies_end, ok);
     sm_channel_flush(core->channel);
-    bool again =
-        core->effects.length > 0 || (core->replies && core->replies->len > 0) || sm_audit_pending(core->audit) > 0;
+    bool again = core->effects.length > 0 || (core->replies && core->replies->len > 0) || lines_wait(core);
     /* Nobody waits for these: they come when everybody who waits for something has it, or a turn later. */
     if (!again || core->ends_waited)
         sm_core_run_ends(core);
     core->ends_waited = core->ends.length > 0;
-    if (!again && sm_audit_pending(core->audit) > 0 && !sm_timer_armed(&core->lines))
+    if (!again && lines_wait(core) && !sm_timer_armed(&core->lines))
         sm_loop_arm(core->loop, &core->lines, sm_loop_now(core->loop) + SM_CORE_LINES_US);
     arm_second(core);
     return again;

@@ -774,6 +774,28 @@ static int server_first(struct fixture *f, uint64_t id)
     return peer;
 }
 
+/* While the log cannot be written what must not be forgotten waits for the next try, and the core with it. */
+static void test_core_sleeps_while_the_log_is_full(void **state)
+{
+    struct fixture *f = *state;
+
+    int peer = server_first(f, 1);
+    harness_disk(true);
+    sm_fd_close(&f->attached);
+    gone(f, 1, SM_WHY_CLOSED);
+    assert_true(says_nothing(f));
+    while (sm_timer_armed(&f->core.lines))
+        sm_loop_turn(f->core.loop, 100);
+    assert_false(sm_audit_healthy(f->core.audit));
+    assert_int_equal(sm_audit_pending(f->core.audit), 1);
+    assert_false(sm_core_turn_end(&f->core)); /* nothing that another turn could do */
+    assert_false(sm_timer_armed(&f->core.lines));
+    harness_disk(false);
+    sm_core_every_second(&f->core.second, sm_loop_now(f->core.loop));
+    assert_true(audit_has(f, "egress_close"));
+    close(peer);
+}
+
 static void test_total(void **state)
 {
     struct fixture *f = *state;
@@ -915,6 +937,7 @@ int main(void)
         T(test_nonsense_from_the_front, setup_ip_rule),
         T(test_too_many_flows, setup_ip_rule),
         T(test_no_descriptor_left, setup_ip_rule),
+        T(test_core_sleeps_while_the_log_is_full, setup_ip_rule),
         T(test_idle_core_sleeps, setup_ip_rule),
         T(test_unwritable_log_lets_no_question_out, setup_strict_suffix),
         T(test_dns_connection_that_is_dropped, setup_strict_suffix),
