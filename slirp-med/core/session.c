@@ -23,6 +23,7 @@
 #include "core/mediate.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -118,6 +119,14 @@ int sm_session_fd(struct sm_core *core, int fd)
 {
     if (fd < core->fd_max)
         return fd;
+    if (core->ends.length > 0) { /* flows that are over give theirs back first, and this one takes the lowest */
+        sm_core_run_ends(core);
+        int lower = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        (void)close(fd);
+        fd = lower;
+        if (fd < core->fd_max)
+            return fd;
+    }
     (void)close(fd);
     core->fd_sessions = g_hash_table_size(core->sessions);
     errno = EMFILE;
@@ -128,13 +137,12 @@ int sm_session_pair(struct sm_core *core, int type, int ret[2])
 {
     if (socketpair(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ret) < 0)
         return -1;
-    bool first = sm_session_fd(core, ret[0]) >= 0, second = sm_session_fd(core, ret[1]) >= 0;
-    if (first && second)
+    ret[0] = sm_session_fd(core, ret[0]);
+    ret[1] = sm_session_fd(core, ret[1]);
+    if (ret[0] >= 0 && ret[1] >= 0)
         return 0;
-    if (first)
-        (void)close(ret[0]);
-    if (second)
-        (void)close(ret[1]);
+    sm_fd_close(&ret[0]);
+    sm_fd_close(&ret[1]);
     errno = EMFILE;
     return -1;
 }

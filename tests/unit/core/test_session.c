@@ -796,6 +796,25 @@ static void test_core_sleeps_while_the_log_is_full(void **state)
     close(peer);
 }
 
+/* A flow that is over has given back what it held before another asks for it, in whatever turn that is. */
+static void test_descriptor_of_a_flow_that_is_over(void **state)
+{
+    struct fixture *f = *state;
+    int lowest = dup(0);
+
+    (void)close(lowest);
+    f->core.fd_max = lowest + 1;
+    int peer = server_first(f, 1);
+    assert_int_equal(f->core.fd_sessions, 0);
+    sm_fd_close(&f->attached);
+    gone(f, 1, SM_WHY_CLOSED);
+    open_tcp(f, 2, loopback, f->port);
+    assert_int_equal(hear(f), SM_FLOW_ACCEPT);
+    assert_int_equal(g_hash_table_size(f->core.sessions), 1);
+    assert_int_equal(f->core.fd_sessions, 0);
+    close(peer);
+}
+
 static void test_total(void **state)
 {
     struct fixture *f = *state;
@@ -937,6 +956,7 @@ int main(void)
         T(test_nonsense_from_the_front, setup_ip_rule),
         T(test_too_many_flows, setup_ip_rule),
         T(test_no_descriptor_left, setup_ip_rule),
+        T(test_descriptor_of_a_flow_that_is_over, setup_ip_rule),
         T(test_core_sleeps_while_the_log_is_full, setup_ip_rule),
         T(test_idle_core_sleeps, setup_ip_rule),
         T(test_unwritable_log_lets_no_question_out, setup_strict_suffix),
