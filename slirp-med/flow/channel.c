@@ -53,10 +53,11 @@ static bool droppable(enum sm_flow_type type)
     return type == SM_FLOW_OPEN || type == SM_FLOW_OTHER || type == SM_FLOW_DATAGRAM || type == SM_FLOW_REPEATED;
 }
 
-/* Nobody waits for an acknowledgement or an end: they go with the next message, or after SM_CHANNEL_PATIENCE_US. */
-static bool can_wait(enum sm_flow_type type)
+/* Nobody waits for an acknowledgement or an ordered end: they go with the next message, or after SM_CHANNEL_PATIENCE_US. The
+ * word of a reset is needed at once: the core may have seen the front's end of a pair close, which looks like a FIN. */
+static bool can_wait(const struct sm_flow_msg *msg)
 {
-    return type == SM_FLOW_ATTACHED || type == SM_FLOW_GONE;
+    return msg->type == SM_FLOW_ATTACHED || (msg->type == SM_FLOW_GONE && msg->why == SM_WHY_CLOSED);
 }
 
 static void drop_queue(struct sm_channel *ch)
@@ -316,7 +317,7 @@ static bool gather(struct sm_channel *ch, const struct sm_flow_msg *msg)
     size_t len = at + 2 < SM_FLOW_MSG_MAX ? sm_flow_encode(msg, ch->many + at + 2, SM_FLOW_MSG_MAX - at - 2) : 0;
     if (len == 0)
         return false;
-    bool prompt = !can_wait(msg->type);
+    bool prompt = !can_wait(msg);
     if (ch->many_n == 0) {
         ch->many[0] = SM_FLOW_PACKET_MANY;
         ch->many_prompt = false;
@@ -340,7 +341,7 @@ bool sm_channel_send(struct sm_channel *ch, const struct sm_flow_msg *msg, int f
     if (ch->dead)
         return false;
     g_assert((fd >= 0) == (sm_flow_fds(msg->type) == 1) && (fd < 0 || ch->may_send_fds));
-    bool waits = msg->type == SM_FLOW_DATAGRAM || can_wait(msg->type);
+    bool waits = msg->type == SM_FLOW_DATAGRAM || can_wait(msg);
     if (fd < 0 && (waits || ch->many_n > 0) && gather(ch, msg)) {
         if (!waits)
             send_gathered(ch);

@@ -291,6 +291,21 @@ static void test_ends_wait(void **state)
     assert_int_equal(f->core.messages, 2);
 }
 
+/* A reset does not wait: the core sees the front's end of a pair close at once, and must not take that for the guest's FIN. */
+static void test_resets_do_not_wait(void **state)
+{
+    struct fixture *f = *state;
+    struct sm_flow_msg gone = {.type = SM_FLOW_GONE, .id = 7, .why = SM_WHY_GUEST_RST};
+    struct sm_flow_msg acked = {.type = SM_FLOW_ATTACHED, .id = 9};
+
+    sm_channel_pause(f->core.ch, true);
+    assert_true(sm_channel_send(f->front.ch, &acked, -1));
+    assert_true(sm_channel_send(f->front.ch, &gone, -1));
+    expect_packet(f->core_fd, (enum sm_flow_type[]){SM_FLOW_ATTACHED, SM_FLOW_GONE}, 2);
+    assert_true(sm_channel_send(f->front.ch, &gone, -1));
+    expect_packet(f->core_fd, (enum sm_flow_type[]){SM_FLOW_GONE}, 1);
+}
+
 /* DATAGRAMs go together, in order among themselves and before what is sent behind them, and by themselves in the next
  * turn. */
 static void test_datagrams_together(void **state)
@@ -376,6 +391,7 @@ int main(void)
         T(test_fd_on_wrong_type),
         T(test_peer_closes),
         T(test_ends_wait),
+        T(test_resets_do_not_wait),
         T(test_datagrams_together),
         T(test_datagrams_and_the_end),
         T(test_free_inside_callback),
