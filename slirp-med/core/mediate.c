@@ -297,6 +297,14 @@ static void finish(struct sm_session *s, bool orderly)
     close_guest(s, orderly);
 }
 
+/* The end that was put off: it is read again. */
+static void hear_the_end(struct sm_mediation *m)
+{
+    m->word_awaited = false;
+    m->end[SM_BRIDGE_GUEST].readable = true;
+    advance(m->s);
+}
+
 static void on_limit(struct sm_timer *timer, int64_t now_us)
 {
     struct sm_session *s = sm_container_of(timer, struct sm_session, timer);
@@ -317,6 +325,11 @@ static void on_limit(struct sm_timer *timer, int64_t now_us)
         sniff(s, true);
         break;
     case SM_MEDIATE_RELAY:
+        if (m->word_awaited) {
+            m->word_late = true;
+            hear_the_end(m);
+            break;
+        }
         if (sm_limits_blocked(s, SM_CAPS_UP) || sm_limits_blocked(s, SM_CAPS_DOWN)) {
             limit(s, SM_MEDIATE_GUEST_US); /* it is a cap that holds the last bytes back, and no side */
             break;
@@ -788,6 +801,7 @@ void sm_mediate_raw(struct sm_session *s, bool ok)
         return;
     }
     sm_session_drop_first_bytes(s);
+    m->raw = true;
     use_bridge(s, new_raw(m));
     sm_mediate_pump(s);
 }
@@ -848,6 +862,22 @@ static void count_held(struct sm_mediation *m)
     m->counted = now;
 }
 
+/*
+ * The guest's end of a pair was read. If the front has closed it altogether (then sending fails, even nothing) that may have been the guest's
+ * reset, and what the origin got so far must not look complete: it hears of it with GONE. A front that does not say it is not waited for.
+ */
+static bool awaits_word(struct sm_mediation *m)
+{
+    struct sm_session *s = m->s;
+    struct sm_mediate_end *e = &m->end[SM_BRIDGE_GUEST];
+
+    if (!m->raw || s->gone || m->word_late || e->shut || send(e->watch->fd, "", 0, MSG_DONTWAIT | MSG_NOSIGNAL) == 0)
+        return false;
+    m->word_awaited = e->dead = true;
+    limit(s, SM_CORE_END_WAIT_US);
+    return true;
+}
+
 /* What it reads is lent to the bridge: sm_bridge_keep() before the next pull. */
 static bool pull(struct sm_mediation *m, enum sm_bridge_side side)
 {
@@ -879,6 +909,10 @@ static bool pull(struct sm_mediation *m, enum sm_bridge_side side)
     case SM_TLS_IO_ERROR:
     case SM_TLS_IO_COUNT:
         break;
+    }
+    if (side == SM_BRIDGE_GUEST && io == SM_TLS_IO_EOF && awaits_word(m)) {
+        e->readable = false;
+        return false;
     }
     e->eof = true;
     e->cut = io != SM_TLS_IO_EOF;
@@ -947,6 +981,7 @@ static void watch_relay(struct sm_mediation *m, enum sm_bridge_side side)
     const uint8_t *p;
     /* An end that says something and cannot be read is left alone until it can; one that says nothing stays watched, which costs no call. */
     bool in = !e->eof && !(e->readable && (e->stuck || room_for(m, side) == 0));
+    in = in && !(side == SM_BRIDGE_GUEST && m->word_awaited);
     bool out = !e->dead && (end_unsent(e) > 0 || sm_bridge_out(m->bridge, side, &p) > 0);
 
     watch_end(m->s, e, in, out);
@@ -1077,7 +1112,12 @@ void sm_mediate_gone(struct sm_session *s)
     struct sm_core *core = s->core;
     uint64_t id = s->id;
     m->end[SM_BRIDGE_GUEST].dead = true;
-    advance(s);
+    if (m->word_awaited) {
+        unlimit(s);
+        hear_the_end(m);
+    } else {
+        advance(s);
+    }
     if (g_hash_table_lookup(core->sessions, &id) == s && m->phase == SM_MEDIATE_RELAY)
         limit(s, SM_MEDIATE_CLOSING_US);
 }

@@ -85,6 +85,9 @@ struct sm_mediation {
     struct sm_buf sniff;
     struct sm_http_head head; /* of sniff */
     bool h2;
+    bool raw;              /* neither HTTP nor TLS: what the guest says has no end but the FIN */
+    bool word_awaited;     /* ... and the front has closed its end of the pair: a FIN or a reset, as GONE will say */
+    bool word_late;        /* ... but did not in time */
     bool aborted;          /* the guest was told: only the front's end of the pair is waited for */
     size_t held;           /* bytes that wait in the bridge; it counts them */
     size_t counted;        /* ... and in TLS, as last added to core->relayed_now */

@@ -859,6 +859,49 @@ static void test_total(void **state)
     assert_null(strstr(after + strlen(text), "egress_dial"));
 }
 
+/* The front closes its end of a pair, and its word that the guest has reset comes a moment later: no FIN is made of it. */
+static void test_reset_of_a_relayed_flow_is_no_fin(void **state)
+{
+    struct fixture *f = *state;
+    char got[16];
+
+    int peer = server_first(f, 1);
+    assert_true(is_pair(f->attached));
+    assert_int_equal(recv_turning(f, f->attached, got, sizeof(got)), 2);
+    assert_int_equal(write(f->attached, "part", 4), 4);
+    sm_fd_close(&f->attached);
+    assert_int_equal(recv_turning(f, peer, got, sizeof(got)), 4);
+    assert_true(says_nothing(f));
+    assert_int_equal(recv(peer, got, sizeof(got), MSG_DONTWAIT), -1);
+    assert_int_equal(errno, EAGAIN);
+    gone(f, 1, SM_WHY_GUEST_RST);
+    assert_int_equal(recv_turning(f, peer, got, sizeof(got)), -1);
+    assert_int_equal(errno, ECONNRESET);
+    assert_true(says_nothing(f));
+    g_autofree char *line = audit_line(f, "egress_close", 0);
+    assert_non_null(strstr(line, "\"reason\":\"guest_reset\""));
+    close(peer);
+}
+
+/* In order: the end goes on with the word, or without it when it does not come. */
+static void test_end_of_a_relayed_flow(void **state)
+{
+    struct fixture *f = *state;
+    char got[16];
+
+    for (uint64_t id = 1; id <= 2; id++) {
+        int peer = server_first(f, id);
+        assert_int_equal(recv_turning(f, f->attached, got, sizeof(got)), 2);
+        assert_int_equal(write(f->attached, "all", 3), 3);
+        sm_fd_close(&f->attached);
+        if (id == 1)
+            gone(f, id, SM_WHY_CLOSED);
+        assert_int_equal(recv_turning(f, peer, got, sizeof(got)), 3);
+        assert_int_equal(recv_turning(f, peer, got, sizeof(got)), 0);
+        close(peer);
+    }
+}
+
 static void test_connections_are_given_back(void **state)
 {
     struct fixture *f = *state;
@@ -965,6 +1008,8 @@ int main(void)
         T(test_too_many_dns_connections, setup_guarded),
         T(test_held_bytes_of_all_flows, setup_strict),
         T(test_total, setup_total),
+        T(test_reset_of_a_relayed_flow_is_no_fin, setup_large_total),
+        T(test_end_of_a_relayed_flow, setup_large_total),
         T(test_connections_are_given_back, setup_two_conns),
         T(test_unwritable_counters_stop_admission, setup_large_total),
     };
