@@ -15,6 +15,8 @@ struct entry {
     TAILQ_ENTRY(entry) link;
     int64_t written_us; /* when its last line was written */
     uint64_t pending;   /* denials since then */
+    uint64_t
+        seq; /* of the writer, when the first line was handed to it: what a failed commit lost has this one or a later one */
 
     enum sm_audit_event event;
     uint8_t proto;
@@ -178,6 +180,7 @@ bool sm_audit_repeats_deny(struct sm_audit_repeats *rep, struct sm_audit_writer 
     }
     struct entry *e = g_malloc0(sizeof(*e) + name_len + fields_len);
     e->written_us = now_us;
+    e->seq = sm_audit_next_seq(w);
     e->event = r->event;
     e->proto = key->proto;
     e->dst = key->dst;
@@ -191,6 +194,17 @@ bool sm_audit_repeats_deny(struct sm_audit_repeats *rep, struct sm_audit_writer 
     insert(rep, e);
     rep->len++;
     return true;
+}
+
+void sm_audit_repeats_unwritten(struct sm_audit_repeats *rep, uint64_t seq)
+{
+    struct entry *next;
+
+    for (struct entry *e = TAILQ_FIRST(&rep->by_due); e; e = next) {
+        next = TAILQ_NEXT(e, link);
+        if (e->seq >= seq && e->pending == 0)
+            drop(rep, e);
+    }
 }
 
 int64_t sm_audit_repeats_flush(struct sm_audit_repeats *rep, struct sm_audit_writer *w, int64_t now_us, int64_t wall_us)

@@ -52,6 +52,12 @@ bool sm_audit_repeats_deny(struct sm_audit_repeats *rep, struct sm_audit_writer 
                            int64_t now_us) SM_WARN_UNUSED;
 
 /**
+ * sm_audit_repeats_unwritten() - a commit has failed, and the lines that it lost are not there to be counted on: the next of their kind is a
+ * line again. What was counted behind such a line is told as ever.
+ * @seq: sm_audit_next_seq() before that commit.
+ */
+void sm_audit_repeats_unwritten(struct sm_audit_repeats *rep, uint64_t seq);
+/**
  * sm_audit_repeats_flush() - hand the writer a line for each entry whose second is over, forget entries that were idle
  * for one. Returns when to call again (now_us's clock), or INT64_MAX when nothing waits. For the core's timer.
  */

@@ -100,9 +100,19 @@ void sm_core_note(struct sm_core *core, const struct sm_audit_record *r)
                             r); /* what is lost is counted by the writer and recorded when it can write again */
 }
 
+static bool commit(struct sm_core *core)
+{
+    uint64_t seq = sm_audit_next_seq(core->audit);
+
+    if (sm_audit_commit(core->audit))
+        return true;
+    sm_audit_repeats_unwritten(core->repeats, seq);
+    return false;
+}
+
 bool sm_core_commit_now(struct sm_core *core)
 {
-    if (sm_audit_commit(core->audit))
+    if (commit(core))
         return true;
     core->turn_failed = true;
     return false;
@@ -181,7 +191,7 @@ static bool lines_wait(const struct sm_core *core)
 bool sm_core_turn_end(void *data)
 {
     struct sm_core *core = data;
-    bool ok = sm_audit_commit(core->audit) && !core->turn_failed;
+    bool ok = commit(core) && !core->turn_failed;
     size_t replies_end = core->replies ? core->replies->len : 0;
 
     core->turn_failed = false;

@@ -881,6 +881,25 @@ static void test_not_recorded_not_done(void **state)
     stop(f);
 }
 
+/* A certificate whose line was lost was refused, and is not what the next ones are counted behind: they have a line of their own. */
+static void test_certificate_behind_a_lost_line(void **state)
+{
+    struct fixture *f = start();
+
+    harness_disk(true);
+    open_vsock(f, 1, 1027);
+    expect_refused(f, 1);
+    harness_disk(false);
+    sm_core_every_second(&f->core.second, sm_loop_now(f->core.loop));
+    assert_true(sm_audit_healthy(f->core.audit));
+    open_vsock(f, 2, 1027);
+    int fd = take_attached(f, 2);
+    g_autofree char *line = audit_line(f, "ca_delivered", 0);
+    assert_non_null(line);
+    close(fd);
+    stop(f);
+}
+
 static void test_off_records_nothing(void **state)
 {
     struct fixture *f = start_with("off", true, NULL);
@@ -1072,6 +1091,7 @@ int main(void)
         cmocka_unit_test(test_next_address),
         cmocka_unit_test(test_nothing_to_wait_for),
         cmocka_unit_test(test_not_recorded_not_done),
+        cmocka_unit_test(test_certificate_behind_a_lost_line),
         cmocka_unit_test(test_off_records_nothing),
         cmocka_unit_test(test_stop),
         cmocka_unit_test(test_serial),
