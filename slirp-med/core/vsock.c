@@ -122,8 +122,9 @@ static bool record_counted(struct sm_core *core, struct sm_audit_record *r, cons
 /* The certificate is about to leave. */
 static bool record_ca(struct sm_core *core, struct sm_audit_record *r, uint32_t port)
 {
-    return record_counted(core, r, "ca_delivered", port) &&
-           (core->config->mode == SM_MODE_OFF || sm_core_commit_now(core));
+    if (core->config->mode == SM_MODE_OFF)
+        return true;
+    return sm_audit_healthy(core->audit) && record_counted(core, r, "ca_delivered", port) && sm_core_commit_now(core);
 }
 
 /* ---- a pipe's end ---- */

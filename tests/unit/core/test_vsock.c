@@ -979,6 +979,26 @@ static void test_serial(void **state)
 }
 
 /* Questions without reading the answers: one answer is in flight, whatever is asked; the rest waits in the guest's socket. */
+/* While nothing can be written no certificate is counted either. */
+static void test_serial_while_the_log_is_full(void **state)
+{
+    struct fixture *f = start();
+    const char *pem = sm_tls_ca_cert_pem(f->core.ca);
+    int fd = serial(f);
+
+    assert_int_equal(write(fd, "ca\n", 3), 3);
+    expect_bytes(f, fd, pem, strlen(pem));
+    harness_disk(true);
+    open_vsock(f, 1, PORT);
+    expect_refused(f, 1);
+    harness_disk(false); /* but nobody has tried yet */
+    assert_false(sm_audit_healthy(f->core.audit));
+    assert_int_equal(write(fd, "ca\n", 3), 3);
+    expect_bytes(f, fd, "error\n", 6);
+    close(fd);
+    stop(f);
+}
+
 static void test_serial_flood(void **state)
 {
     struct fixture *f = start();
@@ -1095,6 +1115,7 @@ int main(void)
         cmocka_unit_test(test_off_records_nothing),
         cmocka_unit_test(test_stop),
         cmocka_unit_test(test_serial),
+        cmocka_unit_test(test_serial_while_the_log_is_full),
         cmocka_unit_test(test_serial_flood),
         cmocka_unit_test(test_serial_without_ca),
         cmocka_unit_test(test_config),
