@@ -207,6 +207,8 @@ void sm_ingress_take(struct sm_core *core, const char *text, int *fd)
         reason = "workspace_stop";
     if (!reason && core->config->mode != SM_MODE_OFF && !sm_audit_healthy(core->audit))
         reason = "not_recorded";
+    if (sm_ingress_count(core) >= core->sessions_max / SM_CORE_INGRESS_SHARE)
+        sm_core_run_ends(core); /* what they held is this one's to have */
     if (!reason && (sm_ingress_count(core) >= core->sessions_max / SM_CORE_INGRESS_SHARE || *fd >= core->fd_max ||
                     !choose_seen(&known)))
         reason = "too_many_flows";

@@ -415,6 +415,33 @@ static void test_share(void **state)
     ground_free(g);
 }
 
+/* Places of clients that are over are there for those who come in the same turn. */
+static void test_share_of_those_who_left(void **state)
+{
+    struct ground *g = ground_new("guarded");
+    struct fixture *f = g->f;
+    struct sm_flow_msg over = {.type = SM_FLOW_GONE, .why = SM_WHY_CLOSED};
+    int accepted;
+
+    (void)state;
+    f->core.sessions_max = 2;
+    int first = client(g, "127.0.0.1", &accepted);
+    take(g, "80", accepted);
+    assert_int_equal(hear(f), SM_FLOW_INBOUND);
+    over.id = f->last.id;
+    assert_true(says_nothing(f));
+    sm_fd_close(&f->attached);
+    sm_core_message(&over, NULL, 0, &f->core);
+    int second = client(g, "127.0.0.1", &accepted);
+    take(g, "80", accepted);
+    assert_int_equal(hear(f), SM_FLOW_INBOUND);
+    assert_int_equal(sm_ingress_count(&f->core), 1);
+    assert_false(audit_has(f, "ingress_deny"));
+    close(first);
+    close(second);
+    ground_free(g);
+}
+
 /** A word that the link does not take is said later: a credit that is lost would be lost for ever. */
 static void test_full_link(void **state)
 {
@@ -504,6 +531,7 @@ int main(void)
         cmocka_unit_test(test_off),
         cmocka_unit_test(test_front_is_slow),
         cmocka_unit_test(test_share),
+        cmocka_unit_test(test_share_of_those_who_left),
         cmocka_unit_test(test_full_link),
         cmocka_unit_test(test_loop_guard),
         cmocka_unit_test(test_ids),
