@@ -801,6 +801,8 @@ static void on_gone(struct sm_session *s, enum sm_flow_why why)
         return;
     }
     sm_tcp_count(s); /* judged bytes may have gone up already */
+    if (why != SM_WHY_CLOSED && !is_udp(s))
+        sm_tcp_drop_upstream(s, true); /* ... and must not look complete */
     sm_session_close(s, sm_flow_why_name(why));
 }
 

@@ -359,6 +359,97 @@ static void test_reset_while_attach_waits(void **state)
     f->core.attach_inflight = 0;
 }
 
+/* The guest resets when its first bytes are upstream and the flow is not handed over yet: what is there must not look complete. */
+static void test_reset_behind_first_bytes(void **state)
+{
+    struct fixture *f = *state;
+    char got[16];
+
+    f->core.attach_inflight = SM_FLOW_ATTACH_MAX;
+    open_tcp(f, 1, loopback, f->port);
+    assert_int_equal(hear(f), SM_FLOW_ACCEPT);
+    int peer = server_accept(f);
+    bytes(f, 1, "\x01\x02\x03", 3);
+    assert_true(says_nothing(f));
+    expect(peer, "\x01\x02\x03", 3);
+    gone(f, 1, SM_WHY_GUEST_RST);
+    assert_true(says_nothing(f));
+    assert_int_equal(recv(peer, got, sizeof(got), MSG_DONTWAIT), -1);
+    assert_int_equal(errno, ECONNRESET);
+    g_autofree char *line = audit_line(f, "egress_close", 0);
+    assert_non_null(strstr(line, "\"reason\":\"guest_reset\""));
+    assert_non_null(strstr(line, "\"bytes_up\":3"));
+    f->core.attach_inflight = 0;
+    close(peer);
+}
+
+/* More than the socket takes at once, and more behind it: what the core writes and what it says of that agree, and the rest is the front's. */
+static void test_first_bytes_that_do_not_fit(void **state)
+{
+    struct fixture *f = *state;
+    static uint8_t block[SM_FLOW_DATA_MAX];
+    static uint8_t got[2 * sizeof(block)];
+    int small = 4096;
+    size_t len = 0;
+
+    for (size_t i = 0; i < sizeof(block); i++)
+        block[i] = (uint8_t)(i * 7 + 1) | 0x80;
+    assert_int_equal(setsockopt(f->listener, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
+    open_tcp(f, 1, loopback, f->port);
+    assert_int_equal(hear(f), SM_FLOW_ACCEPT);
+    int peer = server_accept(f);
+    assert_int_equal(setsockopt(core_end(peer), SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
+    bytes(f, 1, block, sizeof(block));
+    bytes(f, 1, "behind", 6);
+    struct sm_flow_msg eof = {.type = SM_FLOW_EOF, .id = 1};
+    tell(f, &eof);
+    assert_true(says_nothing(f)); /* nobody reads */
+    assert_true(audit_has(f, "egress_allow"));
+    while (len < sizeof(block)) {
+        ssize_t n = recv_turning(f, peer, got + len, sizeof(got) - len);
+        assert_true(n > 0);
+        len += (size_t)n;
+    }
+    assert_int_equal(hear(f), SM_FLOW_ATTACH);
+    assert_int_equal(f->last.consumed, sizeof(block));
+    assert_int_equal(len, sizeof(block));
+    assert_memory_equal(got, block, len);
+    assert_int_equal(write(f->attached, "behind", 6), 6);
+    assert_int_equal(recv_turning(f, peer, got, sizeof(got)), 6);
+    sm_fd_close(&f->attached);
+    gone(f, 1, SM_WHY_CLOSED);
+    assert_int_equal(recv_turning(f, peer, got, sizeof(got)), 0);
+    g_autofree char *line = audit_line(f, "egress_close", 0);
+    g_autofree char *want = g_strdup_printf("\"bytes_up\":%zu,\"bytes_down\":0", sizeof(block) + 6);
+    assert_non_null(strstr(line, want));
+    close(peer);
+}
+
+/* The server resets, or speaks and resets, while the decision's line is being written: it is recorded as what it was. */
+static void test_server_resets_behind_the_decision(void **state)
+{
+    struct fixture *f = *state;
+    struct linger now = {.l_onoff = 1};
+
+    for (uint64_t id = 1; id <= 2; id++) {
+        open_tcp(f, id, loopback, f->port);
+        assert_int_equal(hear(f), SM_FLOW_ACCEPT);
+        int peer = server_accept(f);
+        struct sm_flow_msg m = {.type = SM_FLOW_BYTES, .id = id, .data = (const uint8_t *)"\x01\x02", .data_len = 2};
+        sm_core_message(&m, NULL, 0, &f->core); /* decided; its effect waits */
+        if (id == 2)
+            assert_int_equal(send(peer, "hi", 2, 0), 2);
+        assert_int_equal(setsockopt(peer, SOL_SOCKET, SO_LINGER, &now, sizeof(now)), 0);
+        close(peer);
+        assert_int_equal(hear(f), SM_FLOW_ABORT);
+        assert_true(says_nothing(f));
+        assert_int_equal(g_hash_table_size(f->core.sessions), 0);
+        g_autofree char *line = audit_line(f, "egress_close", (unsigned)id - 1);
+        assert_non_null(strstr(line, "\"reason\":\"upstream_reset\""));
+        assert_non_null(strstr(line, "\"bytes_up\":0"));
+    }
+}
+
 static void test_inside_is_refused_at_once(void **state)
 {
     struct fixture *f = *state;
@@ -992,6 +1083,9 @@ int main(void)
         T(test_reset_crosses_attach, setup_ip_rule),
         T(test_judged_bytes_are_counted, setup_ip_rule),
         T(test_reset_while_attach_waits, setup_ip_rule),
+        T(test_reset_behind_first_bytes, setup_ip_rule),
+        T(test_first_bytes_that_do_not_fit, setup_ip_rule),
+        T(test_server_resets_behind_the_decision, setup_ip_rule),
         T(test_inside_is_refused_at_once, setup_guarded),
         T(test_strict_dials_nothing_for_a_forged_name, setup_strict),
         T(test_strict_resolves_a_listed_name_itself, setup_strict),
