@@ -96,6 +96,11 @@ size_t sm_audit_pending(const struct sm_audit_writer *w)
     return w->n_entries;
 }
 
+bool sm_audit_crowded(const struct sm_audit_writer *w)
+{
+    return SM_MAX(w->fact_bytes, w->decision_bytes) > w->batch_max / 4;
+}
+
 uint64_t sm_audit_lost(const struct sm_audit_writer *w)
 {
     return w->lost;

@@ -271,6 +271,8 @@ void sm_core_lines_due(struct sm_timer *timer, int64_t now_us);
 bool sm_core_turn_end(void *core);
 /** sm_core_commit_now() - for an effect that cannot wait for the end of the turn. */
 bool sm_core_commit_now(struct sm_core *core) SM_WARN_UNUSED;
+/** sm_core_make_room() - for who ends many flows in one go: their lines are written when they have become many. */
+void sm_core_make_room(struct sm_core *core);
 /** sm_core_reply() - queue a DATAGRAM to the guest until the turn's lines are written. */
 void sm_core_reply(struct sm_core *core, const struct sm_endpoint *guest, const struct sm_endpoint *peer,
                    const uint8_t *msg, size_t len);

@@ -233,6 +233,7 @@ static void on_timer(struct sm_timer *timer, int64_t now_us)
         s->limited->over = false;
         record_over(s);
         sm_mediate_tear_down(s, sm_cap_name(SM_CAP_MAX_TOTAL_BYTES));
+        sm_core_make_room(l->core);
     }
     sm_caps_run(l->caps, now_us);
     arm(l);

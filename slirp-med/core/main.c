@@ -63,6 +63,7 @@ void sm_core_stop(struct sm_core *core, const char *reason, int status)
             continue;
         sm_tcp_count(s);
         sm_session_close(s, "workspace_stop");
+        sm_core_make_room(core);
     }
     sm_core_vsock_stop(core, "workspace_stop");
     sm_limits_stop(core);

@@ -17,9 +17,6 @@
 #include "base/log.h"
 #include "core/core.h"
 
-/** Flows whose ends are written in one go: close lines and denials of so many stay far below SM_AUDIT_BATCH_MAX. */
-#define SWEEP_BATCH 1024
-
 static void sweep(struct sm_core *core)
 {
     g_autoptr(GArray) ids = g_array_sized_new(FALSE, FALSE, sizeof(uint64_t), g_hash_table_size(core->sessions));
@@ -34,8 +31,7 @@ static void sweep(struct sm_core *core)
         struct sm_session *s = g_hash_table_lookup(core->sessions, &g_array_index(ids, uint64_t, i));
         if (s)
             sm_session_rejudge(s);
-        if (i % SWEEP_BATCH == SWEEP_BATCH - 1)
-            (void)!sm_core_commit_now(core); /* ends are facts: what could not be written is kept */
+        sm_core_make_room(core);
     }
 }
 

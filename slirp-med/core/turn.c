@@ -118,6 +118,12 @@ bool sm_core_commit_now(struct sm_core *core)
     return false;
 }
 
+void sm_core_make_room(struct sm_core *core)
+{
+    if (sm_audit_crowded(core->audit))
+        (void)!sm_core_commit_now(core); /* ends are facts: what could not be written is kept */
+}
+
 static void tell_audit_state(struct sm_core *core)
 {
     bool healthy = sm_audit_healthy(core->audit);
@@ -179,6 +185,7 @@ void sm_core_run_ends(struct sm_core *core)
         sm_effect_fn fn = s->effect;
         sm_core_effect_cancel(s);
         fn(s, true);
+        sm_core_make_room(core);
     }
 }
 

@@ -827,6 +827,60 @@ static void test_held_bytes_of_all_flows(void **state)
     assert_int_equal(f->core.held_now, 0);
 }
 
+/* --- many ends at once */
+
+static unsigned lines_of(const struct fixture *f, const char *event);
+
+/* A log that may be small takes few lines in one write. */
+static void use_small_log(struct fixture *f)
+{
+    struct sm_audit_options options = {.workspace = "test", .max_bytes = SM_AUDIT_MAX_BYTES_MIN};
+    g_autofree char *path = g_build_filename(f->dir, "egress.jsonl", NULL);
+
+    sm_audit_writer_free(f->core.audit);
+    f->core.audit = sm_audit_writer_new(open(path, O_RDWR | O_APPEND | O_CLOEXEC), &options, sm_clock_wall_us(), NULL);
+    assert_non_null(f->core.audit);
+}
+
+/* Flows that have been let through, with nothing behind them. */
+static void make_flows(struct fixture *f, unsigned n)
+{
+    for (uint64_t id = 1; id <= n; id++) {
+        struct sm_flow_msg m = {
+            .id = id, .proto = SM_FLOW_TCP, .src = {sm_addr_v4(10, 0, 2, 15), 40000}, .dst = {loopback, f->port}};
+        struct sm_session *s = sm_session_new(&f->core, &m);
+        s->state = SM_SESSION_ATTACHED;
+        s->allowed = true;
+    }
+}
+
+static void test_ends_of_one_packet(void **state)
+{
+    struct fixture *f = *state;
+    enum { N = SM_FLOW_PACKET_MAX };
+
+    use_small_log(f);
+    make_flows(f, N);
+    for (uint64_t id = 1; id <= N; id++) {
+        struct sm_flow_msg m = {.type = SM_FLOW_GONE, .id = id, .why = SM_WHY_CLOSED};
+        sm_core_message(&m, NULL, 0, &f->core);
+    }
+    assert_true(says_nothing(f));
+    assert_int_equal(g_hash_table_size(f->core.sessions), 0);
+    assert_int_equal(sm_audit_lost(f->core.audit), 0);
+    assert_int_equal(lines_of(f, "egress_close"), N);
+}
+
+static void test_stop_with_many_flows(void **state)
+{
+    struct fixture *f = *state;
+
+    make_flows(f, SM_CORE_SESSIONS_MAX);
+    sm_core_stop(&f->core, "test_end", 0);
+    assert_int_equal(g_hash_table_size(f->core.sessions), 0);
+    assert_int_equal(sm_audit_lost(f->core.audit), 0);
+}
+
 /* --- caps */
 
 static int setup_total(void **state)
@@ -1093,6 +1147,8 @@ int main(void)
         T(test_nonsense_from_the_front, setup_ip_rule),
         T(test_too_many_flows, setup_ip_rule),
         T(test_no_descriptor_left, setup_ip_rule),
+        T(test_ends_of_one_packet, setup_ip_rule),
+        T(test_stop_with_many_flows, setup_ip_rule),
         T(test_descriptor_of_a_flow_that_is_over, setup_ip_rule),
         T(test_core_sleeps_while_the_log_is_full, setup_ip_rule),
         T(test_idle_core_sleeps, setup_ip_rule),
