@@ -269,6 +269,84 @@ static void test_upstream_reset(void **state)
     }
 }
 
+/* In either order: a flow may end while it is being attached. */
+static void expect_acked_and_gone(struct h *h, enum sm_flow_why why)
+{
+    bool gone = false, acked = false;
+    struct mx mx;
+
+    for (int i = 0; i < 100 && !(gone && acked); i++) {
+        h_turn(h, 10);
+        while (core_poll(h, &mx)) {
+            assert_true(mx.m.type == SM_FLOW_ATTACHED || (mx.m.type == SM_FLOW_GONE && mx.m.why == why));
+            gone |= mx.m.type == SM_FLOW_GONE;
+            acked |= mx.m.type == SM_FLOW_ATTACHED;
+        }
+    }
+    assert_true(gone && acked);
+}
+
+/* What the server has said, and how it ended, when the descriptor comes: whatever the core has consumed and whether the guest has ended. */
+static void test_said_before_attach(void **state)
+{
+    enum { DATA = 1, FIN = 2, RST = 4 };
+    static const int said[] = {0, DATA, FIN, DATA | FIN, RST};
+    struct h *h = *state;
+    struct linger linger = {.l_onoff = 1};
+    uint16_t port = 41000;
+    struct mx mx;
+
+    for (size_t i = 0; i < SM_ARRAY_LEN(said); i++) {
+        for (unsigned mix = 0; mix < 6; mix++) {
+            uint32_t consumed = mix % 3 * 3;
+            bool eof = mix >= 3;
+            int ours, peer;
+            struct conn c = conn_open(h, WORLD, port++, 80);
+            conn_send(&c, TCP_ACK | TCP_PSH | (eof ? TCP_FIN : 0u), "abcdef", 6);
+            c.snd += eof;
+            core_expect(h, SM_FLOW_BYTES, &mx);
+            if (eof)
+                core_expect(h, SM_FLOW_EOF, &mx);
+            tcp_pair(&ours, &peer);
+            if (said[i] & DATA)
+                assert_int_equal(write(peer, "hello", 5), 5);
+            if (said[i] & FIN)
+                assert_int_equal(shutdown(peer, SHUT_WR), 0);
+            if (said[i] & RST) {
+                assert_int_equal(setsockopt(peer, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), 0);
+                sm_fd_close(&peer);
+            }
+            core_send_fd(h, &(struct sm_flow_msg){.type = SM_FLOW_ATTACH, .id = c.id, .consumed = consumed}, ours);
+            if (said[i] & RST) {
+                conn_expect_flag(&c, TCP_RST);
+                expect_acked_and_gone(h, SM_WHY_UPSTREAM_RST);
+                continue;
+            }
+            upstream_expect(h, peer, "abcdef" + consumed, 6 - consumed);
+            if (said[i] & DATA)
+                conn_expect(&c, "hello", 5);
+            if (said[i] & FIN)
+                conn_expect_flag(&c, TCP_FIN);
+            if (eof)
+                assert_int_equal(upstream_end(h, peer), 0);
+            if (eof && (said[i] & FIN)) {
+                h_settle(h);
+                expect_acked_and_gone(h, SM_WHY_CLOSED);
+                conn_send(&c, TCP_ACK, NULL, 0);
+            } else {
+                core_expect(h, SM_FLOW_ATTACHED, &mx);
+                core_send(h, &(struct sm_flow_msg){.type = SM_FLOW_ABORT, .id = c.id});
+                gone_expect(h, c.id, SM_WHY_UPSTREAM_RST);
+                conn_expect_flag(&c, TCP_RST);
+            }
+            (void)close(peer);
+        }
+    }
+    h_settle(h);
+    assert_int_equal(h_stats(h).held_now, 0);
+    assert_int_equal(h_stats(h).queued_now, 0);
+}
+
 static void expect_refusal(struct h *h, struct conn *c, enum sm_flow_how how)
 {
     static struct rx rx;
@@ -817,6 +895,7 @@ int main(void)
         T(test_eof_while_held),
         T(test_resets),
         T(test_upstream_reset),
+        T(test_said_before_attach),
         T(test_refusals),
         T(test_holds),
         T(test_finish),
