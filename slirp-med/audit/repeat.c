@@ -15,8 +15,7 @@ struct entry {
     TAILQ_ENTRY(entry) link;
     int64_t written_us; /* when its last line was written */
     uint64_t pending;   /* denials since then */
-    uint64_t
-        seq; /* of the writer, when the first line was handed to it: what a failed commit lost has this one or a later one */
+    uint64_t seq;       /* the writer's, when it got the first line: what a failed commit loses has this one or more */
 
     enum sm_audit_event event;
     uint8_t proto;

@@ -52,8 +52,8 @@ bool sm_audit_repeats_deny(struct sm_audit_repeats *rep, struct sm_audit_writer 
                            int64_t now_us) SM_WARN_UNUSED;
 
 /**
- * sm_audit_repeats_unwritten() - a commit has failed, and the lines that it lost are not there to be counted on: the next of their kind is a
- * line again. What was counted behind such a line is told as ever.
+ * sm_audit_repeats_unwritten() - a commit has failed, and the lines that it lost are not there to be counted on: the
+ * next of their kind is a line again. What was counted behind such a line is told as ever.
  * @seq: sm_audit_next_seq() before that commit.
  */
 void sm_audit_repeats_unwritten(struct sm_audit_repeats *rep, uint64_t seq);

@@ -118,8 +118,10 @@ bool sm_audit_adopt(struct sm_audit_writer *w, int fd, int64_t wall_us);
  * sm_audit_lost() - facts lost. */
 uint64_t sm_audit_next_seq(const struct sm_audit_writer *w);
 size_t sm_audit_pending(const struct sm_audit_writer *w);
-/** sm_audit_crowded() - do facts, or decisions, take half of the room that there is for them? Who makes many in one go commits then:
- * what has no room is lost. */
+/**
+ * sm_audit_crowded() - do facts, or decisions, take half of the room that there is for them? Who makes many in one go
+ * commits then: what has no room is lost.
+ */
 bool sm_audit_crowded(const struct sm_audit_writer *w);
 uint64_t sm_audit_lost(const struct sm_audit_writer *w);
 

@@ -863,8 +863,9 @@ static void count_held(struct sm_mediation *m)
 }
 
 /*
- * The guest's end of a pair was read. If the front has closed it altogether (then sending fails, even nothing) that may have been the guest's
- * reset, and what the origin got so far must not look complete: it hears of it with GONE. A front that does not say it is not waited for.
+ * The guest's end of a pair was read. If the front has closed it altogether (then sending fails, even nothing) that may
+ * have been the guest's reset, and what the origin got so far must not look complete: it hears of it with GONE. A front
+ * that does not say it is not waited for.
  */
 static bool awaits_word(struct sm_mediation *m)
 {

@@ -189,7 +189,7 @@ void sm_core_run_ends(struct sm_core *core)
     }
 }
 
-/* Lines that this process could write now: while the log cannot be written they wait for the next try (sm_core_every_second()). */
+/* Lines that could be written now: while the log cannot be, they wait for the next try (sm_core_every_second()). */
 static bool lines_wait(const struct sm_core *core)
 {
     return sm_audit_healthy(core->audit) && sm_audit_pending(core->audit) > 0;

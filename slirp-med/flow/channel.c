@@ -53,8 +53,9 @@ static bool droppable(enum sm_flow_type type)
     return type == SM_FLOW_OPEN || type == SM_FLOW_OTHER || type == SM_FLOW_DATAGRAM || type == SM_FLOW_REPEATED;
 }
 
-/* Nobody waits for an acknowledgement or an ordered end: they go with the next message, or after SM_CHANNEL_PATIENCE_US. The
- * word of a reset is needed at once: the core may have seen the front's end of a pair close, which looks like a FIN. */
+/* Nobody waits for an acknowledgement or an ordered end: they go with the next message, or after
+ * SM_CHANNEL_PATIENCE_US. The word of a reset is needed at once: the core may see the front close a pair before it,
+ * which looks like a FIN. */
 static bool can_wait(const struct sm_flow_msg *msg)
 {
     return msg->type == SM_FLOW_ATTACHED || (msg->type == SM_FLOW_GONE && msg->why == SM_WHY_CLOSED);

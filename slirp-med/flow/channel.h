@@ -9,8 +9,9 @@
  * broken peer: the channel fails.
  *
  * A packet of the kernel's is a system call and a wake-up of the peer, so messages share them where nobody is the worse for it. DATAGRAMs are
- * gathered until the packet is full or the owner calls sm_channel_flush(), which it does at the end of its turn. ATTACHED and an ordered
- * GONE, which nobody waits for, stay for SM_CHANNEL_PATIENCE_US. Any other message leaves at once, and what was gathered before it with it.
+ * gathered until the packet is full or the owner calls sm_channel_flush(), which it does at the end of its turn.
+ * ATTACHED and an ordered GONE, which nobody waits for, stay for SM_CHANNEL_PATIENCE_US. Any other message leaves at
+ * once, and what was gathered before it with it.
  *
  * The front must not use sendmsg(2): an end made with may_send_fds false writes with write(2) only and refuses messages that carry descriptors.
  */

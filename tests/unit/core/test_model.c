@@ -52,7 +52,8 @@ struct world {
     uint64_t ids[IDS];
     int peers[PEERS];
     struct flow hybrids[HYBRIDS];
-    unsigned n_accepted;
+    unsigned n_accepted, n_told; /* servers that were dialled, and those that were told something */
+    bool told[PEERS];
     int clients[CLIENTS];
     struct {
         uint64_t id;
@@ -621,6 +622,7 @@ static void server(struct world *w)
     if (w->peers[i] < 0) {
         w->peers[i] = accept4(w->tcp, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (w->peers[i] >= 0) {
+            w->told[i] = false;
             w->n_accepted++;
             if (!off(w))
                 assert_true(
@@ -647,7 +649,14 @@ static void server(struct world *w)
         (void)!send(w->peers[i], answer, sizeof(answer) - 1, MSG_NOSIGNAL);
         break;
     default:
-        (void)!recv(w->peers[i], buf, sizeof(buf), 0);
+        if (recv(w->peers[i], buf, sizeof(buf), 0) <= 0 || w->told[i])
+            break;
+        w->told[i] = true;
+        w->n_told++;
+        if (!off(w))
+            assert_true(lines_of(w, "egress_allow", 0) + lines_of(w, "egress_mitm_dial", 0) +
+                            lines_of(w, "mediation_open", 0) >=
+                        w->n_told);
         break;
     }
 }

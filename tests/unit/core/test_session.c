@@ -359,7 +359,7 @@ static void test_reset_while_attach_waits(void **state)
     f->core.attach_inflight = 0;
 }
 
-/* The guest resets when its first bytes are upstream and the flow is not handed over yet: what is there must not look complete. */
+/* The guest resets when its first bytes are upstream and the flow is not handed over: they must not look complete. */
 static void test_reset_behind_first_bytes(void **state)
 {
     struct fixture *f = *state;
@@ -383,7 +383,8 @@ static void test_reset_behind_first_bytes(void **state)
     close(peer);
 }
 
-/* More than the socket takes at once, and more behind it: what the core writes and what it says of that agree, and the rest is the front's. */
+/* More than the socket takes at once, and more behind it: what the core writes is what it says of it, and the rest is
+ * the front's. */
 static void test_first_bytes_that_do_not_fit(void **state)
 {
     struct fixture *f = *state;
@@ -425,7 +426,7 @@ static void test_first_bytes_that_do_not_fit(void **state)
     close(peer);
 }
 
-/* The server resets, or speaks and resets, while the decision's line is being written: it is recorded as what it was. */
+/* The server resets, or speaks and resets, while the decision's line waits: it is recorded as what it was. */
 static void test_server_resets_behind_the_decision(void **state)
 {
     struct fixture *f = *state;
@@ -1004,7 +1005,7 @@ static void test_total(void **state)
     assert_null(strstr(after + strlen(text), "egress_dial"));
 }
 
-/* The front closes its end of a pair, and its word that the guest has reset comes a moment later: no FIN is made of it. */
+/* The front closes its end of a pair, and its word that it was a reset comes a moment later: no FIN is made of it. */
 static void test_reset_of_a_relayed_flow_is_no_fin(void **state)
 {
     struct fixture *f = *state;

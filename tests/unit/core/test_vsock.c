@@ -881,7 +881,7 @@ static void test_not_recorded_not_done(void **state)
     stop(f);
 }
 
-/* A certificate whose line was lost was refused, and is not what the next ones are counted behind: they have a line of their own. */
+/* A certificate whose line was lost was refused, and the next ones are not counted behind it: they have a line. */
 static void test_certificate_behind_a_lost_line(void **state)
 {
     struct fixture *f = start();

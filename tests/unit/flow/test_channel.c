@@ -291,7 +291,7 @@ static void test_ends_wait(void **state)
     assert_int_equal(f->core.messages, 2);
 }
 
-/* A reset does not wait: the core sees the front's end of a pair close at once, and must not take that for the guest's FIN. */
+/* A reset does not wait: the core sees the front's end of a pair close at once, and must not take that for a FIN. */
 static void test_resets_do_not_wait(void **state)
 {
     struct fixture *f = *state;

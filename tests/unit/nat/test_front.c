@@ -286,7 +286,8 @@ static void expect_acked_and_gone(struct h *h, enum sm_flow_why why)
     assert_true(gone && acked);
 }
 
-/* What the server has said, and how it ended, when the descriptor comes: whatever the core has consumed and whether the guest has ended. */
+/* What the server has said, and how it ended, when the descriptor comes: whatever the core has consumed and whether the
+ * guest has ended. */
 static void test_said_before_attach(void **state)
 {
     enum { DATA = 1, FIN = 2, RST = 4 };
