@@ -18,12 +18,16 @@ struct side {
     uint64_t last_id;
     int last_fd;
     bool free_on_message;
+    bool orders; /* ids rise; a DATAGRAM has none */
 };
 
 static void on_message(const struct sm_flow_msg *msg, const int *fds, size_t n_fds, void *data)
 {
     struct side *s = data;
     s->messages++;
+    if (s->orders && msg->id == 0)
+        return;
+    assert_true(!s->orders || msg->id > s->last_id);
     s->last_id = msg->id;
     if (n_fds > 0) {
         if (s->last_fd >= 0)
@@ -225,6 +229,22 @@ static void test_free_inside_callback(void **state)
     assert_int_equal(f->core.failures, 1);
 }
 
+/* ... in the middle of a packet of many: nothing of the rest is told. */
+static void test_free_inside_a_packet(void **state)
+{
+    struct fixture *f = *state;
+    struct sm_flow_msg gone = {.type = SM_FLOW_GONE, .id = 7}, eof = {.type = SM_FLOW_EOF, .id = 8};
+
+    f->core.free_on_message = true;
+    assert_true(sm_channel_send(f->front.ch, &gone, -1));
+    assert_true(sm_channel_send(f->front.ch, &gone, -1));
+    assert_true(sm_channel_send(f->front.ch, &eof, -1));
+    sm_loop_turn(f->loop, 1000);
+    assert_int_equal(f->core.messages, 1);
+    assert_null(f->core.ch);
+    assert_int_equal(f->core.failures, 0);
+}
+
 /* Takes one packet from @fd, which must hold these types in this order. */
 static void expect_packet(int fd, const enum sm_flow_type *types, unsigned n)
 {
@@ -304,6 +324,46 @@ static void test_resets_do_not_wait(void **state)
     expect_packet(f->core_fd, (enum sm_flow_type[]){SM_FLOW_ATTACHED, SM_FLOW_GONE}, 2);
     assert_true(sm_channel_send(f->front.ch, &gone, -1));
     expect_packet(f->core_fd, (enum sm_flow_type[]){SM_FLOW_GONE}, 1);
+}
+
+/* Types of every kind in any order, to a peer that reads when it likes: what may not be dropped arrives, all in order. */
+static void test_order_at_random(void **state)
+{
+    static const enum sm_flow_type types[] = {SM_FLOW_ATTACHED, SM_FLOW_GONE, SM_FLOW_GONE,     SM_FLOW_EOF,
+                                              SM_FLOW_BYTES,    SM_FLOW_OPEN, SM_FLOW_DATAGRAM, SM_FLOW_ATTACHED};
+    static uint8_t block[SM_FLOW_DATA_MAX];
+    struct fixture *f = *state;
+    uint64_t rng = 4711, id = 0;
+    unsigned sent = 0;
+
+    f->core.orders = true;
+    for (unsigned i = 0; i < 20000 || f->core.messages < sent; i++) {
+        assert_true(i < 100000);
+        rng = rng * UINT64_C(6364136223846793005) + 1442695040888963407;
+        uint32_t r = (uint32_t)(rng >> 33);
+        struct sm_flow_msg m = {.type = types[r % SM_ARRAY_LEN(types)],
+                                .id = ++id,
+                                .proto = SM_FLOW_TCP,
+                                .src = {sm_addr_v4(1, 1, 1, 1), 1},
+                                .dst = {sm_addr_v4(1, 1, 1, 1), 1},
+                                .why = r & 256 ? SM_WHY_CLOSED : SM_WHY_GUEST_RST,
+                                .data = block,
+                                .data_len = r & 512 ? sizeof(block) : 10};
+        if (m.type == SM_FLOW_DATAGRAM)
+            m.id = 0;
+        if (i < 20000 && !sm_channel_congested(f->front.ch))
+            sent += sm_channel_send(f->front.ch, &m, -1);
+        if ((r >> 10) % 8 == 0)
+            sm_channel_flush(f->front.ch);
+        if ((r >> 13) % 64 == 0 && i < 20000)
+            sm_channel_pause(f->core.ch, r & 1024);
+        if (i >= 20000)
+            sm_channel_pause(f->core.ch, false);
+        if ((r >> 20) % 16 == 0 || i >= 20000)
+            sm_loop_turn(f->loop, i < 20000 ? 0 : 100);
+    }
+    assert_int_equal(f->core.messages, sent);
+    assert_int_equal(f->core.failures + f->front.failures, 0);
 }
 
 /* DATAGRAMs go together, in order among themselves and before what is sent behind them, and by themselves in the next
@@ -392,9 +452,11 @@ int main(void)
         T(test_peer_closes),
         T(test_ends_wait),
         T(test_resets_do_not_wait),
+        T(test_order_at_random),
         T(test_datagrams_together),
         T(test_datagrams_and_the_end),
         T(test_free_inside_callback),
+        T(test_free_inside_a_packet),
         T(test_last_words),
         T(test_last_words_behind_a_reset),
     };
