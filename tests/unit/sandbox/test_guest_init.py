@@ -13,6 +13,7 @@ import pty
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -735,7 +736,7 @@ TPROXY = {**NETWORK, "network": "user", "datapath": "tproxy", "gateway_mac": "52
 
 
 def test_bare_on_the_kernel_path():
-    """A VMM has the guest's tap as 8, with a virtio-net header, and nothing but lo in its namespace; the front gets the four sockets."""
+    """A VMM has the guest's tap as 8, with a virtio-net header, and nothing but lo in its namespace; the front gets the five sockets."""
     if not can_tap():
         pytest.skip("/dev/net/tun cannot be opened")
     script = """import fcntl, os, struct
@@ -745,16 +746,23 @@ print(name.strip(b"\\0").decode(), hex(flags & 0x5002))
 question = bytes.fromhex("ffffffffffff52550a00020f08060001080006040001" "52550a00020f0a00020f" "0000000000000a000202")
 os.set_blocking(8, True)
 os.write(8, bytes(12) + question)
-answer = os.read(8, 2000)[12:]
+frames = (os.read(8, 2000)[12:] for _ in range(10)) # the keeper's SYN is among them
+answer = next(f for f in frames if f[12:14] == b"\\x08\\x06")
 print(answer[6:12].hex(), answer[28:32].hex())"""
     guest = Guest([sys.executable, "-I", "-c", script], **{**BARE, **TPROXY})
     assert guest.first == b"TAP" and guest.tap is not None and guest.keeper, guest.first
+    with socket.socket(fileno=os.dup(guest.tap)) as bundle:
+        bundle.settimeout(TIMEOUT)
+        hello, fds, _, _ = socket.recv_fds(bundle, 100, 8)
+        assert hello == b"S" and len(fds) == 5
+        # A keeper that answers is at work, and has its name.
+        bundle.send(struct.pack(">QIHH", 7, 0xc6336407, 4000, 80))
+        answer, dialled, _, _ = socket.recv_fds(bundle, 100, 8)
+        assert answer == struct.pack(">Q", 7) and len(dialled) == 1
     with open(f"/proc/{guest.keeper}/comm") as f:
         assert f.read() == "slirp-med-keep\n"
-    hello, fds, _, _ = socket.recv_fds(socket.socket(fileno=os.dup(guest.tap)), 100, 8)
-    assert hello == b"S" and len(fds) == 5
     output = guest.go().read()
-    for fd in fds:
+    for fd in fds + dialled:
         os.close(fd)
     assert guest.end() == ("EXIT 0", 0), output
     # IFF_TAP, IFF_NO_PI, IFF_VNET_HDR; and the mediator's kernel says who the gateway is.
