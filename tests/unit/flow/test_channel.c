@@ -245,10 +245,11 @@ static void test_free_inside_a_packet(void **state)
     assert_int_equal(f->core.failures, 0);
 }
 
-/* Takes one packet from @fd, which must hold these types in this order. */
-static void expect_packet(int fd, const enum sm_flow_type *types, unsigned n)
+/* Takes one packet from @fd, which must hold these types in this order. ret_msgs (NULL: not wanted): what they were, in
+ * memory that the next call uses again. */
+static void expect_packet(int fd, const enum sm_flow_type *types, unsigned n, struct sm_flow_msg *ret_msgs)
 {
-    uint8_t raw[SM_FLOW_MSG_MAX];
+    static uint8_t raw[SM_FLOW_MSG_MAX];
     int fds[SM_FD_MSG_MAX];
     size_t n_fds;
     struct sm_flow_msg m;
@@ -260,6 +261,8 @@ static void expect_packet(int fd, const enum sm_flow_type *types, unsigned n)
     for (unsigned k = 0; k < n; k++) {
         assert_true(sm_flow_packet_next(&p, &m));
         assert_int_equal(m.type, types[k]);
+        if (ret_msgs)
+            ret_msgs[k] = m;
     }
     assert_false(sm_flow_packet_next(&p, &m));
     assert_false(p.bad);
@@ -285,20 +288,20 @@ static void test_ends_wait(void **state)
     assert_true(sm_channel_send(f->front.ch, &gone, -1));
     sm_channel_flush(f->front.ch);
     assert_true(nothing_there(f->core_fd));
-    assert_true(
-        sm_channel_send(f->front.ch, &eof, -1)); /* somebody waits for this one: with what is older, and at once */
-    expect_packet(f->core_fd, (enum sm_flow_type[]){SM_FLOW_ATTACHED, SM_FLOW_GONE, SM_FLOW_EOF}, 3);
+    /* Somebody waits for this one: with what is older, and at once. */
     assert_true(sm_channel_send(f->front.ch, &eof, -1));
-    expect_packet(f->core_fd, (enum sm_flow_type[]){SM_FLOW_EOF}, 1);
+    expect_packet(f->core_fd, (enum sm_flow_type[]){SM_FLOW_ATTACHED, SM_FLOW_GONE, SM_FLOW_EOF}, 3, NULL);
+    assert_true(sm_channel_send(f->front.ch, &eof, -1));
+    expect_packet(f->core_fd, (enum sm_flow_type[]){SM_FLOW_EOF}, 1, NULL);
     for (unsigned i = 0; i < SM_FLOW_PACKET_MAX + 1; i++)
         assert_true(sm_channel_send(f->front.ch, &gone, -1));
     enum sm_flow_type full[SM_FLOW_PACKET_MAX];
     for (unsigned i = 0; i < SM_FLOW_PACKET_MAX; i++)
         full[i] = SM_FLOW_GONE;
-    expect_packet(f->core_fd, full, SM_FLOW_PACKET_MAX); /* no room for the last one */
+    expect_packet(f->core_fd, full, SM_FLOW_PACKET_MAX, NULL); /* no room for the last one */
     assert_true(nothing_there(f->core_fd));
     assert_true(sm_channel_send(f->front.ch, &bytes, -1));
-    expect_packet(f->core_fd, (enum sm_flow_type[]){SM_FLOW_GONE, SM_FLOW_BYTES}, 2);
+    expect_packet(f->core_fd, (enum sm_flow_type[]){SM_FLOW_GONE, SM_FLOW_BYTES}, 2, NULL);
     sm_channel_pause(f->core.ch, false);
     assert_true(sm_channel_send(f->front.ch, &gone, -1));
     for (int i = 0; i < 10 && f->core.messages == 0; i++)
@@ -377,11 +380,15 @@ static void test_datagrams_together(void **state)
                               .dst = {sm_addr_v4(1, 1, 1, 1), 53},
                               .data = block,
                               .data_len = 30};
-    struct sm_flow_msg eof = {.type = SM_FLOW_EOF, .id = 7};
+    struct sm_flow_msg eof = {.type = SM_FLOW_EOF, .id = 7}, got[4];
+    static const enum sm_flow_type three_and_eof[] = {SM_FLOW_DATAGRAM, SM_FLOW_DATAGRAM, SM_FLOW_DATAGRAM,
+                                                      SM_FLOW_EOF};
 
     sm_channel_pause(f->core.ch, true);
-    for (uint8_t i = 0; i < 3; i++)
+    for (uint8_t i = 0; i < 3; i++) {
+        block[0] = i;
         assert_true(sm_channel_send(f->front.ch, &dns, -1));
+    }
     assert_true(nothing_there(f->core_fd));
     assert_true(sm_channel_send(f->front.ch, &eof, -1));
     assert_true(sm_channel_send(f->front.ch, &dns, -1));
@@ -389,10 +396,15 @@ static void test_datagrams_together(void **state)
     assert_true(sm_channel_send(f->front.ch, &dns, -1));
     sm_channel_flush(f->front.ch);
     sm_channel_flush(f->front.ch);
-    expect_packet(f->core_fd, (enum sm_flow_type[]){SM_FLOW_DATAGRAM, SM_FLOW_DATAGRAM, SM_FLOW_DATAGRAM, SM_FLOW_EOF},
-                  4);
-    expect_packet(f->core_fd, (enum sm_flow_type[]){SM_FLOW_DATAGRAM}, 1);
-    expect_packet(f->core_fd, (enum sm_flow_type[]){SM_FLOW_DATAGRAM}, 1);
+    expect_packet(f->core_fd, three_and_eof, 4, got);
+    for (uint8_t i = 0; i < 3; i++) {
+        assert_int_equal(got[i].data_len, 30);
+        assert_int_equal(got[i].data[0], i);
+    }
+    expect_packet(f->core_fd, three_and_eof, 1, got);
+    assert_int_equal(got[0].data_len, 30);
+    expect_packet(f->core_fd, three_and_eof, 1, got);
+    assert_int_equal(got[0].data_len, SM_FLOW_DATA_MAX);
     assert_true(nothing_there(f->core_fd));
     /* Nobody says flush: the loop does, and the other end has all of them. */
     sm_channel_pause(f->core.ch, false);
