@@ -67,7 +67,8 @@ def served(argv):
     """A server that says a line when it is ready, as long as the block lasts."""
     p = subprocess.Popen(argv, stdout=subprocess.PIPE)
     try:
-        p.stdout.readline()
+        if not p.stdout.readline():
+            raise RuntimeError(f"{' '.join(argv)}: it ended before it was ready")
         yield p
     finally:
         p.kill()
@@ -85,7 +86,7 @@ def make(tool):
 def keep_state():
     """Workspaces of a benchmark have a state folder of their own."""
     state = os.path.join(os.environ["SM_WORLD_DIR"], "benchstate")
-    os.mkdir(state, 0o700)
+    os.makedirs(state, 0o700, exist_ok=True)
     os.environ["XDG_STATE_HOME"] = state
 
 

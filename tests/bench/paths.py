@@ -26,7 +26,6 @@ import threading
 import inside
 import report
 
-HERE = os.path.dirname(os.path.realpath(__file__))
 ORIGIN, DENIED, CLOSED_AT = "203.0.113.20", "10.0.0.5", "203.0.113.20"
 IPERF, CRR = 5201, 6001
 # Whoever closed a connection first keeps its source port for a minute, for each destination: with one port for all, 28,000 connections
@@ -284,33 +283,27 @@ def table(doc):
 
 
 def inner(a):
-    d, load = os.environ["SM_WORLD_DIR"], os.getloadavg()[0]
-    crr = os.path.join(d, "crr")
-    cc = os.environ.get("CC") or "cc"
-    sh(f"{cc} -O2 -Wall -o {crr} {HERE}/crr.c")
+    load, crr = os.getloadavg()[0], inside.make("crr")
     peers = [Veth(), Slirp4netns(), Pasta(), SlirpMed(a.bin, "slirp-med off", ["--egress", "off"]),
              SlirpMed(a.bin, "slirp-med guarded opaque", ["--egress", "guarded", "--egress-opaque"]),
              SlirpMed(a.bin, "slirp-med kernel path", ["--datapath", "tproxy", "--egress", "guarded", "--egress-opaque"])]
     if a.only:
         peers = [p for p in peers if any(o in p.name for o in a.only.split(","))]
     missing = {p.name: p.missing() for p in peers}
-    sh("mkdir -p $SM_WORLD_DIR/benchstate")
-    os.environ["XDG_STATE_HOME"] = d + "/benchstate"
+    inside.keep_state()
     inside.hush()
-    servers = [subprocess.Popen(INTERNET + ["iperf3", "-s", "-B", ORIGIN, "-p", str(IPERF), "--forceflush"],
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT),
-               subprocess.Popen(INTERNET + [crr, "serve", ORIGIN, str(CRR), str(CRR_PORTS)], stdout=subprocess.PIPE)]
+    iperf = subprocess.Popen(INTERNET + ["iperf3", "-s", "-B", ORIGIN, "-p", str(IPERF), "--forceflush"],
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
-        while b"listening" not in (line := servers[0].stdout.readline()):
+        while b"listening" not in (line := iperf.stdout.readline()):
             if not line:
                 sys.exit("bench: iperf3 server did not start: apt-get install iperf3")
-        servers[1].stdout.readline()
         # Nobody reads the server's report from here on; a pipe that fills would stop it.
-        threading.Thread(target=servers[0].stdout.read, daemon=True).start()
-        got, bad = measure(a.what, [p for p in peers if not missing[p.name]], crr, a.rounds, a.seconds)
+        threading.Thread(target=iperf.stdout.read, daemon=True).start()
+        with inside.served(INTERNET + [crr, "serve", ORIGIN, str(CRR), str(CRR_PORTS)]):
+            got, bad = measure(a.what, [p for p in peers if not missing[p.name]], crr, a.rounds, a.seconds)
     finally:
-        for s in servers:
-            s.kill()
+        iperf.kill()
     doc = {"what": a.what, "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), "machine": report.machine(),
            "load": load, "rounds": a.rounds, "seconds": a.seconds, "results": got, "failed": bad,
            "peers": [{"name": p.name, "note": p.note, "missing": missing[p.name]} for p in peers]}

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import inside  # noqa: E402
@@ -30,3 +32,11 @@ def test_only_the_sniffer_of_this_private_internet_is_stopped(tmp_path, monkeypa
         monkeypatch.setattr(inside.os, "kill", lambda pid, number: stopped.append((pid, number)))
         inside.hush()
     assert stopped == [(ours, signal.SIGSTOP)]
+
+
+def test_a_server_that_ends_before_it_is_ready_is_no_server():
+    with inside.served(["sh", "-c", "echo ready; exec sleep 60"]) as p:
+        assert p.poll() is None
+    assert p.returncode == -signal.SIGKILL
+    with pytest.raises(RuntimeError, match="ended before it was ready"), inside.served(["false"]):
+        pass
