@@ -185,18 +185,17 @@ int sm_dgrams_recv(struct sm_dgrams *d, int fd)
     return d->n;
 }
 
-/* The size of the datagrams that a message was gathered from; of one that was not, its own. */
-static size_t segment_of(struct mmsghdr *m)
+size_t sm_dgrams_size(struct msghdr *msg, size_t len)
 {
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(&m->msg_hdr); c; c = CMSG_NXTHDR(&m->msg_hdr, c)) {
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
         int size;
         if (c->cmsg_level != IPPROTO_UDP || c->cmsg_type != OPT_GRO || c->cmsg_len < CMSG_LEN(sizeof(size)))
             continue;
         memcpy(&size, CMSG_DATA(c), sizeof(size));
-        if (size > 0 && (unsigned)size < m->msg_len)
+        if (size > 0 && (unsigned)size < len)
             return (size_t)size;
     }
-    return m->msg_len;
+    return len;
 }
 
 bool sm_dgrams_next(struct sm_dgrams *d, struct sm_dgrams_run *ret)
@@ -205,7 +204,8 @@ bool sm_dgrams_next(struct sm_dgrams *d, struct sm_dgrams_run *ret)
         if (d->at >= d->n)
             return false;
         struct mmsghdr *m = &d->msgs[d->at];
-        d->run = (struct sm_dgrams_run){.data = d->iov[d->at].iov_base, .len = m->msg_len, .size = segment_of(m)};
+        d->run = (struct sm_dgrams_run){
+            .data = d->iov[d->at].iov_base, .len = m->msg_len, .size = sm_dgrams_size(&m->msg_hdr, m->msg_len)};
         d->at++;
     }
     *ret = d->run;

@@ -78,6 +78,8 @@ struct sm_dgrams *sm_dgrams_new(void);
 void sm_dgrams_free(struct sm_dgrams *d);
 /** sm_dgrams_gather() - let the kernel gather on this socket; one that cannot does not. */
 void sm_dgrams_gather(int fd);
+/** sm_dgrams_size() - of the datagrams that a message of len bytes was gathered from, as its control says; of one that was not, len. */
+size_t sm_dgrams_size(struct msghdr *msg, size_t len);
 /** sm_dgrams_recv() - what is there now. Return: messages, or -1 with errno. */
 int sm_dgrams_recv(struct sm_dgrams *d, int fd);
 /** sm_dgrams_next() - the next run of the last sm_dgrams_recv(), valid until the next one; false: no more. */

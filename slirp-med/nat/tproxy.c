@@ -26,8 +26,7 @@
 #define DATAGRAM_MAX 65536
 #define ICMP_UNREACH 3
 #define DHCP_SERVER_PORT 67
-/* linux/udp.h and netinet/udp.h cannot be had together; older headers lack the second. */
-#define OPT_GRO 104
+/* VIRTIO_NET_HDR_GSO_UDP_L4 (virtio 1.3), which the headers of Linux before 6.2 do not have. */
 #define GSO_UDP_L4 5
 /** The number in a VLAN tag; 0 is a tag for the priority alone, which the kernel takes for none (802.1Q 9.6). */
 #define VLAN_ID 0xfff
@@ -189,25 +188,18 @@ static void answer_dhcp(struct tproxy *t, const uint8_t *msg, size_t len)
         (void)!write(t->frame.fd, answer, n);
 }
 
-/* Where a datagram was meant to go, and the size of each if there are several: false when the kernel did not say the first. */
-static bool what_came(struct msghdr *msg, struct sm_endpoint *ret, size_t *ret_size)
+/* Where a datagram, or a run of them, was meant to go; false when the kernel did not say. */
+static bool original_destination(struct msghdr *msg, struct sm_endpoint *ret)
 {
-    bool said = false;
-
     for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
         struct sockaddr_in sin;
-        int size;
-        if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_ORIGDSTADDR && c->cmsg_len >= CMSG_LEN(sizeof(sin))) {
-            memcpy(&sin, CMSG_DATA(c), sizeof(sin));
-            *ret = (struct sm_endpoint){.addr = sm_addr_from_in(sin.sin_addr), .port = ntohs(sin.sin_port)};
-            said = sin.sin_family == AF_INET;
-        } else if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == OPT_GRO && c->cmsg_len >= CMSG_LEN(sizeof(size))) {
-            memcpy(&size, CMSG_DATA(c), sizeof(size));
-            if (size > 0)
-                *ret_size = (size_t)size;
-        }
+        if (c->cmsg_level != IPPROTO_IP || c->cmsg_type != IP_ORIGDSTADDR || c->cmsg_len < CMSG_LEN(sizeof(sin)))
+            continue;
+        memcpy(&sin, CMSG_DATA(c), sizeof(sin));
+        *ret = (struct sm_endpoint){.addr = sm_addr_from_in(sin.sin_addr), .port = ntohs(sin.sin_port)};
+        return sin.sin_family == AF_INET;
     }
-    return said;
+    return false;
 }
 
 static void on_datagram(struct sm_watch *watch, uint32_t events)
@@ -233,11 +225,10 @@ static void on_datagram(struct sm_watch *watch, uint32_t events)
             continue;
         if (n < 0)
             break; /* nothing now, or an error that was this read's alone */
-        struct sm_dgrams_run run = {.data = t->buf, .len = (size_t)n, .size = (size_t)n};
-        bool said = what_came(&msg, &dst, &run.size);
+        struct sm_dgrams_run run = {.data = t->buf, .len = (size_t)n, .size = sm_dgrams_size(&msg, (size_t)n)};
         i += (int)sm_dgrams_run_count(&run);
-        if (from.sin_family != AF_INET || ntohl(from.sin_addr.s_addr) != t->link.guest || from.sin_port == 0 || !said ||
-            dst.port == 0)
+        if (from.sin_family != AF_INET || ntohl(from.sin_addr.s_addr) != t->link.guest || from.sin_port == 0 ||
+            !original_destination(&msg, &dst) || dst.port == 0)
             continue; /* the rules let no such thing through */
         struct sm_hold_key key = {.dst = sm_addr_to_u32(&dst.addr),
                                   .dst_port = dst.port,
