@@ -89,7 +89,7 @@ static int fetch(void *data, int ns, GError **error)
 
 static int make(struct wanted *w, int *ret_keeper_end, GError **error)
 {
-    sm_cleanup(sm_tproxy_close_fds) int fds[SM_TPROXY_FDS] = {-1, -1, -1, -1, -1};
+    sm_cleanup(sm_tproxy_close_fds) int fds[SM_TPROXY_FDS] = SM_TPROXY_NO_FDS;
     sm_autofd config_fd = SM_CONFIG_FD, tap = -1, end = -1;
     size_t len;
 

@@ -674,7 +674,7 @@ void sm_tproxy_clear(struct sm_tproxy *t)
 
 int sm_tproxy_make(const struct sm_tproxy_spec *spec, struct sm_tproxy *ret, GError **error)
 {
-    sm_cleanup(sm_tproxy_close_fds) int fds[SM_TPROXY_FDS] = {-1, -1, -1, -1, -1};
+    sm_cleanup(sm_tproxy_close_fds) int fds[SM_TPROXY_FDS] = SM_TPROXY_NO_FDS;
     sm_cleanup(sm_tproxy_clear) struct sm_tproxy made = SM_TPROXY_INIT;
     sm_autofd guest_ns = -1, keeper_end = -1;
 

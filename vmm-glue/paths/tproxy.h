@@ -81,6 +81,13 @@ int sm_tproxy_make(const struct sm_tproxy_spec *spec, struct sm_tproxy *ret, GEr
 /** sm_tproxy_clear() - fit for sm_cleanup(); begin with SM_TPROXY_INIT. */
 void sm_tproxy_clear(struct sm_tproxy *t);
 
+/** What fds of the steps begin as. */
+#define SM_TPROXY_NO_FDS                                                                                               \
+    {                                                                                                                  \
+        -1, -1, -1, -1, -1                                                                                             \
+    }
+_Static_assert(SM_TPROXY_FDS == 5, "and not one that is 0, which would be closed");
+
 /* Its steps, for keeper.h, which puts them together in another order. */
 
 /** sm_tproxy_furnish() - in a new network namespace: all that is in it. *ret_tap is set with a tap alone. 0, or -1 with
