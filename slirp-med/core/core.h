@@ -62,7 +62,8 @@
 /** SYNs of a dial are repeated this often: ETIMEDOUT comes after 63 s, before the guest's side of the handshake gives up (75 s in libslirp),
  * so that the guest hears of it and the record has the reason. */
 #define SM_CORE_SYN_RETRIES 5
-/** How long a line that lets nothing happen (a close line) waits for others to be written with. */
+/** How long a line that lets nothing happen (a close line) waits for others to be written with: as the channel has it for the end itself
+ * (SM_CHANNEL_PATIENCE_US). */
 #define SM_CORE_LINES_US INT64_C(1000)
 /** How long an ended flow waits for the other side's word on how it ended, before its close line is written. */
 #define SM_CORE_END_WAIT_US INT64_C(2000000)
@@ -94,7 +95,7 @@ typedef void (*sm_effect_fn)(struct sm_session *s, bool ok);
 /* The states of a session; docs/ARCHITECTURE.md has the message-by-state table. Declared once: enum, names and checks come from here. */
 #define SM_SESSION_STATES(X)                                                                                           \
     X(NEW)        /* decided or being decided, nothing released yet */                                                 \
-    X(DIALLING)   /* connecting to the guest's address; the guest's handshake is pending */                            \
+    X(DIALLING)   /* connecting to the guest's address; on a card the guest's handshake is pending */                  \
     X(HELD)       /* accepted; the bytes stay in the front; classification */                                          \
     X(RESOLVING)  /* a name was asserted that only its own resolution can prove */                                     \
     X(REDIALLING) /* connecting to an address of that resolution */                                                    \
@@ -135,7 +136,7 @@ struct sm_session {
     bool allowed;             /* an allow line was written: a close line is owed */
     bool dial_recorded;       /* a dial line was written and no allow line: a close line is owed too */
     bool *unwritten;          /* which of the two stands for a line that waits for the end of the turn; NULL: neither */
-    bool guest_eof;           /* EOF while held */
+    bool guest_eof;           /* EOF came, before anything was handed over */
     bool gone;                /* GONE came */
     enum sm_flow_why gone_why;
     bool kernel_end;   /* the kernel says that both directions are over */
@@ -144,8 +145,9 @@ struct sm_session {
     struct sm_buf held; /* copies of the bytes that the front holds */
     struct sm_http_head *http;
     struct sm_tls_hello *tls;
-    int64_t held_us; /* when the first held byte came */
-    size_t judged;   /* of held, bytes that the core writes upstream itself */
+    /* Since when there is something to classify: the first held byte is there, and upstream (HOLD: the guest's handshake). */
+    int64_t held_us;
+    size_t judged; /* of held, bytes that the core writes upstream itself */
     size_t written;
     const char
         *classified; /* what the first bytes were: "tls", "http", "h2", "opaque", "server_first"; NULL: not known yet */
@@ -262,7 +264,8 @@ void sm_core_stop(struct sm_core *core, const char *reason, int status);
 /* turn.c */
 void sm_core_effect(struct sm_session *s, sm_effect_fn fn);
 void sm_core_effect_cancel(struct sm_session *s);
-/** sm_core_end_later() - fn ends the flow behind this turn's effects, and its lines go with the next write: within SM_CORE_LINES_US. */
+/** sm_core_end_later() - fn (whose ok is true) ends the flow behind this turn's effects, and its lines go with the next write: within
+ * SM_CORE_LINES_US. An effect of the flow that waits is given up. */
 void sm_core_end_later(struct sm_session *s, sm_effect_fn fn);
 /** sm_core_run_ends() - now, because somebody needs the room of flows that are over, or looks at all flows. */
 void sm_core_run_ends(struct sm_core *core);

@@ -8,7 +8,8 @@
  *                          ├─ HOLD ──► ACCEPT; wait for a name (nothing is dialled)
  *                          └─ DIAL ──► egress_dial, connect ─┬─ failed ─► egress_dial_error, REFUSE as upstream said
  *                                                            └─ ACCEPT; watch both sides
- *   first bytes ─► judge ASSERT ─┬─ DENY ────► egress_deny, ABORT
+ *   first bytes (on the kernel path they may be there before upstream is: they wait for it)
+ *               ─► judge ASSERT ─┬─ DENY ────► egress_deny, ABORT
  *                                ├─ RESOLVE ─► own look-up; judge RESOLVED per address; egress_dial, connect
  *                                └─ ALLOW ─┬─ handed over: egress_allow, judged bytes, ATTACH
  *                                           └─ mediated: see mediate.h

@@ -31,7 +31,6 @@ static void on_write_judged(struct sm_watch *watch, uint32_t events);
 static void on_attached(struct sm_watch *watch, uint32_t events);
 static void on_held_timer(struct sm_timer *timer, int64_t now_us);
 static void classify(struct sm_session *s);
-static void classify_early(struct sm_session *s);
 static void on_end_timer(struct sm_timer *timer, int64_t now_us);
 
 enum sm_flow_how sm_tcp_how(int err)

@@ -2,19 +2,20 @@
 /*
  * The handoff: messages between a front and the core (design.md section 1). This header is the contract.
  *
- * One message is one packet on a SOCK_SEQPACKET pair. Encoding: a fixed head (type u8, version u8, 16-bit zero, flow id u64), then the
- * type's fields, big-endian. Addresses are a family byte (4 or 6) and 4 or 16 bytes; endpoints an address and a u16 port. A message that
- * does not decode exactly is an error of the peer: the receiver ends the channel, because a front that speaks wrongly is broken or taken.
+ * A packet on a SOCK_SEQPACKET pair is one message, or several (SM_FLOW_PACKET_MANY). Encoding: a fixed head (type u8, version u8, 16-bit
+ * zero, flow id u64), then the type's fields, big-endian. Addresses are a family byte (4 or 6) and 4 or 16 bytes; endpoints an address and a
+ * u16 port. A message that does not decode exactly is an error of the peer: the receiver ends the channel, because a front that speaks wrongly
+ * is broken or taken.
  *
  *   type       from   fields                                             descriptors
- *   OPEN       front  proto u8, src endpoint, dst endpoint               0 (a tproxy or proxy front sends 1)
+ *   OPEN       front  proto u8, src endpoint, dst endpoint               0
  *                     proto vsock: src port u32, dst port u32 in place of the endpoints (the guest's CID is its front's business)
  *                     proto tcp by name (proxy front): in place of dst u8 0, length u8 (1 and up), the name as the client wrote it
  *                     (an IPv6 address without its brackets), port u16
  *   REFUSE     core   how u8, scope u8, hold_ms u32, reason u8           0   (reason: enum sm_reason of policy/decide.h as a number, for
  *                     a front that can say why; 0: nobody decided it, upstream is as `how` says)
  *   ACCEPT     core   -                                                  0
- *   BYTES      front  data                                               0
+ *   BYTES      front  data                                               0   (before ACCEPT too, where a guest need not wait for it)
  *   ATTACH     core   consumed u32                                       1
  *   ATTACHED   front  -        (acknowledges ATTACH: its fd is out of flight)
  *   ABORT      core   -        (a TCP flow that is attached: answered by GONE once the descriptor is closed)
@@ -24,7 +25,7 @@
  *   OTHER      front  kind u8, proto u8, dst address, count u32          0   (id is 0)
  *   REPEATED   front  proto u8, dst endpoint, count u32                  0   (attempts answered from a hold; id is 0)
  *   RELEASE    core   -        (a policy reload or a new pin: forget every hold; id is 0)
- *   EOF        front  -        (an accepted flow that is not attached yet: the guest's FIN came, no more BYTES follow)
+ *   EOF        front  -        (a flow that is not attached yet: the guest's FIN came, no more BYTES follow; as BYTES before ACCEPT)
  *
  * Ids are 64-bit, chosen by the front, rising from 1 and never reused (the core takes no OPEN whose id is not above all before it); ids of
  * INBOUND flows are chosen by the core and have bit 63 set.

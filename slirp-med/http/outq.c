@@ -51,7 +51,7 @@ static struct sm_outq_block *add_block(struct sm_outq *q, size_t n)
     return block;
 }
 
-/* The next bytes that are lent will want one like it: a record of TLS is lent after the other. */
+/* A block that only described what was lent is kept, one of them: a record of TLS is lent after the other. */
 static void free_block(struct sm_outq *q, struct sm_outq_block *block)
 {
     if (block->secret)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Bytes that wait for one side: a queue of blocks. Each byte is copied in once and never moved again, however the reader takes them; an empty
- * queue holds no memory, or, if it was lent some, the 56 bytes that will describe the next ones, until sm_outq_clear(). Bytes that are lent are
- * not copied at all if the reader takes them before they go away.
+ * queue holds no memory, or, if it was lent some, what will describe the next ones, until sm_outq_clear(). Bytes that are lent are not copied at
+ * all if the reader takes them before they go away.
  *
  * A block is 32 KiB, so that a full one fills two TLS records, or smaller when it is the only one and little was put in. The queue itself has
  * no maximum: its owner stops reading the other side at SM_BRIDGE_OUT_MAX. A zeroed queue is empty and counted nowhere.
@@ -15,10 +15,11 @@
 struct sm_outq_block;
 
 struct sm_outq {
-    struct sm_outq_block *first, *last, *spare;
-    size_t len;      /* bytes held */
-    size_t *account; /* NULL, or where they are counted with those of other queues */
-    bool lent;       /* some of them may still be the lender's */
+    struct sm_outq_block *first, *last;
+    struct sm_outq_block *spare; /* for the next bytes that are lent; NULL: none */
+    size_t len;                  /* bytes held */
+    size_t *account;             /* NULL, or where they are counted with those of other queues */
+    bool lent;                   /* some of them may still be the lender's */
 };
 
 void sm_outq_put(struct sm_outq *q, const void *src, size_t n);

@@ -12,8 +12,8 @@
  *                                                                                   DATAGRAM RELEASE
  *
  * The front decides nothing: it asks about each new flow, repeats a refusal for as long as it was told to (holds.h),
- * and moves bytes between libslirp's buffers and the descriptors that it was given. A flow's life, as the front sees it
- * (docs/ARCHITECTURE.md has the whole table):
+ * and moves bytes between libslirp's buffers and the descriptors that it was given. A flow's life, as the front of a card
+ * sees it (sock.h has that of accepted sockets, docs/ARCHITECTURE.md the whole table):
  *
  *   state     entered by          bytes from the guest                       leaves by
  *   ASKED     OPEN sent           TCP, vsock: none yet; UDP: held, bounded   REFUSE, ACCEPT (TCP), ATTACH, ABORT; GONE

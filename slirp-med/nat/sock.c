@@ -436,6 +436,7 @@ static void show(struct sock_flow *f)
     }
 }
 
+/* What is said before ATTACH is read, kept and shown: in HELD, and in ASKED, where the client's own kernel lets it speak. */
 static void run_held(struct sock_flow *f)
 {
     struct sm_front *front = f->base.front;

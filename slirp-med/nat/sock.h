@@ -118,7 +118,6 @@ void sm_sock_on_udp(struct sm_front *front, const struct sm_sock_udp *udp, void 
 /** sm_sock_udp_input() - a datagram of the guest's: of a flow, of a new one, or DNS (udp.c); sm_sock_udp_flush() behind a
  * batch of them. */
 void sm_sock_udp_input(struct sm_front *front, const struct sm_hold_key *key, const uint8_t *data, size_t len);
-
 void sm_sock_udp_flush(struct sm_front *front);
 /** sm_sock_reading() - may more of the guest's be taken in now? */
 bool sm_sock_reading(const struct sm_front *front);
