@@ -262,6 +262,28 @@ static void test_bytes_before_upstream(void **state)
     assert_int_equal(f->core.held_now, 0);
 }
 
+/* More of them than a front may hold: refused, with a line, and nothing is kept; nor of a guest that goes while it waits. */
+static void test_bytes_before_upstream_are_bounded(void **state)
+{
+    struct fixture *f = *state;
+    static const uint8_t block[SM_FLOW_DATA_MAX];
+
+    open_tcp(f, 1, loopback, f->port);
+    for (size_t sent = 0; sent <= SM_FLOW_HELD_MAX; sent += sizeof(block))
+        bytes(f, 1, block, sizeof(block));
+    assert_int_equal(hear(f), SM_FLOW_REFUSE);
+    g_autofree char *line = audit_line(f, "egress_deny", 0);
+    assert_non_null(strstr(line, "head_too_large"));
+    assert_int_equal(f->core.held_now, 0);
+
+    open_tcp(f, 2, loopback, f->port);
+    bytes(f, 2, block, sizeof(block));
+    gone(f, 2, SM_WHY_GUEST_RST);
+    assert_true(says_nothing(f));
+    assert_int_equal(f->core.held_now, 0);
+    assert_int_equal(g_hash_table_size(f->core.sessions), 0);
+}
+
 /* A front that says GONE and keeps the descriptor has a dead one. */
 static void test_front_that_keeps_the_socket(void **state)
 {
@@ -1133,6 +1155,7 @@ int main(void)
         T(test_truncated_head_is_denied, setup_ip_rule),
         T(test_guest_reset_reaches_the_server, setup_ip_rule),
         T(test_bytes_before_upstream, setup_ip_rule),
+        T(test_bytes_before_upstream_are_bounded, setup_ip_rule),
         T(test_front_that_keeps_the_socket, setup_ip_rule),
         T(test_front_that_keeps_a_reset_socket, setup_ip_rule),
         T(test_reset_crosses_attach, setup_ip_rule),
