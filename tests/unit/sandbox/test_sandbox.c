@@ -107,7 +107,24 @@ struct child {
 #define ACCEPT_FRONT (SM_ROLES + 1)
 /* The kernel path's, which splices. */
 #define SPLICE_FRONT (SM_ROLES + 2)
-#define KINDS (SPLICE_FRONT + 1)
+/* ... and has a vsock device besides, over memory that a VMM shares. */
+#define SPLICE_MEMORY_FRONT (SM_ROLES + 3)
+#define KINDS (SPLICE_MEMORY_FRONT + 1)
+
+static bool has_memory(unsigned kind)
+{
+    return kind == MEMORY_FRONT || kind == SPLICE_MEMORY_FRONT;
+}
+
+static bool splices(unsigned kind)
+{
+    return kind == SPLICE_FRONT || kind == SPLICE_MEMORY_FRONT;
+}
+
+static bool accepts(unsigned kind)
+{
+    return kind == ACCEPT_FRONT || splices(kind);
+}
 
 /* If set, a client of the next child's listener is there before the child is. */
 static int *client_of_next;
@@ -150,9 +167,9 @@ static struct child start(enum how how, unsigned kind, act_fn fn)
         const int keep[] = {g.link, g.udp, g.tcp, g.file, g.listener, g.pipe[0], g.pipe[1]};
         const struct sm_sandbox_spec spec = {.keep_fds = keep,
                                              .n_keep_fds = SM_ARRAY_LEN(keep),
-                                             .guest_memory = kind == MEMORY_FRONT,
-                                             .accepts = kind == ACCEPT_FRONT || kind == SPLICE_FRONT,
-                                             .splices = kind == SPLICE_FRONT,
+                                             .guest_memory = has_memory(kind),
+                                             .accepts = accepts(kind),
+                                             .splices = splices(kind),
                                              .parent_fd = g.link};
         (void)close(pair[0]);
         become(how);
@@ -554,7 +571,8 @@ static long act_x32(struct given *g)
 #define MEMORY (1u << MEMORY_FRONT)
 #define ACCEPT (1u << ACCEPT_FRONT)
 #define SPLICE (1u << SPLICE_FRONT)
-#define F (PLAIN | MEMORY | ACCEPT | SPLICE)
+#define SPLICE_MEMORY (1u << SPLICE_MEMORY_FRONT)
+#define F (PLAIN | MEMORY | ACCEPT | SPLICE | SPLICE_MEMORY)
 #define C (1u << SM_ROLE_CORE)
 
 static const struct {
@@ -652,6 +670,8 @@ static const char *kind_name(unsigned kind)
         return "front with guest memory";
     if (kind == SPLICE_FRONT)
         return "front of the kernel path";
+    if (kind == SPLICE_MEMORY_FRONT)
+        return "front of the kernel path with guest memory";
     return kind == ACCEPT_FRONT ? "front of accepted sockets" : sm_role_name((enum sm_role)kind);
 }
 
@@ -779,7 +799,7 @@ static long front_works(struct given *g)
 }
 
 /* A VMM's memory: its size, its seals, and both ways through the mapping. */
-static long memory_front_works(struct given *g)
+static long memory_works(struct given *g)
 {
     char text[8] = "frame";
     struct stat st;
@@ -796,7 +816,13 @@ static long memory_front_works(struct given *g)
     memcpy(buf, p, 7);
     if (madvise(p, 4096, MADV_DONTDUMP) < 0 || munmap(p, 4096) < 0 || memcmp(buf, "frame's", 7) != 0)
         return -33;
-    return both_work(g);
+    return 0;
+}
+
+static long memory_front_works(struct given *g)
+{
+    long failed = memory_works(g);
+    return failed ? failed : both_work(g);
 }
 
 /* A client is taken, asked where it came to, and reset. */
@@ -837,6 +863,12 @@ static long splice_front_works(struct given *g)
     return both_work(g);
 }
 
+static long splice_memory_front_works(struct given *g)
+{
+    long failed = memory_works(g);
+    return failed ? failed : splice_front_works(g);
+}
+
 static void works(enum how how, unsigned role, act_fn fn)
 {
     char buf[16];
@@ -844,9 +876,9 @@ static void works(enum how how, unsigned role, act_fn fn)
 
     check_how(how);
     sm_autofd client = -1;
-    client_of_next = role == ACCEPT_FRONT || role == SPLICE_FRONT ? &client : NULL;
+    client_of_next = accepts(role) ? &client : NULL;
     struct child c = start(how, role, fn);
-    if (role == SPLICE_FRONT)
+    if (splices(role))
         assert_int_equal(write(client, "s", 1), 1);
     assert_int_equal(sm_fd_seqpair(pair, false), 0);
     assert_int_equal(sm_fd_send(c.link, "take", 4, &pair[1], 1), 4);
@@ -859,7 +891,7 @@ static void works(enum how how, unsigned role, act_fn fn)
     assert_int_equal(status, 0);
     assert_int_equal(got, 6);
     assert_memory_equal(buf, "via fd", 6);
-    if (role == SPLICE_FRONT) { /* through the pipe, to where that socket is connected */
+    if (splices(role)) { /* through the pipe, to where that socket is connected */
         assert_int_equal(recv(c.udp_peer, buf, sizeof(buf), MSG_DONTWAIT), 1);
         assert_int_equal(buf[0], 's');
     }
@@ -882,6 +914,7 @@ static void test_works(void **state)
     works(AS_IS, MEMORY_FRONT, memory_front_works);
     works(AS_IS, ACCEPT_FRONT, accept_front_works);
     works(AS_IS, SPLICE_FRONT, splice_front_works);
+    works(AS_IS, SPLICE_MEMORY_FRONT, splice_memory_front_works);
     works(AS_IS, SM_ROLE_CORE, core_works);
 }
 static void test_works_nobody(void **state)
@@ -890,6 +923,7 @@ static void test_works_nobody(void **state)
     works(AS_NOBODY, MEMORY_FRONT, memory_front_works);
     works(AS_NOBODY, ACCEPT_FRONT, accept_front_works);
     works(AS_NOBODY, SPLICE_FRONT, splice_front_works);
+    works(AS_NOBODY, SPLICE_MEMORY_FRONT, splice_memory_front_works);
     works(AS_NOBODY, SM_ROLE_CORE, core_works);
 }
 static void test_works_nested(void **state)
@@ -898,6 +932,7 @@ static void test_works_nested(void **state)
     works(NESTED, MEMORY_FRONT, memory_front_works);
     works(NESTED, ACCEPT_FRONT, accept_front_works);
     works(NESTED, SPLICE_FRONT, splice_front_works);
+    works(NESTED, SPLICE_MEMORY_FRONT, splice_memory_front_works);
     works(NESTED, SM_ROLE_CORE, core_works);
 }
 
