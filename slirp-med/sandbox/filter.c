@@ -52,7 +52,7 @@ static enum sm_filter filter_of(enum sm_role role, const struct sm_sandbox_spec 
         if (spec->accepts && spec->splices)
             return spec->guest_memory ? SM_FILTER_FRONT_MEMORY_SPLICES : SM_FILTER_FRONT_SPLICES;
         if (spec->guest_memory)
-            return spec->accepts ? SM_FILTER_FRONT_MEMORY_ACCEPTS : SM_FILTER_FRONT_MEMORY;
+            return SM_FILTER_FRONT_MEMORY;
         return spec->accepts ? SM_FILTER_FRONT_ACCEPTS : SM_FILTER_FRONT;
     case SM_ROLE_CORE:
         return SM_FILTER_CORE;

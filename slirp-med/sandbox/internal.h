@@ -21,7 +21,6 @@ enum sm_filter {
     SM_FILTER_FRONT,
     SM_FILTER_FRONT_MEMORY,  /* maps memory that a VMM shares */
     SM_FILTER_FRONT_ACCEPTS, /* takes clients of listening sockets */
-    SM_FILTER_FRONT_MEMORY_ACCEPTS,
     SM_FILTER_FRONT_SPLICES, /* accepts, and moves bytes through pipes */
     SM_FILTER_FRONT_MEMORY_SPLICES,
     SM_FILTER_CORE,

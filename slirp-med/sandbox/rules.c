@@ -324,9 +324,8 @@ int sm_sandbox_rules(enum sm_filter filter, uint32_t pid, scmp_filter_ctx *ret)
 {
     bool front = filter <= SM_FILTER_FRONT_MEMORY_SPLICES;
     bool splices = filter == SM_FILTER_FRONT_SPLICES || filter == SM_FILTER_FRONT_MEMORY_SPLICES;
-    bool guest_memory = filter == SM_FILTER_FRONT_MEMORY || filter == SM_FILTER_FRONT_MEMORY_ACCEPTS ||
-                        filter == SM_FILTER_FRONT_MEMORY_SPLICES;
-    bool accepts = filter == SM_FILTER_FRONT_ACCEPTS || filter == SM_FILTER_FRONT_MEMORY_ACCEPTS || splices;
+    bool guest_memory = filter == SM_FILTER_FRONT_MEMORY || filter == SM_FILTER_FRONT_MEMORY_SPLICES;
+    bool accepts = filter == SM_FILTER_FRONT_ACCEPTS || splices;
     scmp_filter_ctx ctx = seccomp_init(filter == SM_FILTER_FETCH ? SCMP_ACT_ERRNO(EPERM) : SCMP_ACT_KILL_PROCESS);
     int rc = ctx ? 0 : -ENOMEM;
 

@@ -16,7 +16,6 @@ static const char *const sm_filter_names[] = {
     [SM_FILTER_FRONT] = "front",
     [SM_FILTER_FRONT_MEMORY] = "front, memory",
     [SM_FILTER_FRONT_ACCEPTS] = "front, accepts",
-    [SM_FILTER_FRONT_MEMORY_ACCEPTS] = "front, memory, accepts",
     [SM_FILTER_FRONT_SPLICES] = "front, accepts, splices",
     [SM_FILTER_FRONT_MEMORY_SPLICES] = "front, memory, accepts, splices",
     [SM_FILTER_CORE] = "core",

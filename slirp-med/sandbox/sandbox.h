@@ -76,9 +76,9 @@ struct sm_sandbox_spec {
     const int *keep_fds; /* descriptors that stay open beside 0, 1 and 2; any order; used by the early stage only */
     size_t n_keep_fds;
     bool guest_memory; /* front: maps memory that a VMM shares (vmm-glue/vhost/mem.h) */
-    bool accepts;      /* front: takes clients from listening sockets (nat/sock.h) */
-    bool splices;      /* front: of those, the kernel path's: splice(2) (nat/pipes.h) */
-    int parent_fd;     /* socket whose other end only the supervisor holds; -1: our life is not tied to a parent's */
+    bool accepts;  /* front: takes clients from listening sockets (nat/sock.h); with guest_memory only if it splices */
+    bool splices;  /* front: of those, the kernel path's: splice(2) (nat/pipes.h) */
+    int parent_fd; /* socket whose other end only the supervisor holds; -1: our life is not tied to a parent's */
 };
 
 /**
