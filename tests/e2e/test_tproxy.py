@@ -88,7 +88,8 @@ UDP_SEGMENT = 103
 @pytest.mark.core
 @pytest.mark.parametrize("mtu", [1500, 9000])
 def test_runs_of_datagrams_arrive_one_by_one(sm, mtu):
-    """What the guest's kernel is to cut, and what comes back of one size at once (a frame that the kernel cuts, or fragments), is datagrams to both."""
+    """What the guest's kernel is to cut, and what comes back of one size at once (a frame that the kernel cuts, or fragments), is datagrams to
+    both."""
     r = sm.guest(f"""
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5); s.connect(("{w.PROTO}", 7))
 s.send(b"first"); s.recv(10)  # until the verdict a few are held

@@ -726,17 +726,15 @@ static void test_splice_back_pressure(void **state)
     pour(t, client, upstream, SM_PIPES_BYTES);
     uint64_t up = h_stats(&t->h).spliced;
     assert_true(up > LOTS / 2);
-    pour(
-        t, upstream, client,
-        SM_PIPES_BYTES); /* out of a pair, as a flow under a cap has it, no read is ever full: it need not be spliced */
+    /* Out of a pair, as a flow under a cap has it, no read is ever full: it need not be spliced. */
+    pour(t, upstream, client, SM_PIPES_BYTES);
     (void)close(client);
     expect_end(t, upstream);
     (void)close(upstream);
     gone_expect(&t->h, id, SM_WHY_CLOSED);
 }
 
-/* Both ways at once, each side speaking and reading in pieces of any size, or not at all for a while; then both ends.
- * */
+/* Both ways at once, each side speaking and reading in pieces of any size, or not at all for a while; then the ends. */
 static void test_splice_any_pace(void **state)
 {
     struct t *t = *state;

@@ -865,7 +865,10 @@ def test_init_that_ends_before_go_is_told():
     assert caught, "PID 1 was never seen alive while A stood still"
 
 
-@pytest.mark.parametrize("change,text", [({"mac": "53:55:0a:00:02:0f"}, "mac"), ({"mtu": 100}, "mtu"), ({"gateway": "10.0.3.2"}, "gateway"), ({"ip": "10.0.2"}, "ip"), ({"dns": None}, "dns"), ({"dns": []}, "dns"), ({"dns": ["::1"]}, "dns"), ({"dns": "10.0.2.3"}, "dns"), ({"routes": None}, "routes"), ({"routes": ["10.0.0.1/8"]}, "routes"), ({"routes": ["0.0.0.0/0"] * 9}, "routes")])
+@pytest.mark.parametrize("change,text", [
+    ({"mac": "53:55:0a:00:02:0f"}, "mac"), ({"mtu": 100}, "mtu"), ({"gateway": "10.0.3.2"}, "gateway"), ({"ip": "10.0.2"}, "ip"),
+    ({"dns": None}, "dns"), ({"dns": []}, "dns"), ({"dns": ["::1"]}, "dns"), ({"dns": "10.0.2.3"}, "dns"),
+    ({"routes": None}, "routes"), ({"routes": ["10.0.0.1/8"]}, "routes"), ({"routes": ["0.0.0.0/0"] * 9}, "routes")])
 def test_refused_network(change, text):
     conf = dict(NETWORK, name="x", argv=["true"], cwd="/")
     conf.update(change)
