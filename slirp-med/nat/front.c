@@ -490,7 +490,7 @@ void sm_front_free(struct sm_front *front)
     if (!front)
         return;
     front->dead = true;
-    /* The core learns of our end from the channel's; what the flows still say on the way goes nowhere. */
+    /* The core learns of our end from the channel's; what the flows still say on the way tells it nothing more. */
     front->side->stop(front);
     GHashTableIter it;
     gpointer flow;
