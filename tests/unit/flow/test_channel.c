@@ -324,9 +324,9 @@ static void test_resets_do_not_wait(void **state)
     sm_channel_pause(f->core.ch, true);
     assert_true(sm_channel_send(f->front.ch, &acked, -1));
     assert_true(sm_channel_send(f->front.ch, &gone, -1));
-    expect_packet(f->core_fd, (enum sm_flow_type[]){SM_FLOW_ATTACHED, SM_FLOW_GONE}, 2);
+    expect_packet(f->core_fd, (enum sm_flow_type[]){SM_FLOW_ATTACHED, SM_FLOW_GONE}, 2, NULL);
     assert_true(sm_channel_send(f->front.ch, &gone, -1));
-    expect_packet(f->core_fd, (enum sm_flow_type[]){SM_FLOW_GONE}, 1);
+    expect_packet(f->core_fd, (enum sm_flow_type[]){SM_FLOW_GONE}, 1, NULL);
 }
 
 /* Types of every kind in any order, to a peer that reads when it likes: what may not be dropped arrives, all in order. */
