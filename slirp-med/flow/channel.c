@@ -366,6 +366,11 @@ void sm_channel_finish(struct sm_channel *ch)
         (void)shutdown(ch->watch.fd, SHUT_WR);
 }
 
+bool sm_channel_crowded(const struct sm_channel *ch)
+{
+    return ch->first && ch->queued_bytes + weight(SM_FLOW_MSG_MAX) > SM_CHANNEL_QUEUE_MAX / 4;
+}
+
 bool sm_channel_congested(const struct sm_channel *ch)
 {
     return ch->congested;

@@ -60,6 +60,8 @@ void sm_channel_flush(struct sm_channel *ch);
 /** sm_channel_finish() - nothing more will be sent: the peer's failed() is called behind all that was, ours when it closes. */
 void sm_channel_finish(struct sm_channel *ch);
 bool sm_channel_congested(const struct sm_channel *ch);
+/** sm_channel_crowded() - a message that may be dropped would be: who can wait with it does. */
+bool sm_channel_crowded(const struct sm_channel *ch);
 /** sm_channel_pause() - stop or resume taking messages in (the core does so while its own queue drains). */
 void sm_channel_pause(struct sm_channel *ch, bool pause);
 /** sm_channel_dropped() - messages refused since the start. */

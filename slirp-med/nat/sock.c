@@ -442,6 +442,8 @@ static void run_held(struct sock_flow *f)
     struct sm_front *front = f->base.front;
     size_t up = f->up.buf.len, down = f->down.buf.len, room = sm_buf_room(&f->up.buf);
     bool told = f->up.eof;
+    if (f->base.state == SM_FRONT_ASKED)
+        room = up < SM_SOCK_EARLY_MAX ? SM_SOCK_EARLY_MAX - up : 0;
     enum moved greeted = flush(&front->socks->pipes, &f->down, &f->client_end, f->client.fd);
     ssize_t n = 0;
 
@@ -547,7 +549,8 @@ static struct sock_flow *flow_new(struct sm_front *front)
 
 static bool may_open(struct sm_front *front)
 {
-    return !front->dead && !front->told && front->stats.tcp_now < SM_FRONT_TCP_MAX && sm_front_may_ask(front);
+    return !front->dead && !front->told && front->stats.tcp_now < SM_FRONT_TCP_MAX && sm_front_may_ask(front) &&
+           !sm_channel_crowded(front->channel);
 }
 
 void sm_sock_open(struct sm_front *front, int fd, const struct sm_flow_msg *open, const void *first, size_t first_len,

@@ -6,7 +6,7 @@
  * (front.h has the states; docs/ARCHITECTURE.md the whole table):
  *
  *   state     the client's socket                                       upstream's descriptor
- *   ASKED     as HELD; with hooks not read, but for its end             none
+ *   ASKED     as HELD, but SM_SOCK_EARLY_MAX; with hooks its end alone   none
  *   HELD      read, bounded, copied to the core (BYTES), EOF told       none
  *   ATTACHED  both ways, at most one read or pipe a turn each           what ATTACH brought; `consumed` bytes are dropped
  *   CLOSING   an answer is on its way (hooks), or nothing is left       none
@@ -30,6 +30,8 @@
 
 /** Clients taken from one listener in a turn: flows are served in between. */
 #define SM_SOCK_ACCEPT_BATCH 32
+/** First bytes that the core is shown before it has answered: a usual head. What nobody asked for is to stay small beside what is. */
+#define SM_SOCK_EARLY_MAX (4u << 10)
 /** First bytes that come with a flow: the largest request head that a proxy takes. */
 #define SM_SOCK_FIRST_MAX (64u << 10)
 /** Longest answer of a hook. */

@@ -346,6 +346,78 @@ static void test_consumed_too_much(void **state)
     (void)close(pair[1]);
 }
 
+/* Before there is an answer little is read; the rest when there is one. */
+static void test_early_is_bounded(void **state)
+{
+    struct t *t = *state;
+    static struct mx mx;
+    static char much[5 * SM_SOCK_EARLY_MAX];
+    uint64_t id;
+    size_t shown = 0;
+    int client = ask(t, &id);
+
+    for (size_t i = 0; i < sizeof(much); i++)
+        much[i] = (char)(i * 7 + i / 251);
+    assert_int_equal(write(client, much, sizeof(much)), sizeof(much));
+    for (size_t bound = SM_SOCK_EARLY_MAX;; bound = sizeof(much)) {
+        while (shown < bound) {
+            core_expect(&t->h, SM_FLOW_BYTES, &mx);
+            assert_memory_equal(mx.m.data, much + shown, mx.m.data_len);
+            shown += mx.m.data_len;
+        }
+        assert_int_equal(shown, bound);
+        core_expect_nothing(&t->h);
+        if (bound == sizeof(much))
+            break;
+        core_say(t, SM_FLOW_ACCEPT, id);
+    }
+    core_refuse(&t->h, id, SM_HOW_RST, SM_SCOPE_TUPLE, 0);
+    expect_reset(t, &client);
+}
+
+/* Clients wait in the backlog while an OPEN would find no room: dropped, it would be a reset. */
+static void test_no_room_for_a_question(void **state)
+{
+    enum { FLOWS = 24 };
+    struct t *t = *state;
+    static struct mx mx;
+    static char much[SM_FLOW_HELD_MAX];
+    uint64_t id[FLOWS];
+    int client[FLOWS], late[8];
+    unsigned asked = 0;
+    char c;
+
+    for (unsigned i = 0; i < FLOWS; i++)
+        client[i] = ask(t, &id[i]);
+    for (unsigned i = 0; i < FLOWS; i++) {
+        core_say(t, SM_FLOW_ACCEPT, id[i]);
+        assert_true(write(client[i], much, sizeof(much)) > 0);
+        h_settle(&t->h); /* the core does not read */
+    }
+    for (unsigned i = 0; i < SM_ARRAY_LEN(late); i++) {
+        late[i] = dial(t);
+        h_settle(&t->h);
+        assert_int_equal(recv(late[i], &c, 1, MSG_DONTWAIT), -1);
+        assert_int_equal(errno, EAGAIN);
+    }
+    assert_int_equal(h_stats(&t->h).opens_dropped, 0);
+    for (unsigned turns = 0; asked < SM_ARRAY_LEN(late) && turns < 100000; turns++) {
+        while (core_poll(&t->h, &mx))
+            asked += mx.m.type == SM_FLOW_OPEN;
+        h_turn(&t->h, 0);
+    }
+    assert_int_equal(asked, SM_ARRAY_LEN(late));
+    for (unsigned i = 0; i < FLOWS; i++)
+        (void)close(client[i]);
+    for (unsigned i = 0; i < SM_ARRAY_LEN(late); i++)
+        (void)close(late[i]);
+    for (unsigned gone = 0, turns = 0; gone < FLOWS + SM_ARRAY_LEN(late) && turns < 100000; turns++) {
+        while (core_poll(&t->h, &mx))
+            gone += mx.m.type == SM_FLOW_GONE;
+        h_turn(&t->h, 1);
+    }
+}
+
 static void test_held_is_bounded(void **state)
 {
     struct t *t = *state;
@@ -1084,6 +1156,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_first_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_first_bytes_attached_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_consumed_too_much, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_early_is_bounded, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_room_for_a_question, setup, teardown),
         cmocka_unit_test_setup_teardown(test_held_is_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_held_refusal, setup, teardown),
