@@ -141,6 +141,42 @@ static const struct sm_port_ops port_ops = {
 
 /* ---- the core ---- */
 
+static void answer_one(struct bench *b, const struct sm_flow_msg *m)
+{
+    struct sm_flow_msg reply = {.type = SM_FLOW_REFUSE, .id = m->id, .how = SM_HOW_RST};
+    int pair[2] = {-1, -1};
+    b->asked++;
+    if (b->hold) {
+        reply.hold_ms = 60000;
+        reply.scope = SM_SCOPE_DESTINATION;
+    }
+    if (b->attach) {
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0)
+            die("socketpair");
+        reply = (struct sm_flow_msg){.type = SM_FLOW_ATTACH, .id = m->id};
+        b->upstream = pair[0];
+    }
+    uint8_t out[SM_FLOW_MSG_MAX];
+    size_t len = sm_flow_encode(&reply, out, sizeof(out));
+    struct iovec iov = {.iov_base = out, .iov_len = len};
+    union {
+        struct cmsghdr head;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control = {.space = {0}};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (b->attach) {
+        msg.msg_control = &control;
+        msg.msg_controllen = sizeof(control);
+        control.head =
+            (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
+        memcpy(CMSG_DATA(&control.head), &pair[1], sizeof(int));
+    }
+    if (sendmsg(b->core, &msg, MSG_NOSIGNAL) < 0)
+        die("the channel");
+    if (pair[1] >= 0)
+        (void)close(pair[1]);
+}
+
 static void answer(struct bench *b)
 {
     uint8_t buf[SM_FLOW_MSG_MAX];
@@ -148,40 +184,10 @@ static void answer(struct bench *b)
     ssize_t n;
 
     while ((n = read(b->core, buf, sizeof(buf))) > 0) {
-        if (!sm_flow_decode(buf, (size_t)n, &m) || m.type != SM_FLOW_OPEN)
-            continue;
-        struct sm_flow_msg reply = {.type = SM_FLOW_REFUSE, .id = m.id, .how = SM_HOW_RST};
-        int pair[2] = {-1, -1};
-        b->asked++;
-        if (b->hold) {
-            reply.hold_ms = 60000;
-            reply.scope = SM_SCOPE_DESTINATION;
-        }
-        if (b->attach) {
-            if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0)
-                die("socketpair");
-            reply = (struct sm_flow_msg){.type = SM_FLOW_ATTACH, .id = m.id};
-            b->upstream = pair[0];
-        }
-        uint8_t out[SM_FLOW_MSG_MAX];
-        size_t len = sm_flow_encode(&reply, out, sizeof(out));
-        struct iovec iov = {.iov_base = out, .iov_len = len};
-        union {
-            struct cmsghdr head;
-            char space[CMSG_SPACE(sizeof(int))];
-        } control = {.space = {0}};
-        struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-        if (b->attach) {
-            msg.msg_control = &control;
-            msg.msg_controllen = sizeof(control);
-            control.head =
-                (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
-            memcpy(CMSG_DATA(&control.head), &pair[1], sizeof(int));
-        }
-        if (sendmsg(b->core, &msg, MSG_NOSIGNAL) < 0)
-            die("the channel");
-        if (pair[1] >= 0)
-            (void)close(pair[1]);
+        struct sm_flow_packet packet = sm_flow_packet_init(buf, (size_t)n);
+        while (sm_flow_packet_next(&packet, &m))
+            if (m.type == SM_FLOW_OPEN)
+                answer_one(b, &m);
     }
 }
 
