@@ -4,8 +4,9 @@
  * and the keys that we read and write, can need.
  *
  * Why: OpenSSL before 3.2 builds a chain of decoders for every public key in every certificate, and each time walks
- * over all algorithms and all names that it knows. With the default provider alone that is half as dear as the signatures of the
- * chain; of its 130 ciphers, 50 decoders and 140 encoders we use a tenth. What is gone is also out of a server's reach.
+ * over all algorithms and all names that it knows. With the default provider alone that is half as dear as the
+ * signatures of the chain; of its 130 ciphers, 50 decoders and 140 encoders we use a tenth. What is gone is also out of
+ * a server's reach.
  *
  * How: the real provider is loaded into a library context of its own; ours, in the default context, answers
  * query_operation with shortened copies of the real one's lists, and every implementation gets the real one's provider
